@@ -1,0 +1,47 @@
+// One AdamW step of one tensor (Loshchilov & Hutter 2019), gradients clipped by their global norm.
+// Each invocation walks several elements, so that the step's scalars are loaded once for all of them.
+
+import package::constants::EG;
+import package::shared::elem::{Elem, flat};
+
+const PER_INVOCATION = 8u;
+
+struct Params { count: u32 }
+
+@group(0) @binding(0) var<storage, read> g: array<Elem>;
+// lr, beta1, beta2, eps, weight decay, 1 - beta1^t, 1 - beta2^t, clip (0: none)
+@group(0) @binding(1) var<storage, read> hyper: array<f32>;
+@group(0) @binding(2) var<storage, read> norm: array<f32>;
+@group(0) @binding(3) var<storage, read_write> w: array<Elem>;
+@group(0) @binding(4) var<storage, read_write> m: array<Elem>;
+@group(0) @binding(5) var<storage, read_write> v: array<Elem>;
+@group(0) @binding(6) var<uniform> p: Params;
+
+@compute @workgroup_size(EG)
+fn step(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let lr = hyper[0];
+    let beta1 = hyper[1];
+    let beta2 = hyper[2];
+    let eps = hyper[3];
+    let keep = 1.0 - lr * hyper[4];
+    let rate = lr / hyper[5];
+    let root = sqrt(hyper[6]);
+    let clip = hyper[7];
+    var scale = 1.0;
+    if (clip > 0.0) { scale = min(1.0, clip / (norm[0] + 1e-6)); }
+    let first = (group.x + group.y * groups.x) * EG * PER_INVOCATION + lane;
+    for (var k = 0u; k < PER_INVOCATION; k++) {
+        let i = first + k * EG;
+        if (i >= p.count) { return; }
+        let grad = g[i] * scale;
+        let mean = m[i] + (grad - m[i]) * (1.0 - beta1);
+        let square = beta2 * v[i] + (1.0 - beta2) * grad * grad;
+        m[i] = mean;
+        v[i] = square;
+        w[i] = w[i] * keep - rate * mean / (sqrt(square) / root + eps);
+    }
+}

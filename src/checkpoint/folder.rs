@@ -1,0 +1,324 @@
+//! A checkpoint: a Hugging Face model folder with a `trainer/` folder in it, written so that no crash loses one.
+//!
+//! ```text
+//! RUN/checkpoints/step-000120/model.safetensors           weights, f32
+//!                            /config.json, tokenizer.json and other files given by the caller
+//!                            /trainer/exp_avg.safetensors, exp_avg_sq.safetensors   AdamW's moments, f32
+//!                            /trainer/state.json          step, data position, recipe hash
+//!                            /trainer/manifest.json       size and XXH3 of every file above
+//! ```
+//! A save goes to `.tmp-step-000120`, is flushed, and becomes `step-000120` by a rename; only then are older
+//! checkpoints removed. A checkpoint of the same step steps aside as `.old-step-000120` for that moment.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{Disk, RealDisk};
+use super::manifest::{self, Hashing, Manifest, verify};
+use super::safetensors::{Dtype, TensorFile, write_to};
+use crate::error::{Error, Result};
+
+/// Layout version of `trainer/state.json`.
+const STATE_VERSION: u32 = 1;
+
+/// What a trainer needs to go on, besides tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Layout version; [`TrainerState::new`] sets it.
+    pub version: u32,
+    /// Optimizer updates done.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Data position: sequences taken from the data order.
+    pub sequences: u64,
+    /// Hash of the recipe that the run follows.
+    pub recipe_hash: String,
+    /// Name of the current stage.
+    pub stage: String,
+    /// Anything else, such as the loss scale.
+    #[serde(default)]
+    pub extra: serde_json::Value,
+}
+
+impl TrainerState {
+    /// The state before the first step.
+    pub fn new(recipe_hash: impl Into<String>, stage: impl Into<String>) -> Self {
+        TrainerState {
+            version: STATE_VERSION,
+            step: 0,
+            tokens: 0,
+            sequences: 0,
+            recipe_hash: recipe_hash.into(),
+            stage: stage.into(),
+            extra: serde_json::Value::Null,
+        }
+    }
+}
+
+/// The tensors of a checkpoint: one of each kind per parameter, of the parameter's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The parameters.
+    Weights,
+    /// AdamW's first moments.
+    ExpAvg,
+    /// AdamW's second moments.
+    ExpAvgSq,
+}
+
+impl Part {
+    const ALL: [Part; 3] = [Part::Weights, Part::ExpAvg, Part::ExpAvgSq];
+
+    fn path(self) -> &'static str {
+        match self {
+            Part::Weights => "model.safetensors",
+            Part::ExpAvg => "trainer/exp_avg.safetensors",
+            Part::ExpAvgSq => "trainer/exp_avg_sq.safetensors",
+        }
+    }
+}
+
+/// What goes into a checkpoint.
+pub struct Contents<'a> {
+    /// Small files beside the weights as (name, bytes): `config.json`, `tokenizer.json` and the like.
+    pub files: &'a [(String, Vec<u8>)],
+    /// Name and shape of every parameter, in the order of writing.
+    pub parameters: &'a [(String, Vec<usize>)],
+    /// Gives the values of one tensor, row-major; called once for each part of each parameter.
+    pub read: &'a mut dyn FnMut(Part, &str) -> Result<Vec<f32>>,
+    /// The trainer's state.
+    pub state: &'a TrainerState,
+}
+
+/// A checkpoint on disk whose checksums have been verified.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// The trainer's state.
+    pub state: TrainerState,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint folder `path`, reading all of it once to verify the checksums.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] naming the first file that is not what was written, [`Error::Input`] if it is not a
+    /// checkpoint or a newer smolter wrote it.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join("trainer").is_dir() {
+            let why = "not a checkpoint: it has no trainer folder";
+            return Err(Error::input(format!("{}: {why}", path.display())));
+        }
+        verify(path)?;
+        let file = path.join("trainer/state.json");
+        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
+        let refuse = |why: String| Error::input(format!("{}: {why}", file.display()));
+        let state: TrainerState =
+            serde_json::from_str(&text).map_err(|e| refuse(format!("not a trainer's state: {e}")))?;
+        if state.version != STATE_VERSION {
+            let why = format!("has version {}, but this smolter reads {STATE_VERSION}", state.version);
+            return Err(refuse(why));
+        }
+        Ok(Checkpoint { path: path.into(), state })
+    }
+
+    /// Opens the tensors of one part.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn tensors(&self, part: Part) -> Result<TensorFile> {
+        TensorFile::open(&self.path.join(part.path()))
+    }
+}
+
+/// Writes a checkpoint of `contents.state.step` into the run folder, then removes all but the newest `keep`.
+///
+/// Returns its folder, and warnings about older checkpoints that could not be removed. Checkpoints of later
+/// steps, left by a run that went further, are not touched.
+///
+/// # Errors
+/// [`Error::Io`] naming the file that could not be written, or what `contents.read` returns. The checkpoints that
+/// were there before are then still there, and nothing else is.
+pub fn save(run: &Path, contents: Contents, keep: usize) -> Result<(PathBuf, Vec<String>)> {
+    save_on(&RealDisk, run, contents, keep)
+}
+
+fn save_on<D: Disk>(disk: &D, run: &Path, contents: Contents, keep: usize) -> Result<(PathBuf, Vec<String>)> {
+    let folder = run.join("checkpoints");
+    let step = contents.state.step;
+    let name = name_of(step);
+    let (target, temporary) = (folder.join(&name), folder.join(format!(".tmp-{name}")));
+    let aside = folder.join(format!(".old-{name}"));
+
+    remove(disk, &temporary)?;
+    if let Err(error) = fill(disk, &temporary, contents).and_then(|()| {
+        if target.exists() {
+            remove(disk, &aside)?;
+            disk.rename(&target, &aside).map_err(Error::io(&target))?;
+        }
+        disk.rename(&temporary, &target).map_err(Error::io(&target))
+    }) {
+        // The first error is the one to report: what cannot be tidied now, `clean` will.
+        if !target.exists() {
+            let _ = disk.rename(&aside, &target);
+        }
+        let _ = remove(disk, &temporary);
+        return Err(error);
+    }
+    disk.sync_dir(&folder).map_err(Error::io(&folder))?;
+    disk.sync_dir(run).map_err(Error::io(run))?;
+
+    let mut stale = list(run)?;
+    stale.retain(|&(other, _)| other <= step);
+    stale.truncate(stale.len().saturating_sub(keep.max(1)));
+    let mut warnings = Vec::new();
+    if let Err(error) = remove(disk, &aside) {
+        warnings.push(error.to_string());
+    }
+    for (_, path) in stale {
+        if let Err(error) = discard(disk, &path) {
+            warnings.push(error.to_string());
+        }
+    }
+    Ok((target, warnings))
+}
+
+/// Writes all files of a checkpoint into the new folder `path`, flushed.
+fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
+    let trainer = path.join("trainer");
+    disk.create_dir_all(&trainer).map_err(Error::io(&trainer))?;
+    let mut manifest = Manifest { version: 1, files: BTreeMap::new() };
+    let Contents { files, parameters, read, state } = contents;
+    for part in Part::ALL {
+        let entry = write_file(disk, &path.join(part.path()), |file, path| {
+            write_to(file, path, Dtype::F32, parameters, |name| read(part, name))
+        })?;
+        manifest.files.insert(part.path().into(), entry);
+    }
+    let mut small = |name: &str, bytes: &[u8]| {
+        let entry = write_file(disk, &path.join(name), |file, path| file.write_all(bytes).map_err(Error::io(path)))?;
+        manifest.files.insert(name.into(), entry);
+        Ok(())
+    };
+    for (name, bytes) in files {
+        small(name, bytes)?;
+    }
+    small("trainer/state.json", &to_json(state)?)?;
+    let bytes = to_json(&manifest)?;
+    write_file(disk, &path.join(manifest::PATH), |file, path| file.write_all(&bytes).map_err(Error::io(path)))?;
+    disk.sync_dir(&trainer).map_err(Error::io(&trainer))?;
+    disk.sync_dir(path).map_err(Error::io(path))
+}
+
+fn write_file<D: Disk>(
+    disk: &D,
+    path: &Path,
+    write: impl FnOnce(&mut Hashing<D::File>, &Path) -> Result<()>,
+) -> Result<manifest::Entry> {
+    let mut file = Hashing::new(disk.create(path).map_err(Error::io(path))?);
+    write(&mut file, path)?;
+    disk.sync(&mut file.inner).map_err(Error::io(path))?;
+    Ok(file.entry())
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::failure(format!("checkpoint: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Removes a folder if it is there.
+fn remove<D: Disk>(disk: &D, path: &Path) -> Result<()> {
+    if path.exists() { disk.remove_dir_all(path).map_err(Error::io(path)) } else { Ok(()) }
+}
+
+/// Removes a checkpoint under another name, so that a crash leaves no half of it.
+fn discard<D: Disk>(disk: &D, path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = path.with_file_name(format!(".tmp-{name}"));
+    remove(disk, &doomed)?;
+    disk.rename(path, &doomed).map_err(Error::io(path))?;
+    remove(disk, &doomed)
+}
+
+fn name_of(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// The run's checkpoints as (step, folder), oldest first, whole or not.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be listed; a run without checkpoints has an empty list.
+pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    Ok(entries(run)?.into_iter().filter_map(|(name, path)| Some((step_of(&name)?, path))).collect())
+}
+
+fn step_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("step-")?;
+    digits.parse().ok().filter(|&step| name_of(step) == name)
+}
+
+/// Everything in the checkpoint folder as (name, path), by step and then by name.
+fn entries(run: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let folder = run.join("checkpoints");
+    let mut all = Vec::new();
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let entry = entry.map_err(Error::io(&folder))?;
+            all.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+    }
+    all.sort_by_key(|(name, _)| (step_of(name.trim_start_matches(".old-")), name.clone()));
+    Ok(all)
+}
+
+/// The newest checkpoint of the run that is whole, and a warning for each newer one that is not.
+///
+/// # Errors
+/// [`Error::Damaged`] if there are checkpoints but none is whole.
+pub fn newest_whole(run: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
+    let mut warnings = Vec::new();
+    // `.old-` sorts before `step-` of the same step: it is the last resort of a save that was cut short.
+    for (name, path) in entries(run)?.into_iter().rev() {
+        if step_of(name.trim_start_matches(".old-")).is_none() {
+            continue;
+        }
+        match Checkpoint::open(&path) {
+            Ok(checkpoint) => return Ok(Some((checkpoint, warnings))),
+            Err(error) => warnings.push(format!("skipped a checkpoint: {error}")),
+        }
+    }
+    if warnings.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("none of its {} checkpoints is whole: {}", warnings.len(), warnings.join("; "));
+    Err(Error::damaged(run.join("checkpoints"), what))
+}
+
+/// Tidies up after saves that were cut short; for the one process that trains in this run folder.
+///
+/// # Errors
+/// [`Error::Io`] naming the folder that could not be removed or renamed.
+pub fn clean(run: &Path) -> Result<()> {
+    for (name, path) in entries(run)? {
+        if name.starts_with(".tmp-") {
+            remove(&RealDisk, &path)?;
+        } else if let Some(original) = name.strip_prefix(".old-") {
+            let original = path.with_file_name(original);
+            if original.exists() {
+                remove(&RealDisk, &path)?;
+            } else {
+                std::fs::rename(&path, &original).map_err(Error::io(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! Files that hold tensors, and folders that hold a training run's state.
+//!
+//! Knows nothing of models or devices: a tensor here is a name, a shape and numbers.
+
+pub mod disk;
+pub mod folder;
+pub mod manifest;
+pub mod safetensors;
+
+pub use folder::{Contents, Part, TrainerState};
+pub use manifest::verify;
+pub use safetensors::{Dtype, TensorFile};

@@ -1,0 +1,2 @@
+//! The `smolter` binary.
+fn main() {}

@@ -1,0 +1,106 @@
+//! AdamW: one step of one tensor (Loshchilov & Hutter 2019, arXiv 1711.05101; as `torch.optim.AdamW`), with the
+//! gradient scaled by `min(1, clip / (norm + 1e-6))` as `torch.nn.utils.clip_grad_norm_` does.
+//!
+//! ```text
+//! m = m + (1 - beta1) (g - m)         v = beta2 v + (1 - beta2) g^2
+//! w = w (1 - lr decay) - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+//! ```
+
+use super::reference::Real;
+use super::{Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold};
+
+/// g, hyper [8], norm [1], w, m, v -> w, m, v in place. See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW;
+
+/// The step's scalars, in the order of the `hyper` input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyper {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest gradient norm; 0 for no clipping.
+    pub clip: f64,
+}
+
+impl Hyper {
+    /// Contents of the `hyper` input at step `t`, counted from 1.
+    pub fn at_step(&self, t: u64) -> [f32; 8] {
+        let correction = |beta: f64| 1.0 - beta.powf(t as f64);
+        [
+            self.lr,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            self.weight_decay,
+            correction(self.beta1),
+            correction(self.beta2),
+            self.clip,
+        ]
+        .map(|x| x as f32)
+    }
+}
+
+impl OpDef for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Signature {
+        let g = &inputs[0];
+        assert!(inputs[3..].iter().all(|x| x.elements() == g.elements()), "adamw: sizes differ");
+        Signature::of(inputs[3..].to_vec()).updating(0, 3).updating(1, 4).updating(2, 5)
+    }
+
+    fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
+        let (kernel, count) = super::row_kernel("adamw", "step", caps, io.input(0).elements());
+        let slots =
+            [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1), Slot::Out(2)].map(Into::into);
+        const PER_GROUP: usize = 8 * super::ELEMENT_GROUP as usize; // PER_INVOCATION in the shader
+        vec![Dispatch::new(kernel, slots, &count, fold((count as usize).div_ceil(PER_GROUP)))]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let n = io.input(0).elements() as f64;
+        Cost { flops: 15.0 * n, bytes: 28.0 * n }
+    }
+
+    fn reference<T: Real>(&self, io: &mut RefIo<T>) {
+        let (g, hyper, norm) = (io.input(0), io.input(1), io.input(2)[0]);
+        let [lr, beta1, beta2, eps, decay, c1, c2, clip] = std::array::from_fn(|i| hyper[i]);
+        let (zero, one) = (T::of(0.0), T::of(1.0));
+        let unclipped = clip / (norm + T::of(1e-6));
+        let scale = if clip > zero && unclipped < one { unclipped } else { one };
+        let [w, m, v] = io.outs();
+        for i in 0..g.len() {
+            let grad = g[i] * scale;
+            m[i] = m[i] + (one - beta1) * (grad - m[i]);
+            v[i] = beta2 * v[i] + (one - beta2) * grad * grad;
+            let step = lr / c1 * m[i] / (v[i].sqrt() / c2.sqrt() + eps);
+            w[i] = w[i] * (one - lr * decay) - step;
+        }
+    }
+}
+
+/// See [`super::all_cases`].
+pub fn cases() -> Vec<Case> {
+    let hyper = Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let case = |n: usize, norm: f64| {
+        let x = || TensorType::f32(&[n]);
+        Case::new(AdamW)
+            .fixed(x(), Fill::Normal(0.3))
+            .fixed(TensorType::f32(&[8]), Fill::Floats(hyper.at_step(3).map(f64::from).to_vec()))
+            .fixed(TensorType::f32(&[1]), Fill::Floats(vec![norm]))
+            .fixed(x(), Fill::Normal(1.0))
+            .fixed(x(), Fill::Normal(0.1))
+            .fixed(x(), Fill::Squares(0.2))
+    };
+    vec![case(1, 0.5), case(65, 7.0), case(2051, 3.0), case(4096, 0.1)]
+}

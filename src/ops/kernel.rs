@@ -1,0 +1,171 @@
+//! How an op asks for GPU work: plain data that can be listed, validated and tested without a device.
+
+/// Two ways of writing a kernel, chosen by what the adapter is (DESIGN section 4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Family {
+    /// Workgroup memory and barriers: hardware GPUs.
+    Tiled,
+    /// One small workgroup per vector register, no barriers: software adapters.
+    Lanes,
+}
+
+/// What the device offers to kernels. Everything beyond [`Caps::baseline`] is optional.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Caps {
+    /// Kernel family.
+    pub family: Family,
+    /// Subgroup size, if subgroup operations exist and the size is fixed.
+    pub subgroup: Option<u32>,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Cooperative matrices (tensor cores).
+    pub coop: bool,
+}
+
+impl Caps {
+    /// WebGPU's default limits and no feature: what every adapter has.
+    pub const fn baseline() -> Self {
+        Caps { family: Family::Tiled, subgroup: None, f16: false, coop: false }
+    }
+
+    /// A software adapter with subgroups of `size`.
+    pub const fn lanes(size: Option<u32>) -> Self {
+        Caps { family: Family::Lanes, subgroup: size, f16: false, coop: false }
+    }
+
+    /// Width of a `lanes` workgroup, in invocations.
+    pub fn lane_count(&self) -> u32 {
+        self.subgroup.unwrap_or(8)
+    }
+
+    /// Whether this is the `lanes` family.
+    pub fn is_lanes(&self) -> bool {
+        self.family == Family::Lanes
+    }
+}
+
+/// A tensor of the node that a kernel binds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Slot {
+    /// Input `i`, bound read-only.
+    In(usize),
+    /// Output `i`, bound for reading and writing.
+    Out(usize),
+    /// Working memory `i`; bound as the shader declares it.
+    Scratch(usize),
+}
+
+/// A tensor, or a window of it, bound to a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// Which tensor.
+    pub slot: Slot,
+    /// Start of the window in bytes; a multiple of 256.
+    pub offset: u64,
+    /// Length of the window in bytes; `None` means to the end.
+    pub bytes: Option<u64>,
+}
+
+impl From<Slot> for Binding {
+    fn from(slot: Slot) -> Self {
+        Binding { slot, offset: 0, bytes: None }
+    }
+}
+
+impl Slot {
+    /// Rows `start..start + count` of a tensor whose rows are `row_bytes` long.
+    pub fn rows(self, start: usize, count: usize, row_bytes: u64) -> Binding {
+        Binding { slot: self, offset: start as u64 * row_bytes, bytes: Some(count as u64 * row_bytes) }
+    }
+}
+
+/// One shader entry point, specialised: also the key of the pipeline cache.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Kernel {
+    /// File stem under `shaders/`.
+    pub shader: &'static str,
+    /// Entry point in that file.
+    pub entry: &'static str,
+    /// Values of the constants that the file imports from `package::constants`.
+    pub constants: Vec<(&'static str, u32)>,
+    /// `@if` conditions that hold.
+    pub flags: Vec<&'static str>,
+}
+
+impl Kernel {
+    /// Entry `entry` of `shaders/<shader>.wgsl`.
+    pub fn new(shader: &'static str, entry: &'static str) -> Self {
+        Kernel { shader, entry, constants: Vec::new(), flags: Vec::new() }
+    }
+
+    /// Sets a constant.
+    pub fn constant(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.push((name, value));
+        self
+    }
+
+    /// Sets a condition.
+    pub fn flag(mut self, name: &'static str, holds: bool) -> Self {
+        if holds {
+            self.flags.push(name);
+        }
+        self
+    }
+
+    /// `shader.entry[flags,NAME=value]`: pipeline key, profile row and error text.
+    pub fn label(&self) -> String {
+        let mut parts: Vec<String> = self.flags.iter().map(|f| f.to_string()).collect();
+        parts.extend(self.constants.iter().map(|(name, value)| format!("{name}={value}")));
+        format!("{}.{}[{}]", self.shader, self.entry, parts.join(","))
+    }
+}
+
+/// One kernel launch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Dispatch {
+    /// What runs.
+    pub kernel: Kernel,
+    /// Storage bindings 0, 1, 2, ... in order.
+    pub bindings: Vec<Binding>,
+    /// Bytes of the uniform struct bound after the last storage binding; at most 256.
+    pub params: Vec<u8>,
+    /// Workgroups per dimension; each at most 65,535.
+    pub grid: [u32; 3],
+}
+
+/// One step of a node's work on the device.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// Runs a kernel.
+    Dispatch(Dispatch),
+    /// Fills a tensor with zeros.
+    Clear(Slot),
+}
+
+impl Dispatch {
+    /// A launch of `kernel` over `grid` workgroups.
+    pub fn new<P: bytemuck::NoUninit>(
+        kernel: Kernel,
+        bindings: impl IntoIterator<Item = Binding>,
+        params: &P,
+        grid: [u32; 3],
+    ) -> Command {
+        debug_assert!(grid.iter().all(|&g| g <= MAX_GROUPS), "{}: grid {grid:?}", kernel.label());
+        Command::Dispatch(Dispatch {
+            kernel,
+            bindings: bindings.into_iter().collect(),
+            params: bytemuck::bytes_of(params).to_vec(),
+            grid,
+        })
+    }
+}
+
+/// Most workgroups per dimension that WebGPU guarantees.
+pub const MAX_GROUPS: u32 = 65_535;
+
+/// Folds `groups` workgroups into two dimensions; the shader recovers `x + y * num_workgroups.x`.
+pub fn fold(groups: usize) -> [u32; 3] {
+    let groups = groups.max(1) as u32;
+    let y = groups.div_ceil(MAX_GROUPS);
+    [groups.div_ceil(y), y, 1]
+}

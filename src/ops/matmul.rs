@@ -1,0 +1,185 @@
+//! Matmul in the three forms that a linear layer needs, all row-major, accumulated in f32:
+//! `NT` y[M,N] = a[M,K] b[N,K]^T (forward, b the weight), `NN` y = a[M,K] b[K,N] (its dx), `TN` y = a[K,M]^T b[K,N]
+//! (its dw).
+//!
+//! Backward of each form is another of them: NT: da = dy b (NN), db = dy^T a (TN); NN: da = dy b^T (NT),
+//! db = a^T dy (TN); TN: da = b dy^T (NT), db = a dy (NN). Gradients that an input already has are added to in
+//! place.
+
+use super::reference::{Mat, Real, gemm};
+use super::{
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType, ValueId,
+};
+
+/// Which operands are transposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// a b
+    NN,
+    /// a b^T
+    NT,
+    /// a^T b
+    TN,
+}
+
+/// a, b, [y so far] -> y. See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matmul {
+    /// Which operands are transposed.
+    pub form: Form,
+    /// Whether y is added to.
+    pub accumulate: bool,
+}
+
+/// Sizes of a product: y is [m, n], the inner size is k.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    pub form: Form,
+    pub accumulate: bool,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+}
+
+impl Product {
+    /// The launch that computes it.
+    pub fn launch(&self, caps: &Caps, a: Binding, b: Binding, y: Binding) -> Command {
+        let params = Params { m: self.m as u32, n: self.n as u32, k: self.k as u32 };
+        let (kernel, grid) = if caps.is_lanes() { self.lanes(caps) } else { self.tiled() };
+        Dispatch::new(kernel.flag("accumulate", self.accumulate), [a, b, y], &params, grid)
+    }
+
+    fn form_flag(&self) -> &'static str {
+        match self.form {
+            Form::NN => "nn",
+            Form::NT => "nt",
+            Form::TN => "tn",
+        }
+    }
+
+    /// 64 x 64 tile in workgroup memory, 4 x 4 per invocation.
+    fn tiled(&self) -> (Kernel, [u32; 3]) {
+        let kernel = Kernel::new("matmul", "forward").flag(self.form_flag(), true);
+        (kernel, [self.n.div_ceil(64) as u32, self.m.div_ceil(64) as u32, 1])
+    }
+
+    fn lanes(&self, _caps: &Caps) -> (Kernel, [u32; 3]) {
+        self.tiled()
+    }
+
+    /// The work.
+    pub fn cost(&self) -> Cost {
+        let (m, n, k) = (self.m as f64, self.n as f64, self.k as f64);
+        Cost { flops: 2.0 * m * n * k, bytes: 4.0 * (m * k + k * n + m * n) }
+    }
+
+    /// The same on the host.
+    pub fn reference<T: Real>(&self, a: &[T], b: &[T], y: &mut [T]) {
+        let Product { m, n, k, .. } = *self;
+        let (a, b) = match self.form {
+            Form::NN => (Mat::new(a, k), Mat::new(b, n)),
+            Form::NT => (Mat::new(a, k), Mat::new(b, k).t()),
+            Form::TN => (Mat::new(a, m).t(), Mat::new(b, n)),
+        };
+        gemm(y, self.accumulate, a, b, m, n, k);
+    }
+}
+
+impl Matmul {
+    /// A linear layer: y = x w^T.
+    pub fn linear() -> Self {
+        Matmul { form: Form::NT, accumulate: false }
+    }
+
+    fn product(&self, a: &TensorType, b: &TensorType) -> Product {
+        let (a, b) = ([a.rows(), a.columns()], [b.rows(), b.columns()]);
+        let ([m, k], [inner, n]) = match self.form {
+            Form::NN => (a, b),
+            Form::NT => (a, [b[1], b[0]]),
+            Form::TN => ([a[1], a[0]], b),
+        };
+        assert_eq!(k, inner, "matmul {:?}: inner sizes of {a:?} and {b:?} differ", self.form);
+        Product { form: self.form, accumulate: self.accumulate, m, n, k }
+    }
+}
+
+/// Gives `input` the gradient `a b` in `form`, adding to what it has.
+fn give_product(tape: &mut dyn Tape, input: ValueId, form: Form, a: ValueId, b: ValueId) {
+    if !tape.wanted(input) {
+        return;
+    }
+    let partial = tape.partial_in_place(input);
+    let op = Matmul { form, accumulate: partial.is_some() };
+    let inputs: Vec<ValueId> = [a, b].into_iter().chain(partial).collect();
+    let gradient = tape.emit(op.into(), &inputs)[0];
+    tape.give(input, gradient);
+}
+
+impl OpDef for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Signature {
+        let product = self.product(&inputs[0], &inputs[1]);
+        let signature = Signature::of([TensorType::f32(&[product.m, product.n])]);
+        if self.accumulate { signature.updating(0, 2) } else { signature }
+    }
+
+    fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
+        let product = self.product(io.input(0), io.input(1));
+        vec![product.launch(caps, Slot::In(0).into(), Slot::In(1).into(), Slot::Out(0).into())]
+    }
+
+    fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
+        let Some(dy) = tape.grad(node.outputs[0]) else { return };
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        match self.form {
+            Form::NT => {
+                give_product(tape, a, Form::NN, dy, b);
+                give_product(tape, b, Form::TN, dy, a);
+            }
+            Form::NN => {
+                give_product(tape, a, Form::NT, dy, b);
+                give_product(tape, b, Form::TN, a, dy);
+            }
+            Form::TN => {
+                give_product(tape, a, Form::NT, b, dy);
+                give_product(tape, b, Form::NN, a, dy);
+            }
+        }
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        self.product(io.input(0), io.input(1)).cost()
+    }
+
+    fn reference<T: Real>(&self, io: &mut RefIo<T>) {
+        let product = self.product(io.io.input(0), io.io.input(1));
+        let (a, b) = (io.input(0), io.input(1));
+        product.reference(a, b, io.out(0));
+    }
+}
+
+/// See [`super::all_cases`].
+pub fn cases() -> Vec<Case> {
+    let sizes = [(1, 1, 1), (7, 65, 33), (70, 24, 65), (33, 140, 64), (130, 68, 132)];
+    let case = |form: Form, (m, n, k): (usize, usize, usize)| {
+        let (a, b) = match form {
+            Form::NN => ([m, k], [k, n]),
+            Form::NT => ([m, k], [n, k]),
+            Form::TN => ([k, m], [k, n]),
+        };
+        Case::new(Matmul { form, accumulate: false }).with(&a, Fill::Normal(1.0)).with(&b, Fill::Normal(1.0))
+    };
+    [Form::NN, Form::NT, Form::TN].into_iter().flat_map(|form| sizes.map(|size| case(form, size))).collect()
+}

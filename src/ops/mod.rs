@@ -1,0 +1,180 @@
+//! One op, one file: what it computes, its gradient, its f64 reference, its kernels and its test cases.
+//!
+//! Shape letters used in every op file:
+//! B batch, T tokens of a sequence, N = B T rows, D model width, H query heads, K key/value heads,
+//! E head width, F feed-forward width, V vocabulary.
+//!
+//! Adding an op takes one file here, one shader of the same name, and a line in [`Op`].
+
+pub mod adamw;
+pub mod add;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod global_norm;
+pub mod kernel;
+mod launch;
+pub mod linear_cross_entropy;
+pub mod matmul;
+pub mod reference;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+pub mod testing;
+pub mod types;
+pub mod zero;
+
+pub use kernel::{Binding, Caps, Command, Dispatch, Family, Kernel, Slot, fold};
+pub use launch::{ELEMENT_GROUP, elementwise, row_grid, row_kernel};
+pub use reference::{Data, RefIo};
+pub use testing::{Case, Fill};
+pub use types::{Cost, DType, Io, Signature, TensorType, ValueId};
+
+use reference::Real;
+
+/// Behaviour of one op. Shapes that do not fit are programmer errors and panic in [`OpDef::infer`].
+pub trait OpDef {
+    /// The one name: shader file, test, benchmark row, profile label.
+    fn name(&self) -> &'static str;
+
+    /// Types of the results for these input types.
+    fn infer(&self, inputs: &[TensorType]) -> Signature;
+
+    /// The GPU work for these shapes on such a device.
+    fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command>;
+
+    /// Appends the ops that carry gradients from the outputs to the inputs.
+    fn backward(&self, _tape: &mut dyn Tape, _node: &NodeIo) {
+        panic!("{} is not differentiable", self.name());
+    }
+
+    /// Work for these shapes.
+    fn cost(&self, io: &Io) -> Cost;
+
+    /// Whether computing it again costs less than keeping its result (recomputation policy `cheap`).
+    fn cheap(&self) -> bool {
+        false
+    }
+
+    /// The same mathematics on the host.
+    fn reference<T: Real>(&self, io: &mut RefIo<T>)
+    where
+        Self: Sized;
+}
+
+/// Tensors around a node, for [`OpDef::backward`].
+pub struct NodeIo {
+    /// Inputs in order.
+    pub inputs: Vec<ValueId>,
+    /// Outputs in order.
+    pub outputs: Vec<ValueId>,
+}
+
+/// Where gradient ops are appended.
+pub trait Tape {
+    /// Gradient of an output so far; `None` where nothing depends on it.
+    fn grad(&self, output: ValueId) -> Option<ValueId>;
+
+    /// Type of a tensor.
+    fn ty(&self, value: ValueId) -> &TensorType;
+
+    /// Whether a gradient for this input is asked for.
+    fn wanted(&self, input: ValueId) -> bool;
+
+    /// Appends an op and returns its outputs.
+    fn emit(&mut self, op: Op, inputs: &[ValueId]) -> Vec<ValueId>;
+
+    /// The gradient that `input` has from elsewhere, to be added to by the op itself instead of by an `add`.
+    fn partial(&mut self, input: ValueId) -> Option<ValueId>;
+
+    /// Like [`Tape::partial`], but only if its memory may be overwritten.
+    fn partial_in_place(&mut self, input: ValueId) -> Option<ValueId>;
+
+    /// Contributes `gradient` to `input`; adds it to what is there, unless the op already did through a partial.
+    fn give(&mut self, input: ValueId, gradient: ValueId);
+
+    /// Like [`Tape::give`], for a gradient that is itself another tensor's gradient and must not be overwritten.
+    fn share(&mut self, input: ValueId, gradient: ValueId);
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $variant:ident($path:path),)*) => {
+        /// Every op there is.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op { $($(#[$doc])* $variant($path),)* }
+
+        impl Op {
+            /// The op's behaviour.
+            pub fn def(&self) -> &dyn OpDef {
+                match self { $(Op::$variant(op) => op,)* }
+            }
+
+            /// Runs the op's reference.
+            pub fn reference<T: Real>(&self, io: &mut RefIo<T>) {
+                match self { $(Op::$variant(op) => op.reference(io),)* }
+            }
+        }
+
+        $(impl From<$path> for Op {
+            fn from(op: $path) -> Op { Op::$variant(op) }
+        })*
+    };
+}
+
+ops! {
+    /// Token ids to rows of the embedding table.
+    Embedding(embedding::Embedding),
+    /// Gradient of the table.
+    EmbeddingBackward(embedding::EmbeddingBackward),
+    /// Root-mean-square normalisation.
+    RmsNorm(rms_norm::RmsNorm),
+    /// Its gradients.
+    RmsNormBackward(rms_norm::RmsNormBackward),
+    /// Rotary position embedding and its inverse.
+    Rope(rope::Rope),
+    /// Matrix product: NT, NN, TN.
+    Matmul(matmul::Matmul),
+    /// Causal grouped-query attention.
+    Attention(attention::Attention),
+    /// Its gradients.
+    AttentionBackward(attention::AttentionBackward),
+    /// silu(gate) * up.
+    Swiglu(swiglu::Swiglu),
+    /// Its gradients.
+    SwigluBackward(swiglu::SwigluBackward),
+    /// Elementwise sum.
+    Add(add::Add),
+    /// Loss of given logits.
+    CrossEntropy(cross_entropy::CrossEntropy),
+    /// Its gradient.
+    CrossEntropyBackward(cross_entropy::CrossEntropyBackward),
+    /// Loss of hidden states, logits never stored.
+    LinearCrossEntropy(linear_cross_entropy::LinearCrossEntropy),
+    /// Its gradients.
+    LinearCrossEntropyBackward(linear_cross_entropy::LinearCrossEntropyBackward),
+    /// Norm of all gradients together.
+    GlobalNorm(global_norm::GlobalNorm),
+    /// Optimizer step of one tensor, with clipping.
+    AdamW(adamw::AdamW),
+    /// Sets a tensor to zero.
+    Zero(zero::Zero),
+}
+
+/// The cases of every op, in the order of [`Op`].
+pub fn all_cases() -> Vec<Case> {
+    [
+        embedding::cases(),
+        rms_norm::cases(),
+        rope::cases(),
+        matmul::cases(),
+        attention::cases(),
+        swiglu::cases(),
+        add::cases(),
+        cross_entropy::cases(),
+        linear_cross_entropy::cases(),
+        global_norm::cases(),
+        adamw::cases(),
+        zero::cases(),
+    ]
+    .concat()
+}

@@ -1,0 +1,124 @@
+//! Test cases: one list per op drives the value check, the gradient check, `doctor` and the benchmark.
+
+use super::{Data, Op, TensorType, ValueId};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// How an input of a case is filled.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fill {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Normal around 1 with deviation 0.2: normalisation weights.
+    AroundOne,
+    /// Squares of normals with this deviation: second moments.
+    Squares(f64),
+    /// Token ids below this, with repeats.
+    Ids(u32),
+    /// Labels below this; every fifth one ignored.
+    Labels(u32),
+    /// Positions of the ids in input `.0`, sorted by id and then position.
+    OrderOf(usize),
+    /// Exactly these floats.
+    Floats(Vec<f64>),
+}
+
+/// One op on one set of shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// The op.
+    pub op: Op,
+    /// Type and contents of each input.
+    pub inputs: Vec<(TensorType, Fill)>,
+    /// Inputs whose gradients are checked.
+    pub differentiable: Vec<usize>,
+}
+
+impl Case {
+    /// A case of `op`; add inputs in order.
+    pub fn new(op: impl Into<Op>) -> Self {
+        Case { op: op.into(), inputs: Vec::new(), differentiable: Vec::new() }
+    }
+
+    /// An f32 input whose gradient is checked too.
+    pub fn with(mut self, shape: &[usize], fill: Fill) -> Self {
+        self.differentiable.push(self.inputs.len());
+        self.inputs.push((TensorType::f32(shape), fill));
+        self
+    }
+
+    /// An input without gradient.
+    pub fn fixed(mut self, ty: TensorType, fill: Fill) -> Self {
+        self.inputs.push((ty, fill));
+        self
+    }
+
+    /// Types of the inputs.
+    pub fn types(&self) -> Vec<TensorType> {
+        self.inputs.iter().map(|(ty, _)| ty.clone()).collect()
+    }
+
+    /// `name(types)`, to tell the case in a report.
+    pub fn label(&self) -> String {
+        let types: Vec<String> = self.inputs.iter().map(|(ty, _)| format!("{ty:?}")).collect();
+        format!("{}({})", self.op.def().name(), types.join(", "))
+    }
+
+    /// Contents of every input, rounded to f32, the same for the same seed.
+    pub fn data(&self, seed: u64) -> Vec<Data<f64>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut all: Vec<Data<f64>> = Vec::new();
+        for (ty, fill) in &self.inputs {
+            let n = ty.elements();
+            let mut normals = |scale: f64| normal(&mut rng, n, scale);
+            let data = match fill {
+                Fill::Normal(std) => Data::Float(normals(*std)),
+                Fill::AroundOne => Data::Float(normals(0.2).iter().map(|x| (1.0 + x) as f32 as f64).collect()),
+                Fill::Squares(std) => Data::Float(normals(*std).iter().map(|x| (x * x) as f32 as f64).collect()),
+                Fill::Ids(below) => Data::Index((0..n).map(|_| rng.random_range(0..*below)).collect()),
+                Fill::Labels(below) => Data::Index(
+                    (0..n).map(|i| if i % 5 == 4 { IGNORE } else { rng.random_range(0..*below) }).collect(),
+                ),
+                Fill::OrderOf(ids) => Data::Index(order_of(all[*ids].indices())),
+                Fill::Floats(x) => Data::Float(x.iter().map(|&x| x as f32 as f64).collect()),
+            };
+            all.push(data);
+        }
+        all
+    }
+}
+
+/// The label that carries no loss: -100 in `transformers`.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
+pub fn order_of(ids: &[u32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|&i| (ids[i as usize], i));
+    order
+}
+
+/// `n` normal numbers with deviation `std`, rounded to f32 (Box-Muller on uniform numbers).
+pub fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f64> {
+    (0..n)
+        .map(|_| {
+            let (u, v): (f64, f64) = (rng.random(), rng.random());
+            let x = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+            (x * std) as f32 as f64
+        })
+        .collect()
+}
+
+/// Normalised mean squared error of `got` against `want`: sum of squared differences over sum of squares.
+/// Not finite if anything in `got` is not.
+pub fn nmse(got: &[f64], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len(), "nmse: lengths differ");
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    if error == 0.0 { 0.0 } else { error / norm.max(f64::MIN_POSITIVE) }
+}
+
+/// Identity of an input value in a case's graph: inputs come first, in order.
+pub fn input_value(i: usize) -> ValueId {
+    ValueId(i as u32)
+}

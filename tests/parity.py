@@ -1,0 +1,361 @@
+#!/usr/bin/env python3
+"""Checks smolter against transformers' LlamaForCausalLM, computed in float64.
+
+  parity.py SMOLTER [--device NAME] [--cases N] [--seed S]   random models: logits, loss, gradients, AdamW steps
+  parity.py SMOLTER --checkpoint DIR [--device NAME]         one text through the model and tokenizer in DIR
+  parity.py --self-check [--cases N]                         torch in float32 takes smolter's place and must pass;
+                                                             then with planted faults, each of which must be caught
+  parity.py --sgemm                                          this CPU's f32 matmul rate (torch on its BLAS)
+
+Needs: Debian's python3-torch and libopenblas0-pthread (or any torch), in a venv with --system-site-packages, and
+  pip install 'transformers==4.46.3' 'numpy<2' safetensors
+Exit code: 0 all within limits, 1 something is not, 2 bad arguments.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
+
+# Limits on the normalised mean squared error, sum (a - b)^2 / sum b^2, of the worst tensor. `update` is the change of
+# all weights taken as one: it shows what vanishes beside the weights themselves, such as a forgotten weight decay.
+LIMITS = {"logits": 1e-9, "loss": 1e-9, "gradient": 1e-9, "weights": 1e-7, "update": 1e-6}
+ADAMW = {"steps": 10, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.01, "clip": 1.0}
+TEXT = (
+    "A model learns one step at a time: it reads a sequence, guesses every next token, and moves each weight a little "
+    "towards the guess it should have made. After 1,000 steps, def f(x): return x**2 + 3*x is no longer a surprise."
+)
+
+
+# --- the reference: models, batches, and what torch makes of them ---------------------------------------------------
+
+
+def stay_float64():
+    """Lifts the roundings to float32 that Llama does in norms and softmax even in float64. Rotary angles stay f32."""
+    softmax = F.softmax
+    F.softmax = lambda x, dim, dtype=None: softmax(x, dim=dim)
+    modeling_llama.LlamaRMSNorm.forward = lambda norm, x: (
+        norm.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+    )
+
+
+def random_model(config, generator):
+    """Attention scores of standard deviation 1.4, so neither uniform nor saturated; norm weights spread around 1."""
+    model = LlamaForCausalLM._from_config(LlamaConfig(**config), attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(1.0, 0.2, generator=generator)
+            else:
+                parameter.normal_(0.0, 1.2 / config["hidden_size"] ** 0.5, generator=generator)
+    return model
+
+
+def random_batch(vocab, batch, length, generator, empty_row=False):
+    """Token ids, and labels equal to them but for a quarter set to -100 (and one whole row, where asked for)."""
+    input_ids = torch.randint(vocab, (batch, length), generator=generator)
+    masked = torch.rand(batch, length, generator=generator) < 0.25
+    masked[0, -1] = False
+    if empty_row:
+        masked[-1] = True
+    return {"input_ids": input_ids, "labels": input_ids.masked_fill(masked, -100)}
+
+
+def next_token_loss(logits, labels):
+    """transformers' own loss, which rounds logits to float32 first, without that rounding."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+
+
+def forward(model, batch):
+    with torch.no_grad():
+        return {"logits": model(batch["input_ids"]).logits}
+
+
+def backward(model, batch):
+    model.zero_grad()
+    loss = next_token_loss(model(batch["input_ids"]).logits, batch["labels"])
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters()}
+
+
+def step(model, batch, steps, lr, beta1, beta2, eps, weight_decay, clip):
+    optimizer = torch.optim.AdamW(model.parameters(), lr, (beta1, beta2), eps, weight_decay)
+    for _ in range(steps):
+        backward(model, batch)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return weights(model)
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def load_model(folder, dtype):
+    model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32, attn_implementation="eager")
+    return model.to(dtype)
+
+
+# --- random cases ---------------------------------------------------------------------------------------------------
+
+
+def random_case(index, seed, folder):
+    """Writes a model folder and input.safetensors; returns a line that describes the case and the AdamW options.
+
+    Case 0, on which faults are planted, is long enough to have masked labels and has the default options.
+    """
+    rng = random.Random(f"{seed}/{index}")
+    generator = torch.Generator().manual_seed(rng.getrandbits(32))
+    kv_heads = rng.choice([1, 1, 2, 3])
+    config = {
+        "vocab_size": rng.choice([61, 257, 311, 1009]),
+        "hidden_size": rng.choice([24, 36, 50, 65, 96, 130]),
+        "intermediate_size": rng.choice([32, 51, 100, 160]),
+        "num_hidden_layers": rng.choice([1, 2, 3]),
+        "num_attention_heads": kv_heads * rng.choice([1, 2, 3]),
+        "num_key_value_heads": kv_heads,
+        "head_dim": rng.choice([8, 16, 20, 24, 32, 40, 64, 80, 96, 128]),
+        "tie_word_embeddings": rng.choice([True, False]),
+        "rope_theta": rng.choice([10000.0, 100000.0]),
+        "rms_norm_eps": rng.choice([1e-5, 1e-6, 1e-2]),
+    }
+    rows, length = rng.choice([1, 2, 3]), rng.choice([2, 7, 16, 33, 65] if index else [65])
+    options = ADAMW | {
+        "lr": rng.choice([1e-3, 3e-4]),
+        "beta1": rng.choice([0.9, 0.8]),
+        "beta2": rng.choice([0.95, 0.99]),
+        "weight_decay": rng.choice([0.01, 0.1]),
+        "clip": rng.choice([1.0, 0.3]),
+    }
+    random_model(config, generator).save_pretrained(folder)
+    save_file(random_batch(config["vocab_size"], rows, length, generator), folder / "input.safetensors")
+    c = list(config.values())
+    line = f"B{rows} T{length} V{c[0]} D{c[1]} F{c[2]} L{c[3]} H{c[4]}/{c[5]} E{c[6]} {'tied' if c[7] else 'untied'}"
+    return line, options if index else ADAMW
+
+
+def command_line(command, model, given, out, device, options=None):
+    """What follows `smolter debug`."""
+    arguments = [command, "--model", model, "--input", given, "--out", out]
+    arguments += ["--device", device] if device else []
+    for name, value in (options or {}).items():
+        arguments += [f"--{name.replace('_', '-')}", value]
+    return [str(a) for a in arguments]
+
+
+def nmse(got, want):
+    """The worst normalised mean squared error over tensors, and the name of the worst (or what is wrong)."""
+    if set(got) != set(want):
+        return float("inf"), f"names differ: {sorted(set(got) ^ set(want))[:3]}"
+    worst = (0.0, "")
+    for name in sorted(want):
+        a, b = got[name].double(), want[name].double()
+        if a.shape != b.shape:
+            return float("inf"), f"{name} is {list(a.shape)}, not {list(b.shape)}"
+        error, scale = (a - b).square().sum().item(), b.square().sum().item()
+        ratio = error / scale if scale else float("inf") if error else 0.0
+        if not ratio <= worst[0]:  # also true of NaN
+            worst = (ratio if ratio == ratio else float("inf"), name)
+    return worst
+
+
+def check_case(run, folder, device, options):
+    """{quantity: (nmse, tensor name)} for one case; `run` takes smolter's arguments and writes OUT."""
+
+    def ask(command, **more):
+        out = folder / f"{command}.safetensors"
+        run(command_line(command, folder, folder / "input.safetensors", out, device, **more))
+        return load_file(out)
+
+    batch = load_file(folder / "input.safetensors")
+    model = load_model(folder, torch.float64)
+    start = weights(model)
+    results = {"logits": nmse(ask("forward"), forward(model, batch))}
+    got, want = ask("backward"), backward(model, batch)
+    loss = {"loss": got.pop("loss", torch.tensor(float("nan"))).reshape(())}
+    results["loss"] = nmse(loss, {"loss": want.pop("loss")})
+    results["gradient"] = nmse(got, want)
+    got, want = ask("step", options=options), step(model, batch, **options)
+    results["weights"] = nmse(got, want)
+    if results["weights"][0] < float("inf"):
+        results["update"] = nmse(*({"all": torch.cat([(w[n] - start[n]).flatten() for n in start])} for w in (got, want)))
+    else:
+        results["update"] = results["weights"]
+    return results
+
+
+def check_cases(run, cases, seed, device=None, show=True):
+    """Runs the cases, prints a row for each, and returns how many failed."""
+    failed = 0
+    if show:
+        print(f"{'case':<50}" + "".join(f"{name:>10}" for name in LIMITS) + "  worst gradient")
+        print(f"{'limit':<50}" + "".join(f"{limit:>10.0e}" for limit in LIMITS.values()))
+    for index in range(cases):
+        with tempfile.TemporaryDirectory() as folder:
+            line, options = random_case(index, seed, Path(folder))
+            try:
+                results = check_case(run, Path(folder), device, options)
+            except RunFailed as error:
+                failed += 1
+                print(f"{index:>3} {line:<46}  FAILED: {error}")
+                continue
+        bad = [f"{name}: {results[name][1]}" for name in LIMITS if results[name][0] > LIMITS[name]]
+        failed += bool(bad)
+        if show:
+            note = "FAILED " + "; ".join(bad) if bad else results["gradient"][1]
+            print(f"{index:>3} {line:<46}" + "".join(f"{results[n][0]:>10.1e}" for n in LIMITS) + f"  {note}")
+    return failed
+
+
+# --- smolter, and torch in its place --------------------------------------------------------------------------------
+
+
+class RunFailed(Exception):
+    """smolter did not answer: its exit code and the last line it printed."""
+
+
+def smolter(binary):
+    def run(arguments):
+        done = subprocess.run([binary, "debug", *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+            raise RunFailed(f"debug {arguments[0]} exited {done.returncode}, saying: {said[-1]}")
+        if not Path(arguments[arguments.index("--out") + 1]).is_file():
+            raise RunFailed(f"debug {arguments[0]} wrote no OUT file")
+
+    return run
+
+
+def stand_in(fault):
+    """torch in float32 answering smolter's command line, with a fault planted: {where: function that spoils it}."""
+
+    def run(arguments):
+        command, *rest = arguments
+        given = {flag[2:].replace("-", "_"): value for flag, value in zip(rest[::2], rest[1::2])}
+        model, batch = load_model(given.pop("model"), torch.float32), load_file(given.pop("input"))
+        out = given.pop("out")
+        options = {name: type(ADAMW[name])(value) for name, value in given.items()}
+        for where, value in (("model", model), ("batch", batch), ("options", options)):
+            fault.get(where, lambda value: None)(value)
+        result = {"forward": forward, "backward": backward, "step": step}[command](model, batch, **options)
+        fault.get(command, lambda value: None)(result)
+        save_file({name: tensor.contiguous() for name, tensor in result.items()}, out)
+
+    return run
+
+
+def epsilon_ignored(model):
+    for module in model.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = 0.0
+
+
+UP_PROJ = "model.layers.0.mlp.up_proj.weight"
+FAULTS = {
+    "one logit off by 0.1": {"forward": lambda out: out["logits"][-1, -1, :1].add_(0.1)},
+    "a logit is NaN": {"forward": lambda out: out["logits"][0, 0, :1].fill_(float("nan"))},
+    "rotary frequencies 1% high": {"model": lambda model: model.model.rotary_emb.inv_freq.mul_(1.01)},
+    "norm epsilon ignored": {"model": epsilon_ignored},
+    "loss off by 0.01%": {"backward": lambda out: out["loss"].mul_(1.0001)},
+    "one gradient 0.01% small": {"backward": lambda out: out[UP_PROJ].mul_(0.9999)},
+    "one gradient missing": {"backward": lambda out: out.pop(UP_PROJ)},
+    "one gradient transposed": {"backward": lambda out: out.update({UP_PROJ: out[UP_PROJ].T})},
+    "-100 labels counted": {"batch": lambda batch: batch["labels"].copy_(batch["input_ids"])},
+    "one step too few": {"options": lambda o: "steps" in o and o.update(steps=9)},
+    "no clipping": {"options": lambda o: "clip" in o and o.update(clip=1e9)},
+    "no weight decay": {"options": lambda o: "weight_decay" in o and o.update(weight_decay=0.0)},
+    "beta2 ignored": {"options": lambda o: "beta2" in o and o.update(beta2=0.999)},
+}
+
+
+def self_check(cases, seed):
+    failed = check_cases(stand_in({}), cases, seed)
+    for name, fault in FAULTS.items():
+        caught = check_cases(stand_in(fault), 1, seed, show=False)
+        print(f"planted: {name:<30} {'caught' if caught else 'MISSED'}")
+        failed += not caught
+    return failed
+
+
+# --- a checkpoint, and the speed of this CPU ------------------------------------------------------------------------
+
+
+def check_checkpoint(binary, folder, device):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
+    want = forward(load_model(folder, torch.float32), {"input_ids": ids})
+    with tempfile.TemporaryDirectory() as scratch:
+        given, out = Path(scratch) / "input.safetensors", Path(scratch) / "out.safetensors"
+        save_file({"input_ids": ids, "labels": ids}, given)
+        smolter(binary)(command_line("forward", folder, given, out, device))
+        got = load_file(out)
+    error, name = nmse(got, want)
+    if error < float("inf"):
+        losses = [next_token_loss(r["logits"].double(), ids).item() for r in (want, got)]
+        same = (want["logits"].argmax(-1) == got["logits"].argmax(-1)).sum().item()
+        print(f"{folder}: {ids.numel()} tokens; loss torch {losses[0]:.7f}, smolter {losses[1]:.7f}")
+        print(f"likeliest next token the same at {same} of {ids.numel()} positions")
+    print(f"logits NMSE {error:.1e} (limit {LIMITS['logits']:.0e}){'' if error <= LIMITS['logits'] else ' FAILED ' + name}")
+    return error > LIMITS["logits"]
+
+
+def measure_sgemm():
+    torch.set_num_threads(os.cpu_count())
+    for m, k, n in ((1024, 1024, 1024), (128, 576, 1536)):
+        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        repeats = max(1, 2**30 // (m * k * n))
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                torch.mm(a, b, out=out)
+            times.append((time.perf_counter() - start) / repeats)
+        rate = 2e-9 * m * k * n / min(times)
+        print(f"sgemm f32 {m}x{k}x{n}: {rate:.1f} GFLOP/s (best of 30 x {repeats}, {os.cpu_count()} cores)")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("smolter", nargs="?", default=argparse.SUPPRESS)
+    parser.add_argument("--binary", dest="smolter", help="the same")
+    parser.add_argument("--device")
+    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--checkpoint", metavar="DIR", type=Path)
+    parser.add_argument("--self-check", action="store_true")
+    parser.add_argument("--sgemm", action="store_true")
+    args = parser.parse_args()
+    if args.sgemm:
+        return measure_sgemm()
+    torch.set_num_threads(1)  # the order of sums, so the last bit, must not depend on the machine
+    if not args.self_check and not (args.smolter and os.access(args.smolter, os.X_OK)):
+        parser.error("name the smolter binary, or use --self-check")
+    if args.checkpoint:
+        if not (args.checkpoint / "config.json").is_file():
+            parser.error(f"{args.checkpoint} holds no config.json")
+        try:
+            return check_checkpoint(args.smolter, args.checkpoint, args.device)
+        except RunFailed as error:
+            print(f"{args.checkpoint} FAILED: {error}")
+            return 1
+    stay_float64()
+    if args.self_check:
+        failed = self_check(args.cases, args.seed)
+    else:
+        failed = check_cases(smolter(args.smolter), args.cases, args.seed, args.device)
+    print(f"{failed} failed" if failed else "all within limits")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
