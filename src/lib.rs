@@ -1,5 +1,7 @@
 //! smolter trains SmolLM2 language models on any GPU.
 
 pub mod error;
+pub mod gpu;
+pub mod ops;
 
 pub use error::{Error, Result};

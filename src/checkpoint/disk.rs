@@ -142,7 +142,8 @@ pub(super) mod testing {
         fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
             self.operate()?;
             if self.is_dead() {
-                let first = fs::read_dir(path)?.filter_map(io::Result::ok).find(|entry| entry.path().is_file());
+                let first =
+                    fs::read_dir(path)?.filter_map(io::Result::ok).find(|entry| entry.path().is_file());
                 return first.map_or(Ok(()), |entry| fs::remove_file(entry.path()));
             }
             fs::remove_dir_all(path)

@@ -201,7 +201,8 @@ fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
         manifest.files.insert(part.path().into(), entry);
     }
     let mut small = |name: &str, bytes: &[u8]| {
-        let entry = write_file(disk, &path.join(name), |file, path| file.write_all(bytes).map_err(Error::io(path)))?;
+        let entry =
+            write_file(disk, &path.join(name), |file, path| file.write_all(bytes).map_err(Error::io(path)))?;
         manifest.files.insert(name.into(), entry);
         Ok(())
     };
@@ -210,7 +211,9 @@ fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
     }
     small("trainer/state.json", &to_json(state)?)?;
     let bytes = to_json(&manifest)?;
-    write_file(disk, &path.join(manifest::PATH), |file, path| file.write_all(&bytes).map_err(Error::io(path)))?;
+    write_file(disk, &path.join(manifest::PATH), |file, path| {
+        file.write_all(&bytes).map_err(Error::io(path))
+    })?;
     disk.sync_dir(&trainer).map_err(Error::io(&trainer))?;
     disk.sync_dir(path).map_err(Error::io(path))
 }
@@ -227,7 +230,8 @@ fn write_file<D: Disk>(
 }
 
 fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::failure(format!("checkpoint: {e}")))?;
+    let mut bytes =
+        serde_json::to_vec_pretty(value).map_err(|e| Error::failure(format!("checkpoint: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -44,8 +44,12 @@ impl Dtype {
         let mut bytes = Vec::with_capacity(values.len() * self.stored().bitsize() / 8);
         match self {
             Dtype::F32 => values.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes())),
-            Dtype::F16 => values.iter().for_each(|&x| bytes.extend_from_slice(&f16::from_f32(x).to_le_bytes())),
-            Dtype::Bf16 => values.iter().for_each(|&x| bytes.extend_from_slice(&bf16::from_f32(x).to_le_bytes())),
+            Dtype::F16 => {
+                values.iter().for_each(|&x| bytes.extend_from_slice(&f16::from_f32(x).to_le_bytes()))
+            }
+            Dtype::Bf16 => {
+                values.iter().for_each(|&x| bytes.extend_from_slice(&bf16::from_f32(x).to_le_bytes()))
+            }
         }
         bytes
     }
@@ -91,7 +95,10 @@ impl TensorFile {
         for (tensor, shard) in &weight_map {
             let found = file.tensors.get(tensor).map(|&(i, _)| &file.shards[i].path);
             if found != Some(&path.join(shard)) {
-                return Err(Error::damaged(&index, format!("tensor '{tensor}' is not in {shard} as it says")));
+                return Err(Error::damaged(
+                    &index,
+                    format!("tensor '{tensor}' is not in {shard} as it says"),
+                ));
             }
         }
         Ok(file)
@@ -185,8 +192,9 @@ impl Shard {
         }
         // SAFETY: the map is read-only; smolter replaces files by rename and never writes into an old one.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| Error::damaged(&path, format!("not a whole safetensors file: {e}; copy it again")))?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
+            Error::damaged(&path, format!("not a whole safetensors file: {e}; copy it again"))
+        })?;
         Ok((Shard { path, bytes, data_start: header + 8 }, metadata))
     }
 
@@ -302,7 +310,9 @@ mod tests {
     #[test]
     fn each_float_type_comes_back_rounded_to_it() {
         let dir = tempfile::tempdir().unwrap();
-        for (dtype, third) in [(Dtype::F32, 0.333_333_34), (Dtype::F16, 0.333_251_95), (Dtype::Bf16, 0.333_984_38)] {
+        for (dtype, third) in
+            [(Dtype::F32, 0.333_333_34), (Dtype::F16, 0.333_251_95), (Dtype::Bf16, 0.333_984_38)]
+        {
             let file = TensorFile::open(&written(dir.path(), dtype)).unwrap();
             let w = file.read_f32("w", &[2, 3]).unwrap();
             assert_eq!((w[0], w[1], w[2], w[5]), (1.0, -2.5, third, 0.0), "{dtype:?}");
@@ -377,7 +387,8 @@ mod tests {
     fn ids_are_read_from_both_integer_types() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("in.safetensors");
-        let (short, long) = ([-100i32, 7].map(i32::to_le_bytes).concat(), [-100i64, 7].map(i64::to_le_bytes).concat());
+        let (short, long) =
+            ([-100i32, 7].map(i32::to_le_bytes).concat(), [-100i64, 7].map(i64::to_le_bytes).concat());
         let view = |dtype, bytes| ::safetensors::tensor::TensorView::new(dtype, vec![1, 2], bytes).unwrap();
         let tensors = [("short", view(StoredDtype::I32, &short)), ("long", view(StoredDtype::I64, &long))];
         std::fs::write(&path, ::safetensors::serialize(tensors, None).unwrap()).unwrap();
@@ -392,7 +403,8 @@ mod tests {
     fn shards_are_found_through_the_index() {
         let dir = tempfile::tempdir().unwrap();
         let shard = |name: &str, tensor: &str| {
-            write(&dir.path().join(name), Dtype::F32, &[(tensor.into(), vec![1])], |_| Ok(vec![3.0])).unwrap();
+            write(&dir.path().join(name), Dtype::F32, &[(tensor.into(), vec![1])], |_| Ok(vec![3.0]))
+                .unwrap();
         };
         shard("model-1.safetensors", "a");
         shard("model-2.safetensors", "b");
@@ -400,7 +412,8 @@ mod tests {
             std::fs::write(dir.path().join("model.safetensors.index.json"), json).unwrap();
             TensorFile::open(dir.path())
         };
-        let file = index(r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#).unwrap();
+        let file =
+            index(r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#).unwrap();
         assert_eq!(file.read_f32("b", &[1]).unwrap(), [3.0]);
         for lie in [
             r#"{"weight_map": {"a": "model-2.safetensors", "b": "model-2.safetensors"}}"#,

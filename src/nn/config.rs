@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 ///
 /// Fields carry their Hugging Face `config.json` names, except [`initializer_std`](Self::initializer_std).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LlamaConfig {
     /// Number of token ids, V.
     pub vocab_size: usize,
@@ -122,7 +123,10 @@ impl LlamaConfig {
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if heads % kv_heads != 0 {
-            return Some(("num_key_value_heads", format!("is {kv_heads}, but must divide the {heads} heads")));
+            return Some((
+                "num_key_value_heads",
+                format!("is {kv_heads}, but must divide the {heads} heads"),
+            ));
         }
         if self.head_dim % 2 != 0 {
             let why = format!("is {}, but must be even: RoPE turns pairs of elements", self.head_dim);
@@ -230,7 +234,9 @@ impl LlamaConfig {
             tie_word_embeddings: match fields.get("tie_word_embeddings") {
                 None | Some(Value::Null) => false,
                 Some(Value::Bool(tied)) => *tied,
-                Some(other) => return Err(format!("tie_word_embeddings is {other}, but must be true or false")),
+                Some(other) => {
+                    return Err(format!("tie_word_embeddings is {other}, but must be true or false"));
+                }
             },
             initializer_std: get_number(fields, "initializer_range")?.unwrap_or(0.02),
             bos_token_id: get_token_id(fields, "bos_token_id", 1)?,
@@ -406,7 +412,8 @@ mod tests {
 
     /// `config.json` of SmolLM2-135M with one field changed, or added.
     fn with(key: &str, value: Value) -> std::result::Result<LlamaConfig, String> {
-        let mut json: Value = serde_json::from_str(&LlamaConfig::smollm2_135m().to_hf_json("bfloat16")).unwrap();
+        let mut json: Value =
+            serde_json::from_str(&LlamaConfig::smollm2_135m().to_hf_json("bfloat16")).unwrap();
         json[key] = value;
         LlamaConfig::from_hf_str(&json.to_string())
     }

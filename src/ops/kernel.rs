@@ -33,6 +33,17 @@ impl Caps {
         Caps { family: Family::Lanes, subgroup: size, f16: false, coop: false }
     }
 
+    /// Every combination that has kernels of its own; for tests that need no device.
+    pub fn every() -> Vec<Caps> {
+        vec![
+            Caps::baseline(),
+            Caps::lanes(None),
+            Caps::lanes(Some(4)),
+            Caps::lanes(Some(8)),
+            Caps::lanes(Some(16)),
+        ]
+    }
+
     /// Width of a `lanes` workgroup, in invocations.
     pub fn lane_count(&self) -> u32 {
         self.subgroup.unwrap_or(8)

@@ -18,9 +18,9 @@ fn save_step<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize) -> Result<(P
         let count = if name == "a" { 6 } else { 4 };
         Ok((0..count).map(|i| value(step, part, i)).collect())
     };
-    let files = [("config.json".to_string(), b"{}".to_vec()), ("tokenizer.json".to_string(), b"[1]".to_vec())];
-    let contents =
-        Contents { files: &files, parameters: &parameters(), read: &mut read, state: &state };
+    let files =
+        [("config.json".to_string(), b"{}".to_vec()), ("tokenizer.json".to_string(), b"[1]".to_vec())];
+    let contents = Contents { files: &files, parameters: &parameters(), read: &mut read, state: &state };
     save_on(disk, run, contents, keep)
 }
 

@@ -113,7 +113,7 @@ impl<'w> Scribe<'w> {
         let pronoun = ["it", "its"][usize::from(possessive)];
         let known = std::mem::replace(&mut self.introduced, true);
         match entity {
-            Entity::Trade(_) if known => format!("[the|a] {name}{suffix}"),
+            Entity::Trade(_) if known && self.random.chance(50) => format!("the {name}{suffix}"),
             Entity::Trade(_) => with_article(&name) + suffix,
             Entity::Animal(_) if known && self.random.chance(60) => pronoun.into(),
             Entity::Animal(_) => format!("the {name}{suffix}"),
@@ -141,6 +141,8 @@ pub fn capitalise(text: &str) -> String {
         if c == '"' {
             quoted = !quoted;
             start |= quoted;
+            // `"Stop!" she cried` goes on; after `"Stop."` a new sentence begins.
+            ended &= out.ends_with('.');
         } else if c.is_whitespace() {
             start |= ended || c == '\n';
             ended = false;

@@ -1,0 +1,3 @@
+//! The device: adapter choice, shader linking, pipelines, buffers, recorded replay, profiling.
+
+pub mod shader;

@@ -1,0 +1,264 @@
+//! Causal grouped-query attention: `o_t = sum over s <= t of softmax_s(q_t . k_s / sqrt(E)) v_s`; query head h uses
+//! key/value head h div (H / K). q, o [N, H E]; k, v [N, K E]; lse [B, H, T], the logsumexp of the scaled scores,
+//! is saved. Online softmax in f32: no T x T matrix exists in either direction (Dao 2022, arXiv 2205.14135).
+//!
+//! Backward, with w = e^(score - lse) and delta_t = do_t . o_t:
+//! `ds = w (do_t . v_s - delta_t)`, `dq_t = scale sum_s ds k_s`, `dk_s = scale sum_t ds q_t`, `dv_s = sum_t w do_t`;
+//! the last two also sum over the heads of the group.
+
+use super::reference::Real;
+use super::{
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
+};
+use rayon::prelude::*;
+
+/// q, k, v -> o, lse. See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// T, tokens of a sequence; rows of the inputs are B sequences of that length.
+    pub tokens: usize,
+    /// H.
+    pub heads: usize,
+    /// K.
+    pub kv_heads: usize,
+}
+
+/// q, k, v, o, lse, do -> dq, dk, dv.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionBackward(pub Attention);
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Params {
+    batch: u32,
+    tokens: u32,
+    heads: u32,
+    kv_heads: u32,
+    scale: f32,
+}
+
+impl Attention {
+    fn batch(&self, q: &TensorType) -> usize {
+        q.rows() / self.tokens
+    }
+
+    fn head_dim(&self, q: &TensorType) -> usize {
+        q.columns() / self.heads
+    }
+
+    fn scale(&self, q: &TensorType) -> f64 {
+        1.0 / (self.head_dim(q) as f64).sqrt()
+    }
+
+    fn params(&self, q: &TensorType) -> Params {
+        Params {
+            batch: self.batch(q) as u32,
+            tokens: self.tokens as u32,
+            heads: self.heads as u32,
+            kv_heads: self.kv_heads as u32,
+            scale: self.scale(q) as f32,
+        }
+    }
+
+    fn check(&self, inputs: &[TensorType]) {
+        let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
+        assert!(q.rows().is_multiple_of(self.tokens) && self.heads.is_multiple_of(self.kv_heads));
+        assert!(k == v && k.rows() == q.rows(), "attention: k {k:?}, v {v:?}, q {q:?}");
+        assert_eq!(k.columns(), self.kv_heads * self.head_dim(q), "attention: heads differ in width");
+    }
+
+    /// A launch of one invocation per token of `heads` heads.
+    fn launch(&self, entry: (&'static str, &'static str), q: &TensorType, heads: usize, slots: &[Slot]) -> Command {
+        let e = self.head_dim(q);
+        // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
+        let keys = if e <= 64 { 32 } else { 16 };
+        let kernel = Kernel::new(entry.0, entry.1)
+            .constant("HEAD_DIM", e as u32)
+            .constant("QUERIES", QUERIES as u32)
+            .constant("KEYS", keys)
+            .flag("vec4", e.is_multiple_of(4));
+        let grid = [self.tokens.div_ceil(QUERIES) as u32, heads as u32, self.batch(q) as u32];
+        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
+    }
+
+    /// Multiply-adds of one T x T x E product over all heads, half of it masked away.
+    fn product_flops(&self, q: &TensorType) -> f64 {
+        (q.elements() * (self.tokens + 1)) as f64
+    }
+}
+
+/// Queries of a workgroup.
+const QUERIES: usize = 64;
+
+impl OpDef for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Signature {
+        self.check(inputs);
+        let q = &inputs[0];
+        let lse = TensorType::f32(&[self.batch(q), self.heads, self.tokens]);
+        Signature::of([q.clone(), lse])
+    }
+
+    fn lower(&self, io: &Io, _caps: &Caps) -> Vec<Command> {
+        let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1)];
+        vec![self.launch(("attention_forward", "forward"), io.input(0), self.heads, &slots)]
+    }
+
+    fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
+        let Some(d_o) = tape.grad(node.outputs[0]) else { return };
+        let (q, k, v) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        let inputs = [q, k, v, node.outputs[0], node.outputs[1], d_o];
+        let grads = tape.emit(AttentionBackward(self.clone()).into(), &inputs);
+        for (input, grad) in [q, k, v].into_iter().zip(grads) {
+            tape.give(input, grad);
+        }
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 2.0 * self.product_flops(io.input(0)), ..Cost::elementwise(io, 0.0) }
+    }
+
+    fn reference<T: Real>(&self, io: &mut RefIo<T>) {
+        let (q, k, v) = (io.input(0), io.input(1), io.input(2));
+        let head = Heads::new(self, io.io.input(0));
+        let [o, lse] = io.outs();
+        // One task per sequence: rows of o belong to it alone.
+        let tokens = self.tokens;
+        o.par_chunks_mut(tokens * head.q_width).zip(lse.par_chunks_mut(self.heads * tokens)).enumerate().for_each(
+            |(b, (o, lse))| {
+                for h in 0..self.heads {
+                    for t in 0..tokens {
+                        let query = head.q(q, b, t, h);
+                        let score = |s: usize| dot(query, head.kv(k, b, s, h)) * T::of(head.scale);
+                        let scores: Vec<T> = (0..=t).map(score).collect();
+                        let peak = scores.iter().copied().fold(scores[0], T::larger);
+                        let mass: T = scores.iter().map(|&x| (x - peak).exp()).sum();
+                        lse[h * tokens + t] = peak + mass.ln();
+                        let out = &mut o[t * head.q_width + h * head.e..][..head.e];
+                        for (s, &x) in scores.iter().enumerate() {
+                            add_scaled(out, (x - peak).exp() / mass, head.kv(v, b, s, h));
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+impl OpDef for AttentionBackward {
+    fn name(&self) -> &'static str {
+        "attention_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Signature {
+        self.0.check(inputs);
+        Signature::of(inputs[..3].to_vec()).with_scratch([inputs[4].clone()])
+    }
+
+    fn lower(&self, io: &Io, _caps: &Caps) -> Vec<Command> {
+        let (q, op) = (io.input(0), &self.0);
+        const SHADER: &str = "attention_backward";
+        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(4), Slot::In(5), Slot::Scratch(0)];
+        vec![
+            op.launch((SHADER, "delta"), q, op.heads, &[Slot::In(3), Slot::In(5), Slot::Scratch(0)]),
+            op.launch((SHADER, "queries"), q, op.heads, &[&inputs[..], &[Slot::Out(0)]].concat()),
+            op.launch((SHADER, "keys"), q, op.kv_heads, &[&inputs[..], &[Slot::Out(1), Slot::Out(2)]].concat()),
+        ]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 5.0 * self.0.product_flops(io.input(0)), ..Cost::elementwise(io, 0.0) }
+    }
+
+    fn reference<T: Real>(&self, io: &mut RefIo<T>) {
+        let (q, k, v, o) = (io.input(0), io.input(1), io.input(2), io.input(3));
+        let (lse, d_o) = (io.input(4), io.input(5));
+        let (tokens, heads) = (self.0.tokens, self.0.heads);
+        let head = Heads::new(&self.0, io.io.input(0));
+        let [dq, dk, dv] = io.outs();
+        let kv_width = head.kv_width;
+        dq.par_chunks_mut(tokens * head.q_width)
+            .zip(dk.par_chunks_mut(tokens * kv_width).zip(dv.par_chunks_mut(tokens * kv_width)))
+            .enumerate()
+            .for_each(|(b, (dq, (dk, dv)))| {
+                for h in 0..heads {
+                    for t in 0..tokens {
+                        let (query, gradient) = (head.q(q, b, t, h), head.q(d_o, b, t, h));
+                        let delta = dot(gradient, head.q(o, b, t, h));
+                        for s in 0..=t {
+                            let key = head.kv(k, b, s, h);
+                            let score = dot(query, key) * T::of(head.scale);
+                            let weight = (score - lse[(b * heads + h) * tokens + t]).exp();
+                            let ds = weight * (dot(gradient, head.kv(v, b, s, h)) - delta) * T::of(head.scale);
+                            let at = s * kv_width + h / head.group * head.e;
+                            add_scaled(&mut dq[t * head.q_width + h * head.e..][..head.e], ds, key);
+                            add_scaled(&mut dk[at..][..head.e], ds, query);
+                            add_scaled(&mut dv[at..][..head.e], weight, gradient);
+                        }
+                    }
+                }
+            });
+    }
+}
+
+/// Where the heads lie in the rows of q, k and v.
+struct Heads {
+    e: usize,
+    tokens: usize,
+    group: usize,
+    q_width: usize,
+    kv_width: usize,
+    scale: f64,
+}
+
+impl Heads {
+    fn new(op: &Attention, q: &TensorType) -> Self {
+        let e = op.head_dim(q);
+        Heads {
+            e,
+            tokens: op.tokens,
+            group: op.heads / op.kv_heads,
+            q_width: q.columns(),
+            kv_width: op.kv_heads * e,
+            scale: op.scale(q),
+        }
+    }
+
+    /// Head h of q (or o, do) at token t of sequence b.
+    fn q<'a, T>(&self, x: &'a [T], b: usize, t: usize, h: usize) -> &'a [T] {
+        &x[(b * self.tokens + t) * self.q_width + h * self.e..][..self.e]
+    }
+
+    /// What query head h sees of k or v at token s.
+    fn kv<'a, T>(&self, x: &'a [T], b: usize, s: usize, h: usize) -> &'a [T] {
+        &x[(b * self.tokens + s) * self.kv_width + h / self.group * self.e..][..self.e]
+    }
+}
+
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+}
+
+fn add_scaled<T: Real>(sum: &mut [T], scale: T, x: &[T]) {
+    for (sum, &x) in sum.iter_mut().zip(x) {
+        *sum += scale * x;
+    }
+}
+
+/// See [`super::all_cases`].
+pub fn cases() -> Vec<Case> {
+    // batch, tokens, heads, kv heads, head width
+    [(1, 1, 1, 1, 2), (2, 7, 4, 2, 8), (1, 65, 3, 1, 20), (2, 33, 2, 2, 64), (1, 9, 2, 1, 128), (1, 130, 2, 1, 6)]
+        .map(|(batch, tokens, heads, kv_heads, e)| {
+            let q = [batch * tokens, heads * e];
+            let kv = [batch * tokens, kv_heads * e];
+            Case::new(Attention { tokens, heads, kv_heads })
+                .with(&q, Fill::Normal(1.5))
+                .with(&kv, Fill::Normal(1.5))
+                .with(&kv, Fill::Normal(1.0))
+        })
+        .to_vec()
+}

@@ -1,0 +1,264 @@
+//! The keys of a recipe, as they stand in its TOML file. Defaults are SmolLM2's (recipe.md, section 2).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::nn::config::LlamaConfig;
+
+/// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the run is called.
+    pub name: String,
+    /// Seed of the initial weights.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Seed of the data order and of generated text.
+    #[serde(default = "default_seed")]
+    pub data_seed: u64,
+    /// `[model]`: the fields of [`LlamaConfig`], all of them, or `preset` and those that differ from it.
+    pub model: LlamaConfig,
+    /// `[tokenizer]`
+    pub tokenizer: Tokenizer,
+    /// `[optimizer]`
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// `[schedule]`
+    pub schedule: LearningRate,
+    /// `[batch]`
+    pub batch: Batch,
+    /// `[[datasets]]`
+    pub datasets: Vec<Dataset>,
+    /// `[[stages]]`, in the order of training.
+    pub stages: Vec<Stage>,
+    /// `[held_out]`
+    #[serde(default)]
+    pub held_out: HeldOut,
+    /// `[checkpoint]`
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// `[sample]`
+    #[serde(default)]
+    pub sample: Sample,
+}
+
+fn default_seed() -> u64 {
+    8
+}
+
+/// `[tokenizer]`: one of its two keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenizer {
+    /// A Hugging Face `tokenizer.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Trains a byte-level BPE tokenizer on the datasets first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<TokenizerTraining>,
+}
+
+/// `tokenizer.train`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerTraining {
+    /// Number of tokens, special ones included; that of the model.
+    pub vocab_size: usize,
+    /// Number of documents to learn from, drawn from all datasets.
+    pub sample_documents: usize,
+}
+
+/// `[optimizer]`: AdamW with decoupled decay on all parameters, norms and embeddings included, as SmolLM2 has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Decay rates of the first and the second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Share of a weight, times the learning rate, that a step takes away.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradients; larger ones are scaled down to it.
+    pub clip_norm: f64,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Optimizer { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.01, clip_norm: 1.0 }
+    }
+}
+
+/// `[schedule]`: one learning-rate schedule under all pretraining stages.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// Its shape.
+    pub kind: ScheduleKind,
+    /// Learning rate after the warmup.
+    pub peak_lr: f64,
+    /// Learning rate at the end.
+    #[serde(default)]
+    pub min_lr: f64,
+    /// Steps of the linear rise from 0.
+    pub warmup_steps: u64,
+    /// Length of the decay of `wsd`, in steps before the end; or give `decay_fraction`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Length of the decay of `wsd` as a share of all steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_fraction: Option<f64>,
+}
+
+/// Shape of a learning-rate schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Warmup, stable, linear decay.
+    Wsd,
+    /// Warmup, then half a cosine.
+    Cosine,
+    /// Warmup, then constant.
+    Constant,
+}
+
+/// `[batch]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Sequences per optimizer step.
+    pub sequences: usize,
+    /// Sequences per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
+    #[serde(default)]
+    pub micro_batch: usize,
+}
+
+/// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// What mixtures, reports and `--set` call it.
+    pub name: String,
+    /// Kind of text to generate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub microcosm: Option<String>,
+    /// Number of documents to generate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub documents: Option<usize>,
+    /// Files, or folders of files, relative to the recipe's folder (to the current folder if embedded).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathBuf>,
+    /// Names of the column that holds the text; the first that a file has is taken.
+    #[serde(default = "default_fields")]
+    pub fields: Vec<String>,
+    /// What to do about a document that cannot be read.
+    #[serde(default)]
+    pub on_broken: OnBroken,
+    /// Most passes over the dataset in the whole run; more end the run with an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_epochs: Option<f64>,
+}
+
+fn default_fields() -> Vec<String> {
+    vec!["text".into()]
+}
+
+/// What to do about a broken document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBroken {
+    /// Stop and name it.
+    #[default]
+    Refuse,
+    /// Leave it out, count it and report the count.
+    Skip,
+}
+
+/// One of `[[stages]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// What reports and `--set` call it.
+    pub name: String,
+    /// What kind of training it is.
+    pub kind: StageKind,
+    /// Tokens trained on, counted from the start of the run, at which the stage ends.
+    pub tokens: u64,
+    /// Tokens per sequence.
+    pub sequence_length: usize,
+    /// Base of the rotary frequencies; that of the model if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// Share of each dataset in the stage's tokens; they sum to 1.
+    pub mixture: BTreeMap<String, f64>,
+}
+
+/// Kind of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Next-token prediction on packed documents.
+    Pretrain,
+    /// Reserved: longer sequences and a larger RoPE base.
+    ExtendContext,
+    /// Reserved: supervised fine-tuning on conversations.
+    Sft,
+    /// Reserved: direct preference optimization.
+    Dpo,
+}
+
+/// `[held_out]`: documents that are never trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeldOut {
+    /// Share of each dataset's documents; 0 holds out none.
+    pub fraction: f64,
+    /// Sequences per dataset that an evaluation reads.
+    pub sequences: usize,
+    /// Steps between evaluations; one more follows the last step.
+    pub every: u64,
+}
+
+impl Default for HeldOut {
+    fn default() -> Self {
+        HeldOut { fraction: 0.001, sequences: 64, every: 1000 }
+    }
+}
+
+/// `[checkpoint]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; one more follows the last step.
+    pub every: u64,
+    /// How many of the newest stay on disk.
+    pub keep: usize,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Checkpoint { every: 2000, keep: 2 }
+    }
+}
+
+/// `[sample]`: text that the model writes at each evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sample {
+    /// Beginnings to go on from; none writes nothing.
+    pub prompts: Vec<String>,
+    /// Most tokens to add.
+    pub tokens: usize,
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Seed of the choice of tokens.
+    pub seed: u64,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Sample { prompts: Vec::new(), tokens: 64, temperature: 0.7, seed: 8 }
+    }
+}

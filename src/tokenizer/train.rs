@@ -1,0 +1,150 @@
+//! Training of a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens (recipe.md 1.4).
+
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{AddedToken, Model, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
+
+use super::{SPECIAL_TOKENS, Tokenizer};
+use crate::error::{Error, Result};
+
+/// The smallest vocabulary that can be trained: the special tokens and one token for each of 256 bytes.
+pub const MIN_VOCAB_SIZE: usize = SPECIAL_TOKENS.len() + 256;
+
+/// A pair of tokens is merged only if it occurs at least this often.
+const MIN_FREQUENCY: u64 = 2;
+
+/// The library counts pairs in `i32`, and no pair can occur more often than there are bytes.
+const MAX_BYTES: u64 = i32::MAX as u64;
+
+/// How far the reading of the training documents is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrainProgress {
+    /// Documents read.
+    pub documents: u64,
+    /// Bytes of text read.
+    pub bytes: u64,
+}
+
+impl Tokenizer {
+    /// Trains a tokenizer of at most `vocab_size` ids on `documents`, calling `progress` once per document.
+    ///
+    /// Ids: the special tokens, then the 256 byte symbols in code point order, then merges, most frequent
+    /// first. All 256 bytes are kept, seen or not (SmolLM2 itself lacks 21), so that no text ever loses a byte.
+    /// Fewer than `vocab_size` ids come out if the documents hold too few pairs that occur twice; see
+    /// [`Tokenizer::vocab_size`]. The result depends on the documents alone, not on their order or on threads.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `vocab_size` is under [`MIN_VOCAB_SIZE`] or the documents exceed 2 GiB of text.
+    pub fn train(
+        documents: impl Iterator<Item = String> + Send,
+        vocab_size: usize,
+        mut progress: impl FnMut(TrainProgress) + Send,
+    ) -> Result<Self> {
+        if vocab_size < MIN_VOCAB_SIZE {
+            return Err(Error::input(format!(
+                "tokenizer: a vocabulary of {vocab_size} is too small: ask for at least {MIN_VOCAB_SIZE} \
+                 (256 bytes and {} special tokens)",
+                SPECIAL_TOKENS.len()
+            )));
+        }
+        let failure = |e: tokenizers::Error| Error::failure(format!("tokenizer: training failed: {e}"));
+        let mut seen = TrainProgress::default();
+        let documents = documents.map_while(|text| {
+            seen.documents += 1;
+            seen.bytes += text.len() as u64;
+            progress(seen);
+            (seen.bytes <= MAX_BYTES).then_some(text)
+        });
+
+        let mut untrained = TokenizerBuilder::<BPE, NormalizerWrapper, Sequence, PostProcessorWrapper, _>::new()
+            .with_model(BPE::default())
+            .with_pre_tokenizer(Some(pre_tokenizer()))
+            .with_decoder(Some(ByteLevel::default()))
+            .build()
+            .map_err(failure)?;
+        let special = SPECIAL_TOKENS.iter().map(|&token| AddedToken::from(token, true).normalized(false));
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(vocab_size)
+            .min_frequency(MIN_FREQUENCY)
+            .special_tokens(special.collect())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build();
+        let trained = untrained.train(&mut trainer, documents).map_err(failure)?;
+        debug_assert!(trained.get_model().get_vocab_size() <= vocab_size);
+        let json = trained.to_string(true).map_err(failure)?;
+        if seen.bytes > MAX_BYTES {
+            return Err(Error::input(
+                "tokenizer: more than 2 GiB of text to train on: draw a smaller sample of documents",
+            ));
+        }
+        Self::from_bytes(json)
+    }
+}
+
+fn pre_tokenizer() -> Sequence {
+    Sequence::new(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corpus() -> Vec<String> {
+        (0..200).map(|i| format!("the cat {i} sat on the mat, and the hat's {} naïve 中文\n", i * 37)).collect()
+    }
+
+    fn train(vocab_size: usize) -> Tokenizer {
+        Tokenizer::train(corpus().into_iter(), vocab_size, |_| ()).unwrap()
+    }
+
+    #[test]
+    fn ids_start_with_special_tokens_then_all_bytes() {
+        let tokenizer = train(300);
+        for (id, token) in SPECIAL_TOKENS.iter().enumerate() {
+            assert_eq!(tokenizer.token_to_id(token), Some(id as u32));
+        }
+        assert_eq!(tokenizer.token_to_id("!"), Some(17));
+        assert_eq!(tokenizer.vocab_size(), 300);
+        let every_byte = ByteLevel::alphabet().into_iter().map(|c| tokenizer.token_to_id(&c.to_string()));
+        assert_eq!(every_byte.map(|id| id.unwrap()).filter(|id| (17..273).contains(id)).count(), 256);
+    }
+
+    #[test]
+    fn digits_stand_alone_and_words_merge_with_their_space() {
+        let tokenizer = train(400);
+        assert_eq!(tokenizer.encode("12345").unwrap().len(), 5);
+        assert_eq!(tokenizer.encode(" the").unwrap(), [tokenizer.token_to_id("Ġthe").unwrap()]);
+        assert_eq!(tokenizer.token_to_id("37"), None);
+    }
+
+    #[test]
+    fn result_depends_on_neither_order_nor_threads() {
+        let expected = train(350);
+        for threads in [1, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let reversed =
+                pool.install(|| Tokenizer::train(corpus().into_iter().rev(), 350, |_| ()).unwrap());
+            assert_eq!(reversed.hash(), expected.hash());
+        }
+    }
+
+    #[test]
+    fn too_small_a_vocabulary_is_refused_and_an_empty_corpus_is_not() {
+        let error = Tokenizer::train(corpus().into_iter(), 272, |_| ()).err().unwrap();
+        assert!(error.to_string().contains("at least 273"), "{error}");
+        let bytes_only = Tokenizer::train(std::iter::empty(), 1000, |_| ()).unwrap();
+        assert_eq!(bytes_only.vocab_size(), MIN_VOCAB_SIZE);
+        assert_eq!(bytes_only.decode(&bytes_only.encode("añ\u{1}").unwrap()), "añ\u{1}");
+    }
+
+    #[test]
+    fn progress_counts_documents_and_bytes() {
+        let mut last = TrainProgress::default();
+        Tokenizer::train(corpus().into_iter(), 300, |p| last = p).unwrap();
+        let bytes = corpus().iter().map(|text| text.len() as u64).sum();
+        assert_eq!(last, TrainProgress { documents: 200, bytes });
+    }
+}
