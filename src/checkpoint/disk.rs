@@ -57,24 +57,30 @@ pub(super) mod testing {
 
     use super::*;
 
-    /// A disk that fails: a dead process does nothing more, a full disk only refuses to write.
+    /// A disk that fails: a dead process does nothing more, a full disk only refuses to write, a fault passes.
     #[derive(Clone, Default)]
     pub struct FailingDisk {
         /// Operations before the process dies; the last one is done half.
-        pub operations: Option<Rc<Cell<usize>>>,
+        operations: Option<Rc<Cell<usize>>>,
         /// Bytes that still fit.
-        pub bytes: Option<Rc<Cell<usize>>>,
+        bytes: Option<Rc<Cell<usize>>>,
+        /// Operations before the one that fails.
+        fault: Option<Rc<Cell<usize>>>,
     }
 
     pub struct FailingFile(File, FailingDisk);
 
     impl FailingDisk {
         pub fn dying_after(operations: usize) -> Self {
-            FailingDisk { operations: Some(Rc::new(Cell::new(operations))), bytes: None }
+            FailingDisk { operations: Some(Rc::new(Cell::new(operations))), ..Self::default() }
         }
 
         pub fn with_room_for(bytes: usize) -> Self {
-            FailingDisk { operations: None, bytes: Some(Rc::new(Cell::new(bytes))) }
+            FailingDisk { bytes: Some(Rc::new(Cell::new(bytes))), ..Self::default() }
+        }
+
+        pub fn failing_once_after(operations: usize) -> Self {
+            FailingDisk { fault: Some(Rc::new(Cell::new(operations))), ..Self::default() }
         }
 
         pub fn is_dead(&self) -> bool {
@@ -82,14 +88,18 @@ pub(super) mod testing {
         }
 
         fn operate(&self) -> io::Result<()> {
-            match &self.operations {
-                Some(left) if left.get() == 0 => Err(io::Error::other("the process is dead")),
-                Some(left) => {
-                    left.set(left.get() - 1);
-                    Ok(())
-                }
-                None => Ok(()),
+            if self.is_dead() {
+                return Err(io::Error::other("the process is dead"));
             }
+            if let Some(left) = &self.operations {
+                left.set(left.get() - 1);
+            }
+            if let Some(left) = &self.fault {
+                let now = left.get();
+                left.set(now.wrapping_sub(1));
+                return if now == 0 { Err(io::Error::other("a passing fault")) } else { Ok(()) };
+            }
+            Ok(())
         }
     }
 

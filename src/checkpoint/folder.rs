@@ -143,7 +143,7 @@ impl Checkpoint {
 ///
 /// # Errors
 /// [`Error::Io`] naming the file that could not be written, or what `contents.read` returns. The checkpoints that
-/// were there before are then still there, and nothing else is.
+/// were there before are then still there, and the temporary folder is not.
 pub fn save(run: &Path, contents: Contents, keep: usize) -> Result<(PathBuf, Vec<String>)> {
     save_on(&RealDisk, run, contents, keep)
 }

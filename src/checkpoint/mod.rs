@@ -2,9 +2,9 @@
 //!
 //! Knows nothing of models or devices: a tensor here is a name, a shape and numbers.
 
-pub mod disk;
+mod disk;
 pub mod folder;
-pub mod manifest;
+mod manifest;
 pub mod safetensors;
 
 pub use folder::{Contents, Part, TrainerState};

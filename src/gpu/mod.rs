@@ -1,3 +1,9 @@
-//! The device: adapter choice, shader linking, pipelines, buffers, recorded replay, profiling.
+//! The device: adapter choice, shader linking, pipelines, buffers, recorded replay, measured submissions.
 
+pub mod device;
+pub mod kernel;
+pub mod recording;
 pub mod shader;
+
+pub use device::Device;
+pub use kernel::Caps;

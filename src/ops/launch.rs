@@ -1,6 +1,6 @@
 //! Launch shapes shared by row and elementwise kernels (`shaders/shared/`).
 
-use super::kernel::{Caps, Command, Dispatch, Kernel, Slot, fold};
+use crate::gpu::kernel::{Caps, Command, Dispatch, Kernel, Slot, fold};
 
 /// Invocations of an elementwise workgroup: constant `EG`.
 pub const ELEMENT_GROUP: u32 = 64;

@@ -12,7 +12,6 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod global_norm;
-pub mod kernel;
 mod launch;
 pub mod linear_cross_entropy;
 pub mod matmul;
@@ -24,7 +23,7 @@ pub mod testing;
 pub mod types;
 pub mod zero;
 
-pub use kernel::{Binding, Caps, Command, Dispatch, Family, Kernel, Slot, fold};
+pub use crate::gpu::kernel::{Binding, Caps, Command, Dispatch, Family, Kernel, Slot, fold};
 pub use launch::{ELEMENT_GROUP, elementwise, row_grid, row_kernel};
 pub use reference::{Data, RefIo};
 pub use testing::{Case, Fill};
@@ -177,4 +176,31 @@ pub fn all_cases() -> Vec<Case> {
         zero::cases(),
     ]
     .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::shader::{link, validate};
+
+    /// Every kernel that any case asks for, on every kind of device, is sound WGSL with no more bindings than
+    /// WebGPU guarantees.
+    #[test]
+    fn every_kernel_links_and_validates() {
+        let mut seen = std::collections::HashSet::new();
+        for caps in Caps::every() {
+            for case in all_cases() {
+                let types = case.types();
+                let signature = case.op.def().infer(&types);
+                for command in case.op.def().lower(&Io { inputs: &types, signature: &signature }, &caps) {
+                    let Command::Dispatch(dispatch) = command else { continue };
+                    assert!(dispatch.bindings.len() <= 8, "{}: too many bindings", dispatch.kernel.label());
+                    if seen.insert(dispatch.kernel.clone()) {
+                        validate(&dispatch.kernel, &link(&dispatch.kernel).unwrap()).unwrap();
+                    }
+                }
+            }
+        }
+        assert!(seen.len() > 30, "only {} kernels", seen.len());
+    }
 }

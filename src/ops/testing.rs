@@ -110,12 +110,13 @@ pub fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f64> {
 }
 
 /// Normalised mean squared error of `got` against `want`: sum of squared differences over sum of squares.
-/// Not finite if anything in `got` is not.
+/// Not finite if anything in `got` is not. The denominator counts at least 1e-6 per element: where the true value is
+/// zero, rounding must not look like an error.
 pub fn nmse(got: &[f64], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "nmse: lengths differ");
     let error: f64 = got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum();
     let norm: f64 = want.iter().map(|w| w * w).sum();
-    if error == 0.0 { 0.0 } else { error / norm.max(f64::MIN_POSITIVE) }
+    error / norm.max(1e-6 * want.len() as f64)
 }
 
 /// Identity of an input value in a case's graph: inputs come first, in order.

@@ -1,9 +1,8 @@
 //! What the types cannot say about a recipe: ranges, names that refer to each other, sums.
 
-use std::collections::BTreeSet;
-
 use super::document::{KeyPath, suggest};
 use super::schema::{Dataset, Recipe, ScheduleKind, Stage, StageKind};
+use crate::data::microcosm::Register;
 
 /// A mistake in a recipe, and the key where it stands. The message begins after that key.
 #[derive(Debug)]
@@ -32,7 +31,9 @@ pub(super) fn check(recipe: &Recipe) -> Check {
     let (sequences, micro) = (recipe.batch.sequences, recipe.batch.micro_batch);
     at_least_one(sequences as u64, path!["batch", "sequences"])?;
     require(micro == 0 || sequences.is_multiple_of(micro), path!["batch", "micro_batch"], || {
-        format!("is {micro}, but must divide the {sequences} sequences of a batch, or be 0 for the largest that fits")
+        format!(
+            "is {micro}, but must divide the {sequences} sequences of a batch, or be 0 for the largest that fits"
+        )
     })?;
     require(!recipe.datasets.is_empty(), path!["datasets"], || "is empty: give at least one".into())?;
     for (i, dataset) in recipe.datasets.iter().enumerate() {
@@ -106,9 +107,17 @@ fn check_dataset(i: usize, dataset: &Dataset, before: &[Dataset]) -> Check {
     require(dataset.microcosm.is_some() == dataset.paths.is_empty(), path!["datasets", i], || {
         format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)")
     })?;
-    require(dataset.microcosm.is_some() == dataset.documents.is_some(), path!["datasets", i, "documents"], || {
-        "goes with microcosm: it is the number of documents to generate".into()
-    })?;
+    if let Some(register) = &dataset.microcosm {
+        let known = Register::ALL.map(Register::name);
+        require(known.contains(&register.as_str()), path!["datasets", i, "microcosm"], || {
+            format!("is '{register}'; {}", suggest(register, &known))
+        })?;
+    }
+    require(
+        dataset.microcosm.is_some() == dataset.documents.is_some(),
+        path!["datasets", i, "documents"],
+        || "goes with microcosm: it is the number of documents to generate".into(),
+    )?;
     if let Some(documents) = dataset.documents {
         at_least_one(documents as u64, path!["datasets", i, "documents"])?;
     }
@@ -131,7 +140,9 @@ fn check_stage(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
     require(stage.tokens > previous, path!["stages", i, "tokens"], || {
         format!("is {}, but must be above {previous}: it counts from the start of the run", stage.tokens)
     })?;
-    require(i64::try_from(stage.tokens).is_ok(), path!["stages", i, "tokens"], || "must be below 2^63".into())?;
+    require(i64::try_from(stage.tokens).is_ok(), path!["stages", i, "tokens"], || {
+        "must be below 2^63".into()
+    })?;
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
     require((1..=longest).contains(&length), path!["stages", i, "sequence_length"], || {
         format!("is {length}, but must be from 1 to model.max_position_embeddings {longest}")
@@ -144,6 +155,9 @@ fn check_stage(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
 
 fn check_mixture(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
     let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    require(!stage.mixture.is_empty(), path!["stages", i, "mixture"], || {
+        "is empty, but must share out the tokens among datasets".into()
+    })?;
     for (name, &weight) in &stage.mixture {
         require(known.contains(&name.as_str()), path!["stages", i, "mixture", name], || {
             format!("names no dataset; {}", suggest(name, &known))
@@ -198,8 +212,5 @@ fn check_reports(recipe: &Recipe) -> Check {
     let sample = &recipe.sample;
     at_least_one(sample.tokens as u64, path!["sample", "tokens"])?;
     not_negative(sample.temperature, path!["sample", "temperature"])?;
-    require(i64::try_from(sample.seed).is_ok(), path!["sample", "seed"], || "must be below 2^63".into())?;
-    let mut seen = BTreeSet::new();
-    let repeated = sample.prompts.iter().position(|prompt| !seen.insert(prompt));
-    repeated.map_or(Ok(()), |i| require(false, path!["sample", "prompts", i], || "repeats an earlier prompt".into()))
+    require(i64::try_from(sample.seed).is_ok(), path!["sample", "seed"], || "must be below 2^63".into())
 }

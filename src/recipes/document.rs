@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use super::overrides::{assign, respan};
 use crate::error::{Error, Result};
 
 /// Keys and list indices from the root of a recipe to one of its values.
@@ -27,7 +28,8 @@ impl<'a> Document<'a> {
     pub fn parse(label: &'a str, text: &'a str, overrides: &'a [String]) -> Result<Self> {
         let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));
         let mut document = Document { label, text, overrides, root: empty };
-        let table = DeTable::parse(text).map_err(|error| document.translate(&error))?;
+        let table = DeTable::parse(text)
+            .map_err(|error| document.error_at(&error.span().unwrap_or(0..0), error.message()))?;
         document.root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
         for (i, assignment) in overrides.iter().enumerate() {
             let start = text.len() + 1 + i;
@@ -140,8 +142,9 @@ impl<'a> Document<'a> {
             let section = self.path_at(&place).unwrap_or_default();
             format!("missing key '{}' in {}", quoted.first().unwrap_or(&""), section_name(&section))
         } else if let Some((found, wanted)) =
-            text.strip_prefix("invalid ").and_then(|rest| rest.split_once(": ")?.1.split_once(", expected "))
+            text.strip_prefix("invalid ").and_then(|rest| rest.split_once(", expected "))
         {
+            let found = found.split_once(": ").map_or(found, |(_, what)| what);
             let path = self.path_at(&place).unwrap_or_default().join(".");
             format!("{path} is {}, but must be {}", found.replace('`', ""), plain_type(wanted))
         } else {
@@ -173,73 +176,6 @@ impl<'a> Document<'a> {
         }
         let mut path = KeyPath::new();
         search(&self.root, place, &mut path).then_some(path)
-    }
-}
-
-/// Spans for the keys and values of one override, all different, so that an error leads back to its key.
-type Places<'p> = &'p mut dyn Iterator<Item = Range<usize>>;
-
-fn place_next<T>(value: T, places: Places) -> Spanned<T> {
-    Spanned::new(places.next().unwrap_or_default(), value)
-}
-
-/// Gives all that a value holds places of its own.
-fn respan<'a>(value: DeValue<'a>, places: Places) -> DeValue<'a> {
-    let mut again = |value: Spanned<DeValue<'a>>| {
-        let value = respan(value.into_inner(), places);
-        place_next(value, places)
-    };
-    match value {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(again).collect::<DeArray>()),
-        DeValue::Table(table) => DeValue::Table(
-            table
-                .into_iter()
-                .map(|(key, value)| {
-                    let value = again(value);
-                    (Spanned::new(value.span(), key.into_inner()), value)
-                })
-                .collect(),
-        ),
-        leaf => leaf,
-    }
-}
-
-/// Puts `value` at the path `keys` below `node`, making the tables that lead there.
-fn assign<'a>(
-    node: &mut Spanned<DeValue<'a>>,
-    keys: &[&'a str],
-    value: DeValue<'a>,
-    places: Places,
-) -> std::result::Result<(), String> {
-    let Some((&key, rest)) = keys.split_first() else {
-        *node = place_next(value, places);
-        return Ok(());
-    };
-    if key.is_empty() {
-        return Err("write it as path.to.key=value".into());
-    }
-    match node.get_mut() {
-        DeValue::Table(table) => {
-            let key = place_next(DeString::Borrowed(key), places);
-            let child =
-                table.entry(key).or_insert_with(|| place_next(DeValue::Table(DeTable::new()), places));
-            assign(child, rest, value, places)
-        }
-        DeValue::Array(array) => {
-            let name =
-                |item: &Spanned<DeValue>| item.get_ref().get("name")?.get_ref().as_str().map(String::from);
-            let names: Vec<String> = array.iter().map(|item| name(item).unwrap_or_default()).collect();
-            let index = key.parse().ok().or_else(|| names.iter().position(|name| name == key));
-            match index.filter(|&i| i < array.len()) {
-                Some(i) => assign(&mut array.as_mut()[i], rest, value, places),
-                None => {
-                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    let hint = suggest(key, &names);
-                    Err(format!("there is no '{key}' among the {} there; {hint}", array.len()))
-                }
-            }
-        }
-        other => Err(format!("what holds '{key}' is a {}, not a table", other.type_str())),
     }
 }
 

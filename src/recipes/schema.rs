@@ -141,7 +141,7 @@ pub struct Batch {
 pub struct Dataset {
     /// What mixtures, reports and `--set` call it.
     pub name: String,
-    /// Kind of text to generate.
+    /// Kind of text to generate: the name of a [`Register`](crate::data::microcosm::Register).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microcosm: Option<String>,
     /// Number of documents to generate.

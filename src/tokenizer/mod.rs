@@ -1,14 +1,13 @@
 //! Text to token ids and back: the byte-level BPE tokenizer of SmolLM2 (recipe.md 1.4), or any other that
 //! comes as a Hugging Face `tokenizer.json`.
 
+mod pieces;
 mod save;
 mod special;
 mod train;
 
 pub use save::Role;
-pub use special::{
-    DEFAULT_SYSTEM_PROMPT, END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template,
-};
+pub use special::{DEFAULT_SYSTEM_PROMPT, END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
 
 use std::path::Path;
@@ -25,9 +24,14 @@ pub struct Tokenizer {
     ordinary: OnceLock<Box<tokenizers::Tokenizer>>,
     /// `tokenizer.json`, byte for byte as it was loaded, so that saving never changes a tokenizer.
     json: Vec<u8>,
+    /// Whether a long text may be encoded in pieces; see [`pieces`].
+    divisible: bool,
     vocab_size: usize,
     eos: u32,
 }
+
+/// Pieces that a long text is encoded in. The library holds about 160 bytes for each byte that it encodes.
+const PIECE_BYTES: usize = 256 << 10;
 
 impl Tokenizer {
     /// Loads `path`, a `tokenizer.json` or a folder that holds one.
@@ -56,11 +60,12 @@ impl Tokenizer {
         // A tokenizer.json may ask for both; either would cut or stretch documents behind our back.
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
-        let eos = inner
-            .token_to_id(END_OF_TEXT)
-            .ok_or_else(|| format!("no token {END_OF_TEXT}, which ends a document: add it as a special token"))?;
+        let eos = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
+            format!("no token {END_OF_TEXT}, which ends a document: add it as a special token")
+        })?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Ok(Self { inner, ordinary: OnceLock::new(), json, vocab_size, eos })
+        let divisible = pieces::divisible(&inner);
+        Ok(Self { inner, ordinary: OnceLock::new(), json, divisible, vocab_size, eos })
     }
 
     /// Encodes `text`. Special tokens written out in `text` become their ids, as in `transformers`; none are
@@ -69,7 +74,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Failure`] if the tokenizer's own model refuses the text; byte-level BPE never does.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.inner, text)
+        self.encode_with(&self.inner, text, PIECE_BYTES)
     }
 
     /// Encodes `text` with special tokens taken as ordinary text, so that what a user types cannot close a
@@ -83,7 +88,7 @@ impl Tokenizer {
             blind.set_encode_special_tokens(true);
             blind
         });
-        encode(ordinary, text)
+        self.encode_with(ordinary, text, PIECE_BYTES)
     }
 
     /// The text of `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD; ids outside the
@@ -113,11 +118,80 @@ impl Tokenizer {
     pub fn hash(&self) -> u64 {
         xxh3_64(&self.json)
     }
+
+    fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str, piece_bytes: usize) -> Result<Vec<u32>> {
+        let piece_bytes = if self.divisible { piece_bytes } else { usize::MAX };
+        let mut ids = Vec::with_capacity(text.len() / 4);
+        for piece in pieces::pieces(text, piece_bytes) {
+            let encoding = inner.encode_fast(piece, false).map_err(|e| {
+                Error::failure(format!("tokenizer: a text of {} bytes was refused: {e}", text.len()))
+            })?;
+            ids.extend_from_slice(encoding.get_ids());
+        }
+        Ok(ids)
+    }
 }
 
-fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
-    inner
-        .encode_fast(text, false)
-        .map(|encoding| encoding.get_ids().to_vec())
-        .map_err(|e| Error::failure(format!("tokenizer: a text of {} bytes was refused: {e}", text.len())))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let corpus =
+            ["to be, or not to be, that is the question\n\n  it's 'tis 42", "naïve 中文 <file_sep>x"];
+        let corpus = corpus.iter().cycle().take(100).map(|text| text.to_string());
+        Tokenizer::train(corpus, 340, |_| ()).unwrap()
+    }
+
+    #[test]
+    fn special_tokens_are_recognised_only_when_asked() {
+        let tokenizer = tokenizer();
+        let text = "<|im_start|>user\n2+2<|im_end|>";
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!((ids[0], ids[ids.len() - 1]), (1, 2));
+        let ordinary = tokenizer.encode_ordinary(text).unwrap();
+        assert!(ordinary.iter().all(|&id| id > 16));
+        assert_eq!(tokenizer.decode(&ids), text);
+        assert_eq!(tokenizer.decode(&ordinary), text);
+    }
+
+    #[test]
+    fn encoding_in_pieces_gives_the_same_ids() {
+        let tokenizer = tokenizer();
+        assert!(tokenizer.divisible);
+        let parts =
+            ["a", "the", " ", "  ", "\n", "\n\n", "\t", "'s", "7", "é", "中", "<|im_end|>", ".", "\u{a0}"];
+        let mut state = 1u64;
+        for _ in 0..300 {
+            let mut text = String::new();
+            for _ in 0..30 {
+                state = xxh3_64(&state.to_le_bytes());
+                text.push_str(parts[state as usize % parts.len()]);
+            }
+            let whole = tokenizer.encode_with(&tokenizer.inner, &text, usize::MAX).unwrap();
+            assert_eq!(tokenizer.encode_with(&tokenizer.inner, &text, 1).unwrap(), whole, "{text:?}");
+            assert_eq!(tokenizer.decode(&whole), text);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Tokenizer::load(folder.path()).err().unwrap();
+        assert!(missing.to_string().contains("tokenizer.json"), "{missing}");
+        let file = folder.path().join("broken.json");
+        std::fs::write(&file, "{}").unwrap();
+        let broken = Tokenizer::load(&file).err().unwrap();
+        assert!(broken.to_string().contains("broken.json") && broken.exit_code() == 2, "{broken}");
+        let nameless = String::from_utf8(tokenizer().json).unwrap().replace(END_OF_TEXT, "<eot>");
+        std::fs::write(&file, nameless).unwrap();
+        let no_eos = Tokenizer::load(&file).err().unwrap();
+        assert!(no_eos.to_string().contains(END_OF_TEXT), "{no_eos}");
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_decode_to_nothing() {
+        let tokenizer = tokenizer();
+        assert_eq!(tokenizer.decode(&[u32::MAX, tokenizer.token_to_id("a").unwrap(), 340]), "a");
+    }
 }

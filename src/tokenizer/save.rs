@@ -23,12 +23,18 @@ impl Tokenizer {
     /// `tokenizer.json` is written byte for byte as it was loaded.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file.
+    /// [`Error::Io`] naming the file; [`Error::Input`] if `role` is [`Role::Chat`] and the vocabulary lacks the
+    /// tokens that frame a message.
     pub fn save(&self, folder: impl AsRef<Path>, model_max_length: usize, role: Role) -> Result<()> {
         let folder = folder.as_ref();
+        if role == Role::Chat && [IM_START, IM_END].iter().any(|token| self.token_to_id(token).is_none()) {
+            return Err(Error::input(format!(
+                "tokenizer: no {IM_START} and {IM_END} tokens, which chat needs: train with a tokenizer that has them"
+            )));
+        }
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let config = self.config(model_max_length, role);
-        let map = special_tokens_map(role);
+        let map = self.special_tokens_map(role);
         let files = [
             ("tokenizer.json", self.json.clone()),
             ("tokenizer_config.json", format!("{config:#}\n").into_bytes()),
@@ -41,17 +47,15 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Only tokens that this vocabulary has are declared, at its own ids: a foreign tokenizer stays itself.
     fn config(&self, model_max_length: usize, role: Role) -> Value {
         let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
-        let decoder: Map<_, _> =
-            added.iter().map(|(id, token)| (id.to_string(), token_flags(&token.content, token.special))).collect();
+        let decoder: Map<_, _> = added.iter().map(|(id, token)| (id.to_string(), json!(token))).collect();
         let (bos, eos) = ends(role);
         let mut config = json!({
             "add_prefix_space": false,
             "added_tokens_decoder": decoder,
-            "additional_special_tokens": additional(role),
+            "additional_special_tokens": self.additional(role),
             "bos_token": bos,
             "clean_up_tokenization_spaces": false,
             "eos_token": eos,
@@ -66,6 +70,30 @@ impl Tokenizer {
         }
         config
     }
+
+    fn special_tokens_map(&self, role: Role) -> Value {
+        let token = |content| json!({"content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false});
+        let (bos, eos) = ends(role);
+        let mut map = json!({
+            "additional_special_tokens": self.additional(role),
+            "bos_token": token(bos),
+            "eos_token": token(eos),
+            "unk_token": token(END_OF_TEXT),
+        });
+        if role == Role::Chat {
+            map["pad_token"] = token(IM_END);
+        }
+        map
+    }
+
+    /// Tokens that the vocabulary lacks are left out: `transformers` would add them, past the embedding's end.
+    fn additional(&self, role: Role) -> Vec<&'static str> {
+        let tokens: &[&str] = match role {
+            Role::Base => &SPECIAL_TOKENS,
+            Role::Chat => &[IM_START, IM_END],
+        };
+        tokens.iter().copied().filter(|token| self.token_to_id(token).is_some()).collect()
+    }
 }
 
 fn ends(role: Role) -> (&'static str, &'static str) {
@@ -75,33 +103,37 @@ fn ends(role: Role) -> (&'static str, &'static str) {
     }
 }
 
-fn additional(role: Role) -> &'static [&'static str] {
-    match role {
-        Role::Base => &SPECIAL_TOKENS,
-        Role::Chat => &[IM_START, IM_END],
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn token_flags(content: &str, special: bool) -> Value {
-    json!({
-        "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
-        "special": special,
-    })
-}
+    #[test]
+    fn a_saved_folder_loads_to_the_same_tokenizer() {
+        let folder = tempfile::tempdir().unwrap();
+        let corpus = std::iter::repeat_n("hello world, hello".to_string(), 9);
+        let tokenizer = Tokenizer::train(corpus, 280, |_| ()).unwrap();
+        tokenizer.save(folder.path(), 2048, Role::Chat).unwrap();
+        let loaded = Tokenizer::load(folder.path()).unwrap();
+        assert_eq!(loaded.hash(), tokenizer.hash());
+        assert_eq!(loaded.encode("hello<|im_end|>").unwrap(), tokenizer.encode("hello<|im_end|>").unwrap());
 
-fn special_tokens_map(role: Role) -> Value {
-    let token = |content| {
-        json!({"content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false})
-    };
-    let (bos, eos) = ends(role);
-    let mut map = json!({
-        "additional_special_tokens": additional(role),
-        "bos_token": token(bos),
-        "eos_token": token(eos),
-        "unk_token": token(END_OF_TEXT),
-    });
-    if role == Role::Chat {
-        map["pad_token"] = token(IM_END);
+        let read = |name: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(folder.path().join(name)).unwrap()).unwrap()
+        };
+        let config = read("tokenizer_config.json");
+        assert_eq!(config["tokenizer_class"], "GPT2Tokenizer");
+        assert_eq!(config["model_max_length"], 2048);
+        assert_eq!(config["eos_token"], IM_END);
+        assert_eq!(config["added_tokens_decoder"]["16"]["content"], "<empty_output>");
+        assert!(config["chat_template"].as_str().unwrap().contains("add_generation_prompt"));
+        assert_eq!(read("special_tokens_map.json")["bos_token"]["content"], IM_START);
     }
-    map
+
+    #[test]
+    fn the_base_role_has_no_chat_template() {
+        let tokenizer = Tokenizer::train(std::iter::empty(), 273, |_| ()).unwrap();
+        let config = tokenizer.config(8192, Role::Base);
+        assert_eq!(config["eos_token"], END_OF_TEXT);
+        assert_eq!(config.get("chat_template"), None);
+    }
 }

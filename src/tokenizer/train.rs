@@ -4,7 +4,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Model, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
+use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
 
 use super::{SPECIAL_TOKENS, Tokenizer};
 use crate::error::{Error, Result};
@@ -58,12 +58,13 @@ impl Tokenizer {
             (seen.bytes <= MAX_BYTES).then_some(text)
         });
 
-        let mut untrained = TokenizerBuilder::<BPE, NormalizerWrapper, Sequence, PostProcessorWrapper, _>::new()
-            .with_model(BPE::default())
-            .with_pre_tokenizer(Some(pre_tokenizer()))
-            .with_decoder(Some(ByteLevel::default()))
-            .build()
-            .map_err(failure)?;
+        let mut untrained =
+            TokenizerBuilder::<BPE, NormalizerWrapper, Sequence, PostProcessorWrapper, _>::new()
+                .with_model(BPE::default())
+                .with_pre_tokenizer(Some(pre_tokenizer()))
+                .with_decoder(Some(ByteLevel::default()))
+                .build()
+                .map_err(failure)?;
         let special = SPECIAL_TOKENS.iter().map(|&token| AddedToken::from(token, true).normalized(false));
         let mut trainer = BpeTrainer::builder()
             .vocab_size(vocab_size)
@@ -73,7 +74,6 @@ impl Tokenizer {
             .show_progress(false)
             .build();
         let trained = untrained.train(&mut trainer, documents).map_err(failure)?;
-        debug_assert!(trained.get_model().get_vocab_size() <= vocab_size);
         let json = trained.to_string(true).map_err(failure)?;
         if seen.bytes > MAX_BYTES {
             return Err(Error::input(
@@ -93,7 +93,9 @@ mod tests {
     use super::*;
 
     fn corpus() -> Vec<String> {
-        (0..200).map(|i| format!("the cat {i} sat on the mat, and the hat's {} naïve 中文\n", i * 37)).collect()
+        (0..200)
+            .map(|i| format!("the cat {i} sat on the mat, and the hat's {} naïve 中文\n", i * 37))
+            .collect()
     }
 
     fn train(vocab_size: usize) -> Tokenizer {

@@ -126,6 +126,22 @@ fn a_full_disk_is_an_error_that_changes_nothing() {
 }
 
 #[test]
+fn a_passing_fault_never_costs_the_checkpoint_that_is_replaced() {
+    for operations in 0.. {
+        let run = tempfile::tempdir().unwrap();
+        save_step(&never_fails(), run.path(), 60, 1).unwrap();
+        let saved = save_step(&FailingDisk::failing_once_after(operations), run.path(), 60, 1);
+        assert_eq!(newest_step(run.path()), 60, "operation {operations}");
+        let names = names_in(run.path());
+        assert!(names.contains(&"step-000060".into()), "operation {operations}: {names:?}");
+        if saved.is_ok_and(|(_, warnings)| warnings.is_empty()) {
+            assert!(operations > 30, "the save took only {operations} operations");
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_failing_readback_removes_the_half_written_folder() {
     let run = tempfile::tempdir().unwrap();
     let mut read = |part: Part, _: &str| match part {

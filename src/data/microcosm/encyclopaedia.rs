@@ -25,7 +25,8 @@ pub(super) fn write(scribe: &mut Scribe) -> String {
         Entity::Animal(_) => animal(scribe, subject),
         Entity::Food(_) => food(scribe, subject),
     };
-    let title = scribe.say(if matches!(subject, Entity::Trade(_) | Entity::Animal(_)) { "the {x}" } else { "{x}" });
+    let title =
+        scribe.say(if matches!(subject, Entity::Trade(_) | Entity::Animal(_)) { "the {x}" } else { "{x}" });
     format!("{title}\n\n{}\n", paragraphs.join("\n\n"))
 }
 
@@ -36,7 +37,7 @@ fn person(scribe: &mut Scribe, x: Entity) -> Vec<String> {
     )];
     scribe.introduce(true);
     first.extend(facts(scribe, x, &["age", "mother", "spouse", "child", "friend"], 3));
-    let work = ["trade.goods", "trade.tool", "teacher", "town.day"];
+    let work = ["trade.ware", "trade.tool", "teacher", "town.day"];
     let mut second = facts(scribe, x, &work, 3);
     let insert = scribe.say(
         "[{a x.trade.good} from {x.his} hands costs {x.trade.cost}|{x} asks {x.trade.cost} for {a x.trade.good}|\
@@ -49,12 +50,10 @@ fn person(scribe: &mut Scribe, x: Entity) -> Vec<String> {
 }
 
 fn town(scribe: &mut Scribe, x: Entity, town: usize) -> Vec<String> {
-    let mut first = vec![scribe.say(
-        "{x} is a town of [about |]{x.population} people {x.land}[|, on {x.river}|, known for its {x.craft.goods}].",
-    )];
+    let mut first = vec![scribe.say("{x} is a town of [about |]{x.population} people {x.land}.")];
     scribe.introduce(true);
     first.extend(facts(scribe, x, &["river", "founded", "landmark", "river.fish"], 3));
-    let mut second = facts(scribe, x, &["day", "craft", "dish", "festival"], 3);
+    let mut second = facts(scribe, x, &["day", "craft.ware", "dish", "festival"], 3);
     let people = people_of(scribe, town);
     second.push(people);
     let third = facts(scribe, x, &["north", "south", "east", "west"], 4);
@@ -93,12 +92,14 @@ fn river(scribe: &mut Scribe, x: Entity, river: usize) -> Vec<String> {
 }
 
 fn trade(scribe: &mut Scribe, x: Entity, trade: usize) -> Vec<String> {
-    let first = facts(scribe, x, &["goods", "place", "tool", "stuff", "cost"], 5);
+    let first = facts(scribe, x, &["ware", "place", "tool", "stuff", "cost"], 5);
     let world = scribe.world;
     let masters: Vec<usize> = (0..world.people.len()).filter(|&i| world.people[i].trade == trade).collect();
     let masters = scribe.random.some(&masters, 3);
-    let names: Vec<String> =
-        masters.iter().map(|&i| format!("{} in {}", world.people[i].name, world.towns[world.people[i].town].name)).collect();
+    let names: Vec<String> = masters
+        .iter()
+        .map(|&i| format!("{} in {}", world.people[i].name, world.towns[world.people[i].town].name))
+        .collect();
     scribe.set("names", list(&names));
     let mut second = vec![match names.len() {
         0 => String::new(),
@@ -143,10 +144,13 @@ fn food(scribe: &mut Scribe, x: Entity) -> Vec<String> {
     let mut second = Vec::new();
     if let Some(&lover) = lovers.get(scribe.random.below(lovers.len().max(1))) {
         scribe.set("k", Entity::Person(lover));
-        second.push(scribe.say("[{k} of {k.town} likes {x} best|Nobody likes {x} more than {k} of {k.town}]."));
+        second
+            .push(scribe.say("[{k} of {k.town} likes {x} best|Nobody likes {x} more than {k} of {k.town}]."));
         second.push(about_person(scribe, lover));
     }
-    let Some(Value::Entity(Entity::Town(town))) = world.follow(x, "town") else { return vec![paragraph(&first)] };
+    let Some(Value::Entity(Entity::Town(town))) = world.follow(x, "town") else {
+        return vec![paragraph(&first)];
+    };
     vec![paragraph(&first), paragraph(&second), about_town(scribe, town)]
 }
 
@@ -173,7 +177,7 @@ fn about_person(scribe: &mut Scribe, person: usize) -> String {
     let x = Entity::Person(person);
     let before = scribe.value("x");
     scribe.set("x", x);
-    let told = facts(scribe, x, &["town", "trade.goods", "thing", "food", "pet"], 2);
+    let told = facts(scribe, x, &["town", "trade.ware", "thing", "food", "pet"], 2);
     if let Some(before) = before {
         scribe.set("x", before);
     }
@@ -184,7 +188,7 @@ fn about_town(scribe: &mut Scribe, town: usize) -> String {
     let x = Entity::Town(town);
     let before = scribe.value("x");
     scribe.set("x", x);
-    let told = facts(scribe, x, &["landmark", "day", "craft", "festival"], 3);
+    let told = facts(scribe, x, &["landmark", "day", "craft.ware", "festival"], 3);
     if let Some(before) = before {
         scribe.set("x", before);
     }

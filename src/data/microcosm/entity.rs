@@ -212,6 +212,7 @@ impl World {
         match field {
             "good" => Some(words.good.into()),
             "goods" => Some(words.goods.into()),
+            "ware" => Some(words.ware.into()),
             "make" => Some(words.verb[0].into()),
             "makes" => Some(words.verb[1].into()),
             "made" => Some(words.verb[2].into()),
@@ -245,7 +246,8 @@ pub fn with_article(phrase: &str) -> String {
 /// A number in words up to twelve, in digits above.
 pub fn in_words(n: i64) -> String {
     const WORDS: [&str; 13] = [
-        "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+        "twelve",
     ];
     usize::try_from(n).ok().and_then(|n| WORDS.get(n)).map_or_else(|| n.to_string(), |word| (*word).into())
 }

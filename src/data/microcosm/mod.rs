@@ -48,8 +48,13 @@ pub enum Register {
 
 impl Register {
     /// All registers.
-    pub const ALL: [Register; 5] =
-        [Register::Encyclopaedia, Register::Questions, Register::Code, Register::Arithmetic, Register::Stories];
+    pub const ALL: [Register; 5] = [
+        Register::Encyclopaedia,
+        Register::Questions,
+        Register::Code,
+        Register::Arithmetic,
+        Register::Stories,
+    ];
 
     /// The name in recipes and reports.
     pub fn name(self) -> &'static str {

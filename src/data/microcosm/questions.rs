@@ -2,6 +2,7 @@
 
 use super::entity::{Entity, Value};
 use super::facts::Fact;
+use super::lexicon::DAYS;
 use super::scribe::Scribe;
 
 /// One of four kinds of documents, each with several questions.
@@ -20,7 +21,8 @@ fn quiz(scribe: &mut Scribe) -> String {
     let mut asked: Vec<Fact> = Vec::new();
     let mut subject = start(scribe);
     while asked.len() < 6 {
-        let open: Vec<Fact> = scribe.world.facts_about(subject).into_iter().filter(|f| !asked.contains(f)).collect();
+        let open: Vec<Fact> =
+            scribe.world.facts_about(subject).into_iter().filter(|f| !asked.contains(f)).collect();
         let fact = *scribe.random.pick(&open);
         let exchange = scribe.ask(fact);
         text += &format!("Question: {}\nAnswer: {}\n\n", exchange.question, exchange.answer);
@@ -86,12 +88,13 @@ fn passage(scribe: &mut Scribe) -> String {
     scribe.set("p", Entity::Person(owner));
     scribe.set("a", Entity::Person(others[0]));
     scribe.set("b", Entity::Person(others[1]));
-    scribe.set("day", super::lexicon::DAYS[scribe.random.below(5)]);
+    let day = *scribe.random.pick(&DAYS);
+    scribe.set("day", day);
     let mut sentences = vec![
         "[{p} the {p.trade} had {a p.thing}|{p}, {a p.trade} in {p.town}, owned {a p.thing}|\
          in {p.town} lived {a p.trade} called {p}, who owned {a p.thing}].",
         "on {day} {p} [lent|gave] the {p.noun} to {a}[, who needed it|, because {a.he} had asked for it|].",
-        "{a} [took it to|kept it in] the {a.trade.place}[, where {a.he} {a.trade.makes} {a.trade.goods}|].",
+        "{a} [took it to|kept it in] the {a.trade.place}[, where {a.he} {a.trade.makes} {a.trade.ware}|].",
     ];
     let passed_on = scribe.random.chance(60);
     let returned = scribe.random.chance(50);
@@ -141,16 +144,31 @@ fn traveller(scribe: &mut Scribe) -> String {
     scribe.set("t", Entity::Town(world.people[local].town));
     let mut talk = vec![
         (
-            "[I need|I am looking for] {a q.trade.good}. [Who sells {q.trade.goods} here|Where can I buy one]?",
+            "[I need|I am looking for] {a q.trade.good}. [Who sells {q.trade.ware} here|Where can I buy one]?",
             "[Go to {q}|Ask for {q}]. {q} is our {q.trade}[, and {a q.trade.good} costs {q.trade.cost}|].",
         ),
-        ("[What is worth seeing|What should I see] here?", "[You must see|do not miss] the {t.landmark}[|. It is our pride]."),
-        ("[Which river is this|What is this river called]?", "[That is|This is] {t.river}[|. It is {t.river.look}]."),
-        ("[When is market day|When is your market]?", "[Our market is on|Come on] {t.day}[|, and come early]."),
-        ("what should I eat here?", "[{t.dish}, of course|Try {t.dish}]. It is made of {t.dish.first}, {t.dish.second} and {t.dish.third}."),
+        (
+            "[What is worth seeing|What should I see] here?",
+            "[You must see|do not miss] the {t.landmark}[|. It is our pride].",
+        ),
+        (
+            "[Which river is this|What is this river called]?",
+            "[That is|This is] {t.river}[|. It is {t.river.look}].",
+        ),
+        (
+            "[When is market day|When is your market]?",
+            "[Our market is on|Come on] {t.day}[|, and come early].",
+        ),
+        (
+            "what should I eat here?",
+            "[{t.dish}, of course|Try {t.dish}]. It is made of {t.dish.first}, {t.dish.second} and {t.dish.third}.",
+        ),
         ("do you have a festival?", "[Yes, {t.festival}|Yes, we hold {t.festival}]. It is in {t.month}."),
-        ("what do you do for a living?", "I am {a p.trade}. I {p.trade.make} {p.trade.goods}."),
-        ("[What are you carrying|What is that in your hand]?", "this is my {p.thing}. I never leave the house without it."),
+        ("what do you do for a living?", "I am {a p.trade}. I {p.trade.make} {p.trade.ware}."),
+        (
+            "[What are you carrying|What is that in your hand]?",
+            "this is my {p.thing}. I never leave the house without it.",
+        ),
     ];
     talk = scribe.random.some(&talk, 5);
     let mut text = scribe.say(
@@ -159,7 +177,13 @@ fn traveller(scribe: &mut Scribe) -> String {
     );
     text += "\n";
     for (question, answer) in talk {
-        text += &format!("\nTraveller: {}\n{}: {}\n", scribe.say(question), world.people[local].name, scribe.say(answer));
+        text += &format!(
+            "\nTraveller: {}\n{}: {}\n",
+            scribe.say(question),
+            world.people[local].name,
+            scribe.say(answer)
+        );
     }
-    text + &scribe.say("\ntraveller: Thank you, {p}! [I like {t}|{t} is a good town|I shall come to {t} again].\n")
+    text + &scribe
+        .say("\ntraveller: Thank you, {p}! [I like {t}|{t} is a good town|I shall come to {t} again].\n")
 }

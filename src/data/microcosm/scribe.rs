@@ -136,11 +136,13 @@ pub fn paragraph(sentences: &[String]) -> String {
 /// Capitalises the first letter of the text, of each sentence, and of quoted speech.
 pub fn capitalise(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let (mut start, mut ended, mut quoted) = (true, false, false);
+    let (mut start, mut ended, mut quoted, mut interrupted) = (true, false, false, false);
     for c in text.chars() {
         if c == '"' {
             quoted = !quoted;
-            start |= quoted;
+            // `"No," she said, "not yet."` is one sentence in two parts.
+            start |= quoted && !interrupted;
+            interrupted = !quoted && out.ends_with(',');
             // `"Stop!" she cried` goes on; after `"Stop."` a new sentence begins.
             ended &= out.ends_with('.');
         } else if c.is_whitespace() {
@@ -148,6 +150,7 @@ pub fn capitalise(text: &str) -> String {
             ended = false;
         } else {
             ended = matches!(c, '.' | '?' | '!');
+            interrupted &= !ended;
             if start && c.is_alphanumeric() {
                 start = false;
                 out.push(c.to_ascii_uppercase());
@@ -205,7 +208,10 @@ mod tests {
         scribe.set("what", "old hat");
         let name = world.people[0].name;
         let river = world.rivers[0].name;
-        assert_eq!(scribe.say("{p} has {a what}. the {w n} of us"), format!("{name} has an old hat. The three of us"));
+        assert_eq!(
+            scribe.say("{p} has {a what}. the {w n} of us"),
+            format!("{name} has an old hat. The three of us")
+        );
         assert_eq!(scribe.fill("{p.town.river}"), format!("the {river}"));
         for _ in 0..50 {
             let text = scribe.fill("a[b[c|d]|]e");
@@ -215,7 +221,12 @@ mod tests {
 
     #[test]
     fn sentences_and_speech_begin_with_capitals() {
-        assert_eq!(capitalise("he said, \"go. now!\" and went. 3.5 a\nb"), "He said, \"Go. Now!\" and went. 3.5 a\nB");
+        assert_eq!(
+            capitalise("he said, \"go. now!\" and went. 3.5 a\nb"),
+            "He said, \"Go. Now!\" and went. 3.5 a\nB"
+        );
         assert_eq!(capitalise("\"no?\" she asked."), "\"No?\" she asked.");
+        assert_eq!(capitalise("\"no,\" he said, \"not you.\" so"), "\"No,\" he said, \"not you.\" So");
+        assert_eq!(capitalise("\"no,\" he said. \"not you.\""), "\"No,\" he said. \"Not you.\"");
     }
 }

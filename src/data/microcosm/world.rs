@@ -124,7 +124,7 @@ impl World {
         let towns = towns(r, &people);
         let foods = r.shuffled(&FOODS.each_ref());
         World {
-            land: r.pick(&LANDS),
+            land: *r.pick(&LANDS),
             towns,
             rivers,
             people,
@@ -170,7 +170,7 @@ fn towns(r: &mut Random, people: &[Person]) -> Vec<Town> {
             founded: r.between(12, 48) * 10,
             population: r.between(2, 12) * 100,
             landmark: landmarks[i],
-            market_day: r.pick(&DAYS),
+            market_day: *r.pick(&DAYS),
             craft: people[i * HOUSEHOLD + r.below(HOUSEHOLD)].trade,
             festival: festivals[i],
             miles_east: (i % COLUMNS + 1 < COLUMNS).then(|| r.between(3, 9)),
@@ -192,7 +192,8 @@ fn people(r: &mut Random) -> Vec<Person> {
     let friends = friends(r);
     let pets = r.shuffled(&PETS);
     let tame: Vec<usize> = (0..ANIMALS.len()).filter(|&i| ANIMALS[i].tame).collect();
-    let things: Vec<_> = THINGS.iter().flat_map(|noun| LOOKS.iter().map(move |look| (*look, *noun))).collect();
+    let things: Vec<_> =
+        THINGS.iter().flat_map(|noun| LOOKS.iter().map(move |look| (*look, *noun))).collect();
     let things = r.shuffled(&things);
     let mut people: Vec<Person> = Vec::new();
     for i in 0..towns * HOUSEHOLD {
@@ -224,8 +225,11 @@ fn people(r: &mut Random) -> Vec<Person> {
         let masters: Vec<usize> = (0..people.len()).filter(|i| i % HOUSEHOLD != 2).collect();
         let teacher = loop {
             let teacher = *r.pick(&masters);
-            // Learning from one's own parents would make the fact guessable.
-            if people[teacher].town != people[child].town && people[teacher].age > people[child].age + 5 {
+            // Nobody learns from a neighbour, and no town has two of one trade.
+            let town = people[child].town * HOUSEHOLD..(people[child].town + 1) * HOUSEHOLD;
+            let new =
+                town.clone().all(|i| i == child || i != teacher && people[i].trade != people[teacher].trade);
+            if new && people[teacher].age > people[child].age + 5 {
                 break teacher;
             }
         };

@@ -1,0 +1,255 @@
+//! Documents and records from files: JSON Lines, JSON arrays, Parquet and plain text, compressed or not, read
+//! as a stream in bounded memory.
+//!
+//! | file name | a record is | numbered by |
+//! |---|---|---|
+//! | `.jsonl` `.ndjson` (+ `.gz` `.zst`) | a line | line |
+//! | `.json` (+ `.gz` `.zst`) | an element of the array | element |
+//! | `.txt` (+ `.gz` `.zst`) | the whole file | file |
+//! | `.parquet` | a row | row |
+//!
+//! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, over 64 MiB) is skipped
+//! and counted, or refused, as [`OnBroken`] says. Damage to a whole file is always refused: what was lost
+//! cannot be counted.
+
+mod bytes;
+mod files;
+mod json;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use files::Kind;
+
+/// Longer records are broken: a file with its line ends lost must not be read into memory whole.
+pub const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// How many broken records a [`Report`] describes.
+const DESCRIBED: usize = 5;
+
+/// What to do with a record that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnBroken {
+    /// Stop with an error that names file and record.
+    #[default]
+    Refuse,
+    /// Go on; the [`Report`] counts it.
+    Skip,
+}
+
+/// What has been read so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Records yielded.
+    pub documents: u64,
+    /// Broken records skipped.
+    pub broken: u64,
+    /// The first five broken records: file, record and what is wrong.
+    pub first_broken: Vec<String>,
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record<T> {
+    /// The text, or the JSON object.
+    pub value: T,
+    /// The file.
+    pub path: Arc<Path>,
+    /// Line, element or row in the file, counted from 1.
+    pub number: u64,
+}
+
+/// A text and where it came from.
+pub type Document = Record<String>;
+
+/// Documents as they stream from a [`Source`].
+pub type Documents = Records<String>;
+
+/// One record as a file reader gives it: its number, and its value or what is broken about it. The outer
+/// error is damage to the whole file.
+type Entry<T> = Result<(u64, std::result::Result<T, String>)>;
+type Entries<T> = Box<dyn Iterator<Item = Entry<T>> + Send>;
+
+/// Where documents come from and how to read them.
+#[derive(Debug, Clone)]
+pub struct Source {
+    paths: Vec<PathBuf>,
+    fields: Vec<String>,
+    joiner: String,
+    on_broken: OnBroken,
+}
+
+impl Source {
+    /// Reads `paths`: files, or folders searched recursively for files of a known kind, in order of name.
+    /// The text is the field `text`; broken records are refused.
+    pub fn new(paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self {
+            paths: paths.into_iter().map(Into::into).collect(),
+            fields: vec!["text".into()],
+            joiner: "\n".into(),
+            on_broken: OnBroken::Refuse,
+        }
+    }
+
+    /// The fields (Parquet: columns) that make a document, joined by `joiner` in this order.
+    ///
+    /// # Panics
+    /// If there are no fields.
+    #[must_use]
+    pub fn fields(
+        mut self,
+        fields: impl IntoIterator<Item = impl Into<String>>,
+        joiner: impl Into<String>,
+    ) -> Self {
+        self.fields = fields.into_iter().map(Into::into).collect();
+        self.joiner = joiner.into();
+        assert!(!self.fields.is_empty(), "a document needs at least one field");
+        self
+    }
+
+    /// What to do with broken records.
+    #[must_use]
+    pub fn on_broken(mut self, on_broken: OnBroken) -> Self {
+        self.on_broken = on_broken;
+        self
+    }
+
+    /// The files, in reading order.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file of unknown kind or a folder
+    /// without a known one.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        files::expand(&self.paths)
+    }
+
+    /// Streams documents.
+    ///
+    /// # Errors
+    /// As [`Source::files`]. The iterator yields [`Error::Input`] for a broken record that is refused and for a
+    /// damaged file, and ends there.
+    pub fn documents(&self) -> Result<Documents> {
+        let (fields, joiner) = (self.fields.clone(), self.joiner.clone());
+        Records::new(self, move |path| open_documents(path, &fields, &joiner))
+    }
+
+    /// Streams whole JSON objects, for records that are more than a text (chats, preference pairs). JSON files
+    /// only; the fields of this source play no part.
+    ///
+    /// # Errors
+    /// As [`Source::documents`], and for files of another kind.
+    pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
+        Records::new(self, |path| match Kind::of(path)? {
+            Kind::JsonLines => json::objects(bytes::lines(path)?),
+            Kind::JsonArray => json::objects(bytes::elements(path)?),
+            Kind::Text | Kind::Parquet => Err(Error::input(format!(
+                "{}: structured records are read from .jsonl and .json files: convert it",
+                path.display()
+            ))),
+        })
+    }
+}
+
+fn open_documents(path: &Path, fields: &[String], joiner: &str) -> Result<Entries<String>> {
+    match Kind::of(path)? {
+        Kind::JsonLines => json::texts(bytes::lines(path)?, fields, joiner),
+        Kind::JsonArray => json::texts(bytes::elements(path)?, fields, joiner),
+        Kind::Text => bytes::whole_text(path),
+        Kind::Parquet => rows::texts(path, fields, joiner),
+    }
+}
+
+type Open<T> = Box<dyn Fn(&Path) -> Result<Entries<T>> + Send>;
+
+/// Records as they stream from a [`Source`], one file after the other. Ends after the first error.
+pub struct Records<T> {
+    files: std::vec::IntoIter<PathBuf>,
+    open: Open<T>,
+    current: Option<(Arc<Path>, Entries<T>)>,
+    on_broken: OnBroken,
+    report: Report,
+}
+
+impl<T> Records<T> {
+    fn new(source: &Source, open: impl Fn(&Path) -> Result<Entries<T>> + Send + 'static) -> Result<Self> {
+        Ok(Self {
+            files: source.files()?.into_iter(),
+            open: Box::new(open),
+            current: None,
+            on_broken: source.on_broken,
+            report: Report::default(),
+        })
+    }
+
+    /// What has been read so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Takes back a record that was yielded but proves unusable: it counts as broken, for the reason `what`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the record, if broken records are refused.
+    pub fn reject<U>(&mut self, record: &Record<U>, what: &str) -> Result<()> {
+        self.report.documents -= 1;
+        self.broken(&record.path, record.number, what)
+    }
+
+    fn broken(&mut self, path: &Path, number: u64, what: &str) -> Result<()> {
+        let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
+        match self.on_broken {
+            OnBroken::Refuse => {
+                Err(Error::input(format!("{description}; mend it, or let broken records be skipped")))
+            }
+            OnBroken::Skip => {
+                self.report.broken += 1;
+                if self.report.first_broken.len() < DESCRIBED {
+                    self.report.first_broken.push(description);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Record<T>>> {
+        loop {
+            let Some((path, entries)) = &mut self.current else {
+                let Some(path) = self.files.next() else { return Ok(None) };
+                let entries = (self.open)(&path)?;
+                self.current = Some((path.into(), entries));
+                continue;
+            };
+            match entries.next().transpose()? {
+                None => self.current = None,
+                Some((number, Ok(value))) => {
+                    self.report.documents += 1;
+                    return Ok(Some(Record { value, path: path.clone(), number }));
+                }
+                Some((number, Err(what))) => {
+                    let path = path.clone();
+                    self.broken(&path, number, &what)?;
+                }
+            }
+        }
+    }
+}
+
+impl<T> Iterator for Records<T> {
+    type Item = Result<Record<T>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if next.is_err() {
+            self.current = None;
+            self.files = Vec::new().into_iter();
+        }
+        next.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Raw records of a possibly compressed file: its lines, the elements of its JSON array, or all of it.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::files::{Compression, classify};
+use super::{Entries, Entry, MAX_RECORD_BYTES};
+use crate::error::{Error, Result};
+
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// A decompressed stream that knows its file.
+struct Stream {
+    path: PathBuf,
+    reader: Box<dyn BufRead + Send>,
+    compression: Compression,
+}
+
+impl Stream {
+    fn open(path: &Path) -> Result<Self> {
+        let compression = classify(path).map_or(Compression::None, |(_, compression)| compression);
+        let file = File::open(path).map_err(Error::io(path))?;
+        let reader: Box<dyn BufRead + Send> = match compression {
+            Compression::None => Box::new(BufReader::with_capacity(1 << 18, file)),
+            Compression::Gzip => {
+                Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))))
+            }
+            Compression::Zstd => {
+                Box::new(BufReader::new(zstd::stream::read::Decoder::new(file).map_err(Error::io(path))?))
+            }
+        };
+        let mut stream = Self { path: path.to_path_buf(), reader, compression };
+        let starts_with_bom = stream.filled()?.starts_with(UTF8_BOM);
+        if starts_with_bom {
+            stream.reader.consume(UTF8_BOM.len());
+        }
+        Ok(stream)
+    }
+
+    fn filled(&mut self) -> Result<&[u8]> {
+        let Self { path, reader, compression } = self;
+        reader.fill_buf().map_err(|e| damage(path, *compression, e))
+    }
+
+    fn damage(&self, e: io::Error) -> Error {
+        damage(&self.path, self.compression, e)
+    }
+}
+
+/// The system's own errors stay; any other comes from a decompressor.
+fn damage(path: &Path, compression: Compression, e: io::Error) -> Error {
+    if compression == Compression::None || e.raw_os_error().is_some() {
+        return Error::io(path)(e);
+    }
+    Error::input(format!("{}: truncated or damaged ({e}): fetch or make it again", path.display()))
+}
+
+pub(super) fn too_long() -> String {
+    format!("longer than {} MiB", MAX_RECORD_BYTES >> 20)
+}
+
+/// The lines of `path` that are not blank, without their ends.
+pub(super) fn lines(path: &Path) -> Result<Entries<Vec<u8>>> {
+    let mut stream = Stream::open(path)?;
+    let mut number = 0;
+    Ok(Box::new(std::iter::from_fn(move || {
+        loop {
+            number += 1;
+            let mut line = Vec::new();
+            let limit = MAX_RECORD_BYTES as u64 + 1;
+            match (&mut stream.reader).take(limit).read_until(b'\n', &mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(e) => return Some(Err(stream.damage(e))),
+            }
+            if line.len() > MAX_RECORD_BYTES && line.last() != Some(&b'\n') {
+                let rest = stream.reader.skip_until(b'\n');
+                return Some(rest.map(|_| (number, Err(too_long()))).map_err(|e| stream.damage(e)));
+            }
+            if !line.trim_ascii().is_empty() {
+                line.truncate(line.trim_ascii_end().len());
+                return Some(Ok((number, Ok(line))));
+            }
+        }
+    })))
+}
+
+/// All of `path`, as one text.
+pub(super) fn whole_text(path: &Path) -> Result<Entries<String>> {
+    let mut stream = Stream::open(path)?;
+    let mut bytes = Vec::new();
+    let limit = MAX_RECORD_BYTES as u64 + 1;
+    (&mut stream.reader).take(limit).read_to_end(&mut bytes).map_err(|e| stream.damage(e))?;
+    let text = if bytes.len() > MAX_RECORD_BYTES {
+        Err(format!("{}: split it, or make it a .jsonl of documents", too_long()))
+    } else {
+        String::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
+    };
+    Ok(Box::new(std::iter::once(Ok((1, text)))))
+}
+
+/// The elements of the JSON array that `path` is, unparsed.
+pub(super) fn elements(path: &Path) -> Result<Entries<Vec<u8>>> {
+    let mut elements = Elements { stream: Stream::open(path)?, number: 0, ended: false };
+    match elements.next_byte()? {
+        Some(b'[') => Ok(Box::new(elements)),
+        _ => Err(Error::input(format!(
+            "{}: not a JSON array: a file of one object per line must be named .jsonl",
+            path.display()
+        ))),
+    }
+}
+
+struct Elements {
+    stream: Stream,
+    number: u64,
+    ended: bool,
+}
+
+impl Elements {
+    /// The next byte that is not white space.
+    fn next_byte(&mut self) -> Result<Option<u8>> {
+        loop {
+            let Some(&byte) = self.stream.filled()?.first() else { return Ok(None) };
+            self.stream.reader.consume(1);
+            if !byte.is_ascii_whitespace() {
+                return Ok(Some(byte));
+            }
+        }
+    }
+
+    /// Collects bytes up to the comma or bracket that ends the element.
+    fn element(&mut self) -> Result<Option<std::result::Result<Vec<u8>, String>>> {
+        let mut element = Vec::new();
+        let (mut depth, mut in_string, mut escaped, mut long) = (0u64, false, false, false);
+        loop {
+            let buffer = self.stream.filled()?;
+            if buffer.is_empty() {
+                return Err(Error::input(format!(
+                    "{}: ends inside the array, at element {}: truncated; fetch or make it again",
+                    self.stream.path.display(),
+                    self.number
+                )));
+            }
+            let end = buffer.iter().position(|&byte| {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' if in_string => escaped = true,
+                    b'"' => in_string = !in_string,
+                    _ if in_string => {}
+                    b'[' | b'{' => depth += 1,
+                    b',' if depth == 0 => return true,
+                    b']' | b'}' if depth == 0 => return true,
+                    b']' | b'}' => depth -= 1,
+                    _ => {}
+                }
+                false
+            });
+            long |= element.len() + end.unwrap_or(buffer.len()) > MAX_RECORD_BYTES;
+            if long {
+                element = Vec::new();
+            } else {
+                element.extend_from_slice(&buffer[..end.unwrap_or(buffer.len())]);
+            }
+            let used = end.map_or(buffer.len(), |end| end + 1);
+            self.ended = end.is_some_and(|end| buffer[end] != b',');
+            self.stream.reader.consume(used);
+            if end.is_some() {
+                break;
+            }
+        }
+        let blank = element.trim_ascii().is_empty() && !long;
+        Ok(match blank && self.ended {
+            true => None,
+            false => Some(if long { Err(too_long()) } else { Ok(element) }),
+        })
+    }
+}
+
+impl Iterator for Elements {
+    type Item = Entry<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        self.number += 1;
+        self.element().transpose().map(|element| element.map(|element| (self.number, element)))
+    }
+}

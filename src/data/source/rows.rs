@@ -1,0 +1,165 @@
+//! Texts from the string columns of a Parquet file, a few hundred rows in memory at a time.
+//!
+//! Arrow's three string types (Utf8, LargeUtf8, Utf8View) are one byte-array column in the file. It is read as
+//! bytes, so that one row that is not UTF-8 is one broken record.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use parquet::basic::Type as PhysicalType;
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use super::{Entries, Entry, MAX_RECORD_BYTES};
+use crate::error::{Error, Result};
+
+const BATCH_ROWS: usize = 256;
+
+/// The text of each row of `path`: its `columns`, joined by `joiner`.
+pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Entries<String>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let file = SerializedFileReader::new(file).map_err(|e| damage(path, &e))?;
+    let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
+    let schema = file.metadata().file_metadata().schema_descr();
+    let present = indices.iter().map(|&i| schema.column(i).max_def_level()).collect();
+    Ok(Box::new(Rows {
+        path: path.to_path_buf(),
+        present,
+        file,
+        names: columns.to_vec(),
+        indices,
+        joiner: joiner.to_string(),
+        group: 0,
+        readers: Vec::new(),
+        batch: Vec::new().into_iter(),
+        number: 0,
+    }))
+}
+
+fn damage(path: &Path, e: &ParquetError) -> Error {
+    Error::input(format!(
+        "{}: not a whole Parquet file that can be read ({e}): fetch or make it again",
+        path.display()
+    ))
+}
+
+fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> Result<usize> {
+    let columns = file.metadata().file_metadata().schema_descr().columns();
+    let usable = |i: &usize| {
+        columns[*i].physical_type() == PhysicalType::BYTE_ARRAY && columns[*i].max_rep_level() == 0
+    };
+    let strings: Vec<_> = (0..columns.len()).filter(usable).collect();
+    strings.iter().copied().find(|&i| columns[i].path().string() == name).ok_or_else(|| {
+        let names: Vec<_> = strings.iter().map(|&i| columns[i].path().string()).collect();
+        Error::input(format!(
+            "{}: no string column \"{name}\"; string columns: {}",
+            path.display(),
+            if names.is_empty() { "none".into() } else { names.join(", ") }
+        ))
+    })
+}
+
+/// The cells of one row; none where null.
+type Cells = Vec<Option<ByteArray>>;
+
+struct Rows {
+    path: PathBuf,
+    file: SerializedFileReader<File>,
+    names: Vec<String>,
+    indices: Vec<usize>,
+    /// Definition level of a value that is there, per column: anything less is null.
+    present: Vec<i16>,
+    joiner: String,
+    /// The row group that comes next.
+    group: usize,
+    readers: Vec<ColumnReaderImpl<ByteArrayType>>,
+    batch: std::vec::IntoIter<Cells>,
+    number: u64,
+}
+
+impl Rows {
+    fn next_cells(&mut self) -> parquet::errors::Result<Option<Cells>> {
+        loop {
+            if let Some(cells) = self.batch.next() {
+                return Ok(Some(cells));
+            }
+            let batch = self.next_batch()?;
+            if batch.is_empty() {
+                if self.group == self.file.num_row_groups() {
+                    return Ok(None);
+                }
+                let group = self.file.get_row_group(self.group)?;
+                self.readers = self
+                    .indices
+                    .iter()
+                    .map(|&column| group.get_column_reader(column).map(get_typed_column_reader))
+                    .collect::<parquet::errors::Result<_>>()?;
+                self.group += 1;
+            }
+            self.batch = batch.into_iter();
+        }
+    }
+
+    fn next_batch(&mut self) -> parquet::errors::Result<Vec<Cells>> {
+        let mut batch: Vec<Cells> = Vec::new();
+        for (i, (reader, &present)) in self.readers.iter_mut().zip(&self.present).enumerate() {
+            let column = cells(reader, present)?;
+            if i == 0 {
+                batch.resize_with(column.len(), Vec::new);
+            }
+            if column.len() != batch.len() {
+                return Err(ParquetError::General("columns of different lengths".into()));
+            }
+            batch.iter_mut().zip(column).for_each(|(row, cell)| row.push(cell));
+        }
+        Ok(batch)
+    }
+
+    fn text(&self, cells: &Cells) -> std::result::Result<String, String> {
+        let mut text = String::new();
+        for (i, (cell, name)) in cells.iter().zip(&self.names).enumerate() {
+            let cell = cell.as_ref().ok_or_else(|| format!("column \"{name}\" is null"))?;
+            let part =
+                std::str::from_utf8(cell.data()).map_err(|_| format!("column \"{name}\" is not UTF-8"))?;
+            if i > 0 {
+                text.push_str(&self.joiner);
+            }
+            if text.len() + part.len() > MAX_RECORD_BYTES {
+                return Err(super::bytes::too_long());
+            }
+            text.push_str(part);
+        }
+        Ok(text)
+    }
+}
+
+/// The next cells of one column; empty at the end of the row group.
+fn cells(
+    reader: &mut ColumnReaderImpl<ByteArrayType>,
+    present: i16,
+) -> parquet::errors::Result<Vec<Option<ByteArray>>> {
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    reader.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values)?;
+    let mut values = values.into_iter();
+    Ok(match present {
+        0 => values.map(Some).collect(),
+        _ => levels.into_iter().map(|level| if level == present { values.next() } else { None }).collect(),
+    })
+}
+
+impl Iterator for Rows {
+    type Item = Entry<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.next_cells() {
+            Ok(None) => None,
+            Ok(Some(cells)) => {
+                self.number += 1;
+                Some(Ok((self.number, self.text(&cells))))
+            }
+            Err(e) => Some(Err(damage(&self.path, &e))),
+        }
+    }
+}

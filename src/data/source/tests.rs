@@ -1,0 +1,215 @@
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn write(folder: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, contents).unwrap();
+    path
+}
+
+fn gzip(contents: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(contents).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn parquet(folder: &TempDir, name: &str, columns: Vec<(&str, ArrayRef)>) -> PathBuf {
+    let path = folder.path().join(name);
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(300)).build();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    path
+}
+
+fn texts(path: &Path) -> Vec<String> {
+    Source::new([path]).documents().unwrap().map(|document| document.unwrap().value).collect()
+}
+
+/// Reads all of `source`, skipping broken records.
+fn skimmed(source: Source) -> (Vec<(String, u64)>, Report) {
+    let mut documents = source.on_broken(OnBroken::Skip).documents().unwrap();
+    let read = documents.by_ref().map(|d| d.unwrap()).map(|d| (d.value, d.number)).collect();
+    (read, documents.report().clone())
+}
+
+fn error(path: &Path) -> Error {
+    let mut documents = match Source::new([path]).on_broken(OnBroken::Skip).documents() {
+        Ok(documents) => documents,
+        Err(e) => return e,
+    };
+    let error = documents.find_map(|document| document.err()).expect("an error");
+    assert!(documents.next().is_none(), "reading goes on after an error");
+    error
+}
+
+const LINES: &str =
+    "{\"text\": \"one\\nline\"}\r\n\n{\"id\": 2, \"text\": \"zwei \u{fc}\"}\n{\"text\":\"\\u4e2d\"}";
+
+#[test]
+fn lines_plain_and_compressed() {
+    let folder = folder();
+    let expected = ["one\nline", "zwei \u{fc}", "\u{4e2d}"];
+    let mut members = gzip(&LINES.as_bytes()[..30]);
+    members.extend(gzip(&LINES.as_bytes()[30..]));
+    let mut frames = zstd::encode_all(&LINES.as_bytes()[..9], 1).unwrap();
+    frames.extend(zstd::encode_all(&LINES.as_bytes()[9..], 1).unwrap());
+    assert_eq!(texts(&write(&folder, "a.jsonl", LINES)), expected);
+    assert_eq!(texts(&write(&folder, "b.ndjson", format!("\u{feff}{LINES}"))), expected);
+    assert_eq!(texts(&write(&folder, "c.jsonl.gz", members)), expected);
+    assert_eq!(texts(&write(&folder, "d.jsonl.zst", frames)), expected);
+}
+
+#[test]
+fn whole_text_files() {
+    let folder = folder();
+    assert_eq!(texts(&write(&folder, "a.txt", "two\nlines\n")), ["two\nlines\n"]);
+    assert_eq!(texts(&write(&folder, "b.txt.gz", gzip(b"packed"))), ["packed"]);
+    let (read, report) = skimmed(Source::new([write(&folder, "c.txt", b"latin \xe9")]));
+    assert_eq!((read.len(), report.broken), (0, 1));
+    assert!(report.first_broken[0].ends_with("c.txt: file 1: not UTF-8 at byte 6"), "{report:?}");
+}
+
+#[test]
+fn json_arrays_are_streamed() {
+    let folder = folder();
+    let array = r#" [ {"text": "a,]}\"\\"}, {"text": "b", "deep": [{"x": [1, "]"]}]},
+        {"txt": 0}, 7, {"text": "c"} ] "#;
+    let (read, report) = skimmed(Source::new([write(&folder, "a.json", array)]));
+    assert_eq!(read, [("a,]}\"\\".into(), 1), ("b".into(), 2), ("c".into(), 5)]);
+    assert_eq!(report.broken, 2);
+    assert!(report.first_broken[0].ends_with("a.json: element 3: no field \"text\" among: txt"));
+    assert!(report.first_broken[1].ends_with("element 4: a number instead of a JSON object"));
+    assert_eq!(texts(&write(&folder, "empty.json", "[ ]")), [""; 0]);
+    assert!(error(&write(&folder, "object.json", "{}")).to_string().contains("must be named .jsonl"));
+    assert!(error(&write(&folder, "cut.json", "[{\"text\":\"a\"},")).to_string().contains("element 2"));
+}
+
+#[test]
+fn every_parquet_string_type() {
+    let folder = folder();
+    let values: Vec<String> = (0..1000).map(|i| format!("row {i} \u{fc}")).collect();
+    let arrays: [ArrayRef; 3] = [
+        Arc::new(StringArray::from(values.clone())),
+        Arc::new(LargeStringArray::from(values.clone())),
+        Arc::new(StringViewArray::from_iter_values(&values)),
+    ];
+    for (i, array) in arrays.into_iter().enumerate() {
+        let other: ArrayRef = Arc::new(StringArray::from_iter_values(values.iter().map(|_| "x")));
+        let path = parquet(&folder, &format!("{i}.parquet"), vec![("other", other), ("text", array)]);
+        assert_eq!(texts(&path), values);
+        let both = Source::new([&path]).fields(["text", "other"], "|");
+        assert_eq!(skimmed(both).0[999], (format!("{}|x", values[999]), 1000));
+    }
+}
+
+#[test]
+fn broken_parquet_rows_are_counted_by_row() {
+    let folder = folder();
+    let mut cells: Vec<Option<&[u8]>> = vec![Some(b"good"); 700];
+    cells[299] = None;
+    cells[650] = Some(b"\xff");
+    let path = parquet(&folder, "a.parquet", vec![("text", Arc::new(BinaryArray::from(cells)) as ArrayRef)]);
+    let (read, report) = skimmed(Source::new([&path]));
+    assert_eq!((read.len(), report.documents, report.broken), (698, 698, 2));
+    assert!(report.first_broken[0].ends_with("a.parquet: row 300: column \"text\" is null"));
+    assert!(report.first_broken[1].ends_with("a.parquet: row 651: column \"text\" is not UTF-8"));
+
+    let unknown = Source::new([&path]).fields(["body"], "").documents().unwrap().next().unwrap();
+    assert!(unknown.unwrap_err().to_string().contains("no string column \"body\"; string columns: text"));
+    let whole = std::fs::read(&path).unwrap();
+    assert!(
+        error(&write(&folder, "cut.parquet", &whole[..whole.len() - 9])).to_string().contains("cut.parquet")
+    );
+}
+
+#[test]
+fn broken_lines_are_counted_or_refused_by_line() {
+    let folder = folder();
+    let mut contents =
+        b"{\"text\": \"ok\"}\n\n{\"text\": \"cut\n{\"txt\": 1, \"b\": 2}\n{\"text\": 3}\n".to_vec();
+    contents.extend(b"{\"text\": \"\xff\"}\n{\"text\": \"\\ud800\"}\n[1]\n{\"text\": \"ok\", \"q\": null}\n");
+    let path = write(&folder, "a.jsonl", contents);
+    let (read, report) = skimmed(Source::new([&path]));
+    assert_eq!(read, [("ok".into(), 1), ("ok".into(), 9)]);
+    assert_eq!((report.documents, report.broken, report.first_broken.len()), (2, 6, 5));
+    let places: Vec<_> = report.first_broken.iter().map(|b| b.split("a.jsonl: ").nth(1).unwrap()).collect();
+    assert!(places[0].starts_with("line 3: bad JSON: EOF while parsing a string"), "{places:?}");
+    assert_eq!(places[1], "line 4: no field \"text\" among: txt, b");
+    assert_eq!(places[2], "line 5: field \"text\" is a number, not a string");
+    assert_eq!(places[3], "line 6: not UTF-8");
+    assert!(places[4].starts_with("line 7: bad JSON"), "{places:?}");
+
+    let refused = Source::new([&path]).documents().unwrap().nth(1).unwrap().unwrap_err();
+    assert!(refused.to_string().contains("a.jsonl: line 3") && refused.exit_code() == 2, "{refused}");
+}
+
+#[test]
+fn an_endless_line_is_one_broken_record() {
+    let folder = folder();
+    let mut contents = vec![b' '; MAX_RECORD_BYTES + 100];
+    contents.extend(b"\n{\"text\": \"after\"}\n");
+    for (name, unit) in [("a.jsonl", "line 1: longer"), ("a.json", "element 1: longer")] {
+        if name == "a.json" {
+            contents[0] = b'[';
+            *contents.iter_mut().find(|byte| **byte == b'\n').unwrap() = b',';
+            contents.push(b']');
+        }
+        let (read, report) = skimmed(Source::new([write(&folder, name, &contents)]));
+        assert_eq!(read, [("after".into(), 2)]);
+        assert!(report.first_broken[0].contains(unit), "{report:?}");
+    }
+}
+
+#[test]
+fn truncated_or_flipped_compression_is_refused_by_name() {
+    let folder = folder();
+    let lines = LINES.repeat(200);
+    for (name, packed) in [
+        ("a.jsonl.gz", gzip(lines.as_bytes())),
+        ("a.jsonl.zst", zstd::encode_all(lines.as_bytes(), 1).unwrap()),
+    ] {
+        for cut in [0, 3, packed.len() / 2, packed.len() - 1] {
+            if name.ends_with("zst") && cut == 0 {
+                continue; // Nothing at all is a valid, empty zstd stream.
+            }
+            let message = error(&write(&folder, name, &packed[..cut])).to_string();
+            assert!(message.contains(name) && message.contains("truncated or damaged"), "{cut}: {message}");
+        }
+    }
+}
+
+#[test]
+fn fields_join_and_objects_can_be_rejected() {
+    let folder = folder();
+    let path =
+        write(&folder, "a.jsonl", "{\"answer\": \"4\", \"question\": \"2+2?\"}\n{\"question\": \"x\"}\n");
+    let source = Source::new([&path]).fields(["question", "answer"], "\n").on_broken(OnBroken::Skip);
+    assert_eq!(skimmed(source.clone()).0, [("2+2?\n4".into(), 1)]);
+
+    let mut objects = source.objects().unwrap();
+    while let Some(object) = objects.next() {
+        let object = object.unwrap();
+        if object.value.get("answer").is_none() {
+            objects.reject(&object, "no answer").unwrap();
+        }
+    }
+    assert_eq!((objects.report().documents, objects.report().broken), (1, 1));
+    assert!(objects.report().first_broken[0].ends_with("a.jsonl: line 2: no answer"));
+    let text = Source::new([write(&folder, "a.txt", "")]).objects().unwrap().next().unwrap();
+    assert!(text.unwrap_err().to_string().contains("convert it"));
+}

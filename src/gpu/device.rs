@@ -1,0 +1,289 @@
+//! Adapter choice and the open device: buffers, pipelines, and errors that say what to do.
+
+use super::kernel::{Caps, Family, Kernel};
+use super::shader;
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Comma-separated features to do without: `f16,subgroups,coop,timestamps,lanes`.
+pub const DISABLE_VARIABLE: &str = "SMOLTER_DISABLE";
+
+/// Longest wait for submitted work before the device is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Uses of every tensor buffer.
+const TENSOR_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+    .union(wgpu::BufferUsages::COPY_SRC)
+    .union(wgpu::BufferUsages::COPY_DST);
+
+/// An open device.
+pub struct Device {
+    /// Adapter name, type and driver.
+    pub description: String,
+    /// What kernels may use.
+    pub caps: Caps,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    /// Nanoseconds per timestamp tick, if the device has timestamps.
+    pub(super) timestamp_period: Option<f32>,
+    pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
+    allocated: AtomicU64,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+/// Features that the user switched off.
+fn disabled() -> Result<Vec<String>> {
+    const KNOWN: [&str; 5] = ["f16", "subgroups", "coop", "timestamps", "lanes"];
+    let text = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
+    let names: Vec<String> = text.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
+    match names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
+        None => Ok(names),
+        Some(name) => Err(Error::input(format!(
+            "{DISABLE_VARIABLE}={text}: unknown feature '{name}'; known are {}",
+            KNOWN.join(", ")
+        ))),
+    }
+}
+
+/// One adapter of this machine, for listings.
+#[derive(Debug, Clone)]
+pub struct AdapterInfo {
+    /// Name as `--device` matches it.
+    pub name: String,
+    /// Type, backend and driver.
+    pub detail: String,
+    /// Whether it is hardware.
+    pub hardware: bool,
+}
+
+fn describe(info: &wgpu::AdapterInfo) -> AdapterInfo {
+    AdapterInfo {
+        name: info.name.clone(),
+        detail: format!("{:?}, {:?}, {} {}", info.device_type, info.backend, info.driver, info.driver_info)
+            .trim_end()
+            .to_string(),
+        hardware: info.device_type != wgpu::DeviceType::Cpu,
+    }
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.backends &= wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let rank = |kind| match kind {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    found.sort_by_key(|adapter| rank(adapter.get_info().device_type));
+    found
+}
+
+/// All usable adapters, best first.
+pub fn list() -> Vec<AdapterInfo> {
+    adapters().iter().map(|adapter| describe(&adapter.get_info())).collect()
+}
+
+impl Device {
+    /// Opens the adapter whose name contains `choice` (any case), or the best one for `auto`. `Ok(None)` where
+    /// `auto` finds no adapter at all.
+    pub fn open(choice: &str) -> Result<Option<Device>> {
+        let disabled = disabled()?;
+        let all = adapters();
+        let wanted = choice.to_lowercase();
+        let fits = |a: &&wgpu::Adapter| wanted == "auto" || a.get_info().name.to_lowercase().contains(&wanted);
+        match all.iter().find(fits) {
+            Some(adapter) => Self::request(adapter, &disabled).map(Some),
+            None if wanted == "auto" => Ok(None),
+            None => {
+                let names: Vec<String> = all.iter().map(|a| format!("'{}'", a.get_info().name)).collect();
+                let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+                Err(Error::input(format!(
+                    "--device {choice}: no adapter of that name; there are {names}, and 'reference' needs none"
+                )))
+            }
+        }
+    }
+
+    fn request(adapter: &wgpu::Adapter, disabled: &[String]) -> Result<Device> {
+        let info = adapter.get_info();
+        let allowed = |name: &str| !disabled.iter().any(|d| d == name);
+        let mut features = wgpu::Features::empty();
+        for (name, feature) in [
+            ("subgroups", wgpu::Features::SUBGROUP),
+            ("f16", wgpu::Features::SHADER_F16),
+            ("coop", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+        ] {
+            if allowed(name) {
+                features |= adapter.features() & feature;
+            }
+        }
+        // WebGPU's default limits are all that plans and kernels need; asking for no more means that a plan
+        // which works here works everywhere.
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("smolter"),
+            required_features: features,
+            required_limits: wgpu::Limits::default(),
+            // SAFETY: cooperative matrices are used only by kernels that check them against f64 first.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+            Error::Device(format!("{}: cannot be opened ({e}); choose another one with --device", info.name))
+        })?;
+
+        let trouble = Arc::new(Mutex::new(None));
+        let (lost, uncaptured) = (trouble.clone(), trouble.clone());
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&lost, format!("device lost ({message})"));
+            }
+        });
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&uncaptured, error.to_string())));
+
+        let subgroup = features.contains(wgpu::Features::SUBGROUP)
+            && info.subgroup_min_size == info.subgroup_max_size
+            && [4, 8, 16].contains(&info.subgroup_min_size);
+        let lanes = info.device_type == wgpu::DeviceType::Cpu && allowed("lanes");
+        let caps = Caps {
+            family: if lanes { Family::Lanes } else { Family::Tiled },
+            subgroup: (subgroup && lanes).then_some(info.subgroup_min_size),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            coop: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        };
+        let described = describe(&info);
+        Ok(Device {
+            description: format!("{} ({})", described.name, described.detail),
+            caps,
+            timestamp_period: features
+                .contains(wgpu::Features::TIMESTAMP_QUERY)
+                .then(|| queue.get_timestamp_period()),
+            device,
+            queue,
+            pipelines: Mutex::default(),
+            allocated: AtomicU64::new(0),
+            trouble,
+        })
+    }
+
+    /// Bytes of all buffers that are alive or were made through this device.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// A zeroed tensor buffer.
+    pub fn tensor_buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.buffer(label, bytes, TENSOR_USAGE)
+    }
+
+    /// A buffer that the host maps to read results.
+    pub fn staging_buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.buffer(label, bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)
+    }
+
+    pub(super) fn uniform_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        self.buffer("params", bytes, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)
+    }
+
+    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let buffer = self.device.create_buffer(&descriptor);
+        if let Some(error) = pollster::block_on(memory.pop()) {
+            return Err(Error::Device(format!(
+                "{}: out of memory for '{label}' ({:.1} MiB: {error}); lower batch.micro_batch or say --memory",
+                self.description,
+                size as f64 / (1 << 20) as f64
+            )));
+        }
+        self.allocated.fetch_add(size, Ordering::Relaxed);
+        self.check()?;
+        Ok(buffer)
+    }
+
+    /// The pipeline of a kernel, linked and compiled on first use.
+    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<wgpu::ComputePipeline>> {
+        let mut pipelines = self.pipelines.lock().expect("no thread panics while it holds the pipelines");
+        if let Some(pipeline) = pipelines.get(kernel) {
+            return Ok(pipeline.clone());
+        }
+        let label = kernel.label();
+        let wgsl = shader::link(kernel)?;
+        if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
+            eprintln!("// {label}\n{wgsl}");
+        }
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
+        let module = if std::env::var_os("SMOLTER_CHECKED").is_some() {
+            self.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: our kernels guard every access and bound every loop; tests run them with checks on as well.
+            unsafe {
+                self.device
+                    .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            }
+        };
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: None,
+            module: &module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(validation.pop()) {
+            return Err(Error::Device(format!("kernel {label} does not compile: {error}")));
+        }
+        let pipeline = Arc::new(pipeline);
+        pipelines.insert(kernel.clone(), pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Writes to a buffer before the next submission.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Waits for everything submitted so far.
+    pub fn wait(&self) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        let polled = self.device.poll(wait);
+        self.check()?;
+        polled.map(|_| ()).map_err(|e| self.lost(&format!("no answer within {PATIENCE:?}: {e}")))
+    }
+
+    /// Reports what went wrong since the last call, if anything did.
+    pub fn check(&self) -> Result<()> {
+        match &*self.trouble.lock().expect("no thread panics while it holds the note") {
+            None => Ok(()),
+            Some(message) => Err(self.lost(message)),
+        }
+    }
+
+    pub(super) fn lost(&self, message: &str) -> Error {
+        Error::Device(format!(
+            "{}: {}; the last checkpoint is whole: continue with --resume, shorter submissions by SMOLTER_SUBMIT_MS=20",
+            self.description,
+            message.lines().next().unwrap_or("device lost").trim()
+        ))
+    }
+}
+
+fn note(place: &Mutex<Option<String>>, message: String) {
+    if let Ok(mut place) = place.lock() {
+        place.get_or_insert(message);
+    }
+}

@@ -1,0 +1,269 @@
+//! A program recorded once as (pipeline, bind group, grid) and replayed: re-encoded each time, nothing rebuilt.
+//!
+//! Submissions are bounded: watchdogs kill a device whose work takes too long (2 s on Windows and amdgpu). The
+//! first replays submit span by span and measure each one; later ones pack spans into submissions of at most
+//! [`budget`] of measured GPU time.
+
+use super::device::Device;
+use super::kernel::Dispatch;
+use crate::error::Result;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Replays that measure. The first includes compilation at first dispatch on software adapters, so a second one
+/// corrects it.
+const MEASURED_REPLAYS: u32 = 2;
+
+/// Bytes between params of consecutive dispatches: WebGPU's uniform offset alignment.
+pub const PARAMS_STRIDE: u64 = 256;
+
+/// Target GPU time of one submission: 100 ms, or `SMOLTER_SUBMIT_MS`.
+fn budget() -> Duration {
+    let ms = std::env::var("SMOLTER_SUBMIT_MS").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
+    Duration::from_millis(ms)
+}
+
+/// A window of a buffer.
+#[derive(Clone)]
+pub struct Window {
+    /// The buffer.
+    pub buffer: wgpu::Buffer,
+    /// Start in bytes, a multiple of 256.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+enum Step {
+    Launch { pipeline: Arc<wgpu::ComputePipeline>, bind_group: wgpu::BindGroup, grid: [u32; 3] },
+    Clear(Window),
+}
+
+/// Consecutive steps that belong to one graph node: the unit of measurement.
+struct Span {
+    label: String,
+    steps: std::ops::Range<usize>,
+    time: Duration,
+}
+
+/// A recorded program.
+pub struct Recording {
+    device: Arc<Device>,
+    params: Option<wgpu::Buffer>,
+    params_used: u64,
+    steps: Vec<Step>,
+    spans: Vec<Span>,
+    replays: u32,
+}
+
+impl Recording {
+    /// An empty recording with room for the params of `dispatches` launches.
+    pub fn new(device: Arc<Device>, dispatches: usize) -> Result<Self> {
+        let bytes = dispatches as u64 * PARAMS_STRIDE;
+        let params = if bytes > 0 { Some(device.uniform_buffer(bytes)?) } else { None };
+        Ok(Recording { device, params, params_used: 0, steps: Vec::new(), spans: Vec::new(), replays: 0 })
+    }
+
+    /// Starts a span; launches recorded from now on are measured under `label`.
+    pub fn span(&mut self, label: String) {
+        self.spans.push(Span { label, steps: self.steps.len()..self.steps.len(), time: Duration::ZERO });
+    }
+
+    fn push(&mut self, step: Step) {
+        self.steps.push(step);
+        self.spans.last_mut().expect("a span was started").steps.end = self.steps.len();
+    }
+
+    /// Records a launch with its storage bindings in order.
+    pub fn launch(&mut self, dispatch: &Dispatch, windows: &[Window]) -> Result<()> {
+        let pipeline = self.device.pipeline(&dispatch.kernel)?;
+        let params = self.params.as_ref().expect("room for the params was reserved");
+        self.device.write(params, self.params_used, &dispatch.params);
+        fn resource(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
+        }
+        let mut entries: Vec<wgpu::BindGroupEntry> = windows
+            .iter()
+            .enumerate()
+            .map(|(i, w)| wgpu::BindGroupEntry {
+                binding: i as u32,
+                resource: resource(&w.buffer, w.offset, w.bytes),
+            })
+            .collect();
+        entries.push(wgpu::BindGroupEntry {
+            binding: windows.len() as u32,
+            resource: resource(params, self.params_used, dispatch.params.len().next_multiple_of(16) as u64),
+        });
+        let bind_group = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.kernel.label()),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        self.params_used += PARAMS_STRIDE;
+        self.push(Step::Launch { pipeline, bind_group, grid: dispatch.grid });
+        self.device.check()
+    }
+
+    /// Records the zeroing of a window.
+    pub fn clear(&mut self, window: Window) {
+        self.push(Step::Clear(window));
+    }
+
+    /// Runs everything; returns when it is submitted, not when it is done.
+    pub fn replay(&mut self) -> Result<()> {
+        if self.replays < MEASURED_REPLAYS {
+            self.replay_measured()?;
+        } else {
+            let budget = budget();
+            let (mut first, mut time) = (0, Duration::ZERO);
+            for i in 0..self.spans.len() {
+                if time + self.spans[i].time > budget && i > first {
+                    self.submit(first..i, None);
+                    (first, time) = (i, Duration::ZERO);
+                }
+                time += self.spans[i].time;
+            }
+            self.submit(first..self.spans.len(), None);
+        }
+        self.replays += 1;
+        self.device.check()
+    }
+
+    /// Submits each span alone and takes its GPU time, from timestamps where there are any, else by waiting.
+    fn replay_measured(&mut self) -> Result<()> {
+        let device = self.device.clone();
+        let timer = match device.timestamp_period {
+            Some(period) => Some(Timer::new(&device, period)?),
+            None => None,
+        };
+        for i in 0..self.spans.len() {
+            let begun = Instant::now();
+            self.submit(i..i + 1, timer.as_ref());
+            device.wait()?;
+            self.spans[i].time = match &timer {
+                Some(timer) => timer.elapsed(&device)?,
+                None => begun.elapsed(),
+            };
+        }
+        Ok(())
+    }
+
+    fn submit(&self, spans: std::ops::Range<usize>, timer: Option<&Timer>) {
+        if spans.is_empty() {
+            return;
+        }
+        let steps = &self.steps[self.spans[spans.start].steps.start..self.spans[spans.end - 1].steps.end];
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        let mut passes = 0;
+        let mut pass: Option<wgpu::ComputePass<'static>> = None;
+        for step in steps {
+            match step {
+                Step::Launch { pipeline, bind_group, grid } => {
+                    let pass = pass.get_or_insert_with(|| {
+                        let timestamp_writes = timer.and_then(|timer| timer.around(passes));
+                        passes += 1;
+                        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                        encoder.begin_compute_pass(&descriptor).forget_lifetime()
+                    });
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, bind_group, &[]);
+                    pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                }
+                Step::Clear(window) => {
+                    pass = None; // ends the pass
+                    encoder.clear_buffer(&window.buffer, window.offset, Some(window.bytes));
+                }
+            }
+        }
+        drop(pass);
+        if let Some(timer) = timer {
+            timer.resolve(&mut encoder, passes);
+        }
+        self.device.queue.submit([encoder.finish()]);
+    }
+
+    /// Measured GPU time per span, in order.
+    pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.spans.iter().map(|span| (span.label.as_str(), span.time))
+    }
+}
+
+/// Timestamps at the bounds of the passes of one submission.
+struct Timer {
+    set: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    staging: wgpu::Buffer,
+    period: f32,
+    /// Passes of the latest submission.
+    passes: std::cell::Cell<u32>,
+}
+
+/// Passes that are timed; a span rarely has more than one.
+const TIMED_PASSES: u32 = 16;
+
+impl Timer {
+    fn new(device: &Device, period: f32) -> Result<Self> {
+        let size = 16 * TIMED_PASSES as u64;
+        let buffer = |usage| {
+            let descriptor =
+                wgpu::BufferDescriptor { label: Some("timestamps"), size, usage, mapped_at_creation: false };
+            device.device.create_buffer(&descriptor)
+        };
+        let set = device.device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("timestamps"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2 * TIMED_PASSES,
+        });
+        let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+        let staging = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        device.check()?;
+        Ok(Timer { set, resolved, staging, period, passes: Default::default() })
+    }
+
+    fn around(&self, pass: u32) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        (pass < TIMED_PASSES).then_some(wgpu::ComputePassTimestampWrites {
+            query_set: &self.set,
+            beginning_of_pass_write_index: Some(2 * pass),
+            end_of_pass_write_index: Some(2 * pass + 1),
+        })
+    }
+
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder, passes: u32) {
+        let passes = passes.min(TIMED_PASSES);
+        self.passes.set(passes);
+        if passes > 0 {
+            encoder.resolve_query_set(&self.set, 0..2 * passes, &self.resolved, 0);
+            encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.staging, 0, 16 * passes as u64);
+        }
+    }
+
+    fn elapsed(&self, device: &Device) -> Result<Duration> {
+        if self.passes.get() == 0 {
+            return Ok(Duration::ZERO);
+        }
+        let bytes = device.read_mapped(&self.staging, 16 * self.passes.get() as u64)?;
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
+        let busy: u64 = ticks.chunks(2).map(|pass| pass[1].saturating_sub(pass[0])).sum();
+        Ok(Duration::from_nanos((busy as f64 * self.period as f64) as u64))
+    }
+}
+
+impl Device {
+    /// Maps a staging buffer, waiting for the copies into it, and returns its first `bytes` bytes.
+    pub fn read_mapped(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        staging.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
+        self.wait()?;
+        let range = staging.get_mapped_range(0..bytes).map_err(|e| self.lost(&e.to_string()))?;
+        let data = range.to_vec();
+        drop(range);
+        staging.unmap();
+        Ok(data)
+    }
+
+    /// Copies a window into a staging buffer, after what is submitted so far.
+    pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&window.buffer, window.offset, staging, 0, window.bytes);
+        self.queue.submit([encoder.finish()]);
+    }
+}

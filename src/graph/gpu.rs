@@ -1,0 +1,158 @@
+//! Executor on the device: allocates the plan, records every program once, replays.
+
+use super::executor::{Executor, Ticket};
+use super::plan::{Plan, STAGING, deferrable};
+use super::{Graph, Node, ProgramId};
+use crate::error::Result;
+use crate::gpu::Device;
+use crate::gpu::kernel::{Binding, Command, Slot};
+use crate::gpu::recording::{Recording, Window};
+use crate::ops::{Io, ValueId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A graph on a device.
+pub struct GpuExecutor {
+    device: Arc<Device>,
+    plan: Plan,
+    buffers: Vec<wgpu::Buffer>,
+    programs: Vec<Recording>,
+    staging: wgpu::Buffer,
+    /// Two staging buffers per value that is read without waiting, and which one is next.
+    deferred: HashMap<ValueId, ([wgpu::Buffer; 2], usize)>,
+    allocated: u64,
+}
+
+impl GpuExecutor {
+    /// Allocates and records `graph` as `plan` says.
+    pub fn new(device: Arc<Device>, graph: &Graph, plan: Plan) -> Result<Self> {
+        let before = device.allocated();
+        let buffers =
+            plan.buffers.iter().map(|b| device.tensor_buffer(&b.name, b.bytes)).collect::<Result<Vec<_>>>()?;
+        let staging = device.staging_buffer("staging", STAGING)?;
+        let mut deferred = HashMap::new();
+        for id in deferrable(graph) {
+            let bytes = graph.value(id).ty.bytes();
+            let pair = [device.staging_buffer("deferred read", bytes)?, device.staging_buffer("deferred read", bytes)?];
+            deferred.insert(id, (pair, 0));
+        }
+        let mut executor =
+            GpuExecutor { device, plan, buffers, programs: Vec::new(), staging, deferred, allocated: 0 };
+        for program in graph.programs() {
+            executor.record(graph, program)?;
+        }
+        executor.allocated = executor.device.allocated() - before;
+        Ok(executor)
+    }
+
+    fn record(&mut self, graph: &Graph, program: ProgramId) -> Result<()> {
+        let nodes: Vec<(&Node, Vec<Command>)> = graph
+            .nodes()
+            .iter()
+            .filter(|node| node.program == program)
+            .map(|node| {
+                let (inputs, signature) = graph.types(node);
+                let io = Io { inputs: &inputs, signature: &signature };
+                (node, node.op.def().lower(&io, &self.device.caps))
+            })
+            .collect();
+        let launches = nodes
+            .iter()
+            .flat_map(|(_, commands)| commands)
+            .filter(|command| matches!(command, Command::Dispatch(_)))
+            .count();
+        let mut recording = Recording::new(self.device.clone(), launches)?;
+        for (node, commands) in nodes {
+            recording.span(node.op.def().name().into());
+            for command in commands {
+                match command {
+                    Command::Clear(slot) => recording.clear(self.window(node, slot.into())),
+                    Command::Dispatch(dispatch) => {
+                        let windows: Vec<Window> =
+                            dispatch.bindings.iter().map(|&binding| self.window(node, binding)).collect();
+                        recording.launch(&dispatch, &windows)?;
+                    }
+                }
+            }
+        }
+        self.programs.push(recording);
+        Ok(())
+    }
+
+    fn window(&self, node: &Node, binding: Binding) -> Window {
+        let id = match binding.slot {
+            Slot::In(i) => node.inputs[i],
+            Slot::Out(i) => node.outputs[i],
+            Slot::Scratch(i) => node.scratch[i],
+        };
+        let mut window = self.whole(id);
+        window.offset += binding.offset;
+        window.bytes = binding.bytes.unwrap_or(window.bytes - binding.offset);
+        window
+    }
+
+    fn whole(&self, id: ValueId) -> Window {
+        let place = self.plan.place(id);
+        Window { buffer: self.buffers[place.buffer].clone(), offset: place.offset, bytes: place.bytes }
+    }
+
+    fn write(&mut self, value: ValueId, bytes: &[u8]) {
+        let place = self.plan.place(value);
+        assert_eq!(bytes.len() as u64, place.bytes, "a write must fill the value");
+        self.device.write(&self.buffers[place.buffer], place.offset, bytes);
+    }
+}
+
+impl Executor for GpuExecutor {
+    fn description(&self) -> String {
+        self.device.description.clone()
+    }
+
+    fn write_f32(&mut self, value: ValueId, data: &[f32]) {
+        self.write(value, bytemuck::cast_slice(data));
+    }
+
+    fn write_u32(&mut self, value: ValueId, data: &[u32]) {
+        self.write(value, bytemuck::cast_slice(data));
+    }
+
+    fn run(&mut self, program: ProgramId) -> Result<()> {
+        self.programs[program.0 as usize].replay()
+    }
+
+    fn read(&mut self, value: ValueId) -> Result<Vec<f32>> {
+        let whole = self.whole(value);
+        let mut data = Vec::with_capacity((whole.bytes / 4) as usize);
+        for start in (0..whole.bytes).step_by(STAGING as usize) {
+            let bytes = STAGING.min(whole.bytes - start);
+            let window = Window { offset: whole.offset + start, bytes, buffer: whole.buffer.clone() };
+            self.device.copy_to_staging(&window, &self.staging);
+            let read = self.device.read_mapped(&self.staging, bytes)?;
+            data.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&read));
+        }
+        Ok(data)
+    }
+
+    fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
+        let window = self.whole(value);
+        let (staging, next) = self.deferred.get_mut(&value).expect("only small kept values are read later");
+        let slot = *next;
+        *next = 1 - slot;
+        self.device.copy_to_staging(&window, &staging[slot]);
+        Ok(Ticket { value, slot, ready: None })
+    }
+
+    fn fetch(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
+        let bytes = self.plan.place(ticket.value).bytes;
+        let read = self.device.read_mapped(&self.deferred[&ticket.value].0[ticket.slot], bytes)?;
+        Ok(bytemuck::pod_collect_to_vec(&read))
+    }
+
+    fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    fn profile(&self, program: ProgramId) -> Vec<(String, f64)> {
+        self.programs[program.0 as usize].times().map(|(label, time)| (label.into(), time.as_secs_f64())).collect()
+    }
+}

@@ -1,0 +1,401 @@
+use super::*;
+use crate::optim::schedule::Schedule;
+
+/// A recipe that no tuning of the embedded ones changes.
+const SMALL: &str = r#"name = "small"
+
+[model]
+vocab_size = 64
+hidden_size = 16
+intermediate_size = 40
+num_hidden_layers = 1
+num_attention_heads = 4
+num_key_value_heads = 2
+head_dim = 4
+max_position_embeddings = 32
+rope_theta = 10_000
+rms_norm_eps = 1e-5
+tie_word_embeddings = true
+initializer_std = 0.25
+
+[tokenizer]
+train = { vocab_size = 64, sample_documents = 10 }
+
+[optimizer]
+betas = [0.9, 0.95]
+
+[schedule]
+kind = "wsd"
+peak_lr = 3e-3
+warmup_steps = 20
+decay_fraction = 0.2
+
+[batch]
+sequences = 4
+micro_batch = 0
+
+[[datasets]]
+name = "stories"
+microcosm = "stories"
+documents = 30
+
+[[stages]]
+name = "stable"
+kind = "pretrain"
+tokens = 12_800
+sequence_length = 32
+mixture = { stories = 1.0 }
+
+[[stages]]
+name = "decay"
+kind = "pretrain"
+tokens = 16_640
+sequence_length = 32
+mixture = { stories = 1.0 }
+
+[checkpoint]
+every = 52
+
+[sample]
+temperature = 0.7
+"#;
+
+fn load(name: &str, overrides: &[&str]) -> Recipe {
+    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+    Recipe::load(name, &overrides).unwrap()
+}
+
+fn small(overrides: &[&str]) -> Result<Recipe> {
+    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+    Recipe::parse("r.toml", SMALL, Path::new(""), &overrides)
+}
+
+/// The small recipe with one piece of its text replaced.
+fn changed(from: &str, to: &str) -> Result<Recipe> {
+    assert!(SMALL.contains(from), "{from}");
+    Recipe::parse("r.toml", &SMALL.replacen(from, to, 1), Path::new(""), &[])
+}
+
+fn line_of(text: &str) -> usize {
+    SMALL.lines().position(|line| line.contains(text)).unwrap() + 1
+}
+
+#[test]
+fn smollm2_steps_and_schedules_are_the_published_ones() {
+    for (name, per_step, total, decay_start, peak) in [
+        ("smollm2-135m", 1_048_576, 2_000_000, 1_600_000, 3e-3),
+        ("smollm2-360m", 1_572_864, 2_600_000, 2_080_000, 3e-3),
+        ("smollm2-1.7b", 2_097_152, 5_240_000, 4_716_000, 5e-4),
+    ] {
+        let recipe = load(name, &[]);
+        assert!(recipe.stage_steps().iter().all(|stage| stage.tokens_per_step == per_step), "{name}");
+        assert_eq!(recipe.total_steps(), total, "{name}");
+        assert_eq!(recipe.total_tokens(), total * per_step, "{name}");
+        let (min, warmup_steps, decay_steps) = (0.0, 2000, total - decay_start);
+        let expected = Schedule::Wsd { peak, min, warmup_steps, decay_start, decay_steps };
+        assert_eq!(recipe.schedule(), expected, "{name}");
+        assert_eq!(Some(&recipe.model), LlamaConfig::preset(name).as_ref());
+        assert_eq!(recipe.optimizer, Optimizer::default());
+    }
+}
+
+#[test]
+fn the_stages_of_the_1_7b_follow_one_another() {
+    let recipe = load("smollm2-1.7b", &[]);
+    let stages = recipe.stage_steps();
+    let ends: Vec<u64> = stages.iter().map(|stage| stage.end_step).collect();
+    // 6T and 8T tokens in whole steps of 2,097,152.
+    assert_eq!(ends, [2_861_023, 3_814_698, 4_716_000, 5_240_000]);
+    for pair in stages.windows(2) {
+        assert_eq!(pair[1].start_step, pair[0].end_step);
+        assert_eq!(pair[1].start_sequence, pair[0].end_step * 1024);
+        assert_eq!(pair[1].start_tokens, pair[0].end_step * 2_097_152);
+    }
+    let weights = recipe.weights_at(1);
+    assert_eq!((weights[0], weights[1], weights[2], weights[3]), (0.45, 0.30, 0.20, 0.0));
+}
+
+#[test]
+fn microcosm_is_the_default_and_its_last_stage_is_the_decay() {
+    let recipe = load(EMBEDDED[0].0, &[]);
+    assert_eq!(recipe.name, "microcosm");
+    assert!(recipe.datasets.iter().all(|dataset| dataset.microcosm.is_some()));
+    let decay = recipe.stage_steps().pop().unwrap();
+    assert_eq!(decay.end_step - decay.start_step, recipe.decay_steps());
+    assert_eq!(decay.end_step, recipe.total_steps());
+}
+
+#[test]
+fn stages_take_whole_steps_and_may_change_rope_and_length() {
+    let recipe = small(&["stages.decay.rope_theta=2e4"]).unwrap();
+    assert_eq!((recipe.total_steps(), recipe.decay_steps()), (130, 26));
+    assert_eq!((recipe.model_at(0).rope_theta, recipe.model_at(1).rope_theta), (1e4, 2e4));
+    assert_eq!(
+        (recipe.seed, &recipe.held_out, &recipe.optimizer),
+        (8, &HeldOut::default(), &Optimizer::default())
+    );
+
+    let steps = small(&["stages.0.tokens=12_801", "stages.1.sequence_length=16"]).unwrap().stage_steps();
+    assert_eq!((steps[0].end_step, steps[1].start_tokens), (101, 101 * 128));
+    assert_eq!((steps[1].tokens_per_step, steps[1].start_sequence), (64, 404));
+    assert_eq!(steps[1].end_step - steps[1].start_step, (16_640u64 - 101 * 128).div_ceil(64));
+}
+
+#[test]
+fn a_resolved_recipe_loads_back_identical() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, _) in EMBEDDED {
+        let recipe = load(name, &["checkpoint.every=7", "sample.prompts=['a', \"b\\n\"]", "name=again"]);
+        let path = dir.path().join("recipe.toml");
+        std::fs::write(&path, recipe.to_toml().unwrap()).unwrap();
+        let again = load(path.to_str().unwrap(), &[]);
+        assert_eq!(again, recipe);
+        assert_eq!(again.hash(), recipe.hash());
+    }
+}
+
+#[test]
+fn the_hash_changes_with_the_result_and_with_nothing_else() {
+    let hash = |set: &str| load("smollm2-135m", &[set]).hash();
+    let original = load("smollm2-135m", &[]).hash();
+    for set in [
+        "name=other",
+        "checkpoint.every=1",
+        "checkpoint.keep=9",
+        "batch.micro_batch=8",
+        "held_out.every=5",
+        "sample.tokens=5",
+        "datasets.finemath.paths=['elsewhere/finemath']",
+    ] {
+        assert_eq!(hash(set), original, "{set}");
+    }
+    for set in [
+        "seed=9",
+        "data_seed=9",
+        "schedule.peak_lr=2e-3",
+        "batch.sequences=1024",
+        "held_out.fraction=0.5",
+        "datasets.finemath.paths=['data/finemath-4plus']",
+        "datasets.finemath.on_broken=refuse",
+        "model.initializer_std=0.02",
+        "stages.0.rope_theta=1e5",
+        "stages.0.tokens=1048576000000",
+        "optimizer.betas=[0.9,0.99]",
+    ] {
+        assert_ne!(hash(set), original, "{set}");
+    }
+}
+
+#[test]
+fn relative_paths_start_at_the_recipe_and_those_of_overrides_at_the_current_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = SMALL.replacen("microcosm = \"stories\"\ndocuments = 30", "paths = [\"a.txt\", \"/b\"]", 1);
+    let path = dir.path().join("r.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let recipe = load(path, &[]);
+    assert_eq!(recipe.datasets[0].paths, [dir.path().join("a.txt"), std::path::absolute("/b").unwrap()]);
+    let error = recipe.check_files().unwrap_err().to_string();
+    assert!(error.contains("datasets.stories.paths") && error.contains("a.txt does not exist"), "{error}");
+    let recipe = load(path, &["datasets.stories.paths=['c.txt']"]);
+    assert_eq!(recipe.datasets[0].paths, [std::env::current_dir().unwrap().join("c.txt")]);
+}
+
+#[test]
+fn names_that_are_no_recipe_are_answered_with_the_nearest() {
+    let error = |name: &str| Recipe::load(name, &[]).unwrap_err();
+    assert_eq!(
+        error("smollm2-135").to_string(),
+        "smollm2-135: neither a recipe's name nor a .toml file; did you mean 'smollm2-135m'?"
+    );
+    let text = error("gpt").to_string();
+    assert!(text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b"), "{text}");
+    let missing = error("no/such.toml");
+    assert!(matches!(missing, Error::Io { .. }) && missing.exit_code() == 2, "{missing}");
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), b"name = \"\xff\"").unwrap();
+    assert!(error(file.path().to_str().unwrap()).to_string().contains("not UTF-8"));
+}
+
+#[test]
+fn mistakes_in_values_name_line_key_and_remedy() {
+    for (from, to, line, expected) in [
+        ("peak_lr", "peek_lr", "peak_lr", ":1: unknown key 'peek_lr' in [schedule]; did you mean 'peak_lr'?"),
+        ("peak_lr = 3e-3", "peak_lr = -1", "peak_lr", ":1: schedule.peak_lr is -1, but must be positive"),
+        ("peak_lr = 3e-3", "peak_lr = nan", "peak_lr", ":1: schedule.peak_lr is NaN, but must be positive"),
+        ("\"wsd\"", "\"wds\"", "\"wsd\"", ":8: schedule.kind is 'wds'; did you mean 'wsd'?"),
+        ("\"wsd\"", "\"cosine\"", "decay_f", ":1: schedule.decay_fraction is only for kind = \"wsd\""),
+        (
+            "decay_fraction = 0.2",
+            "",
+            "[schedule]",
+            ":2: schedule needs one of decay_steps and decay_fraction",
+        ),
+        (
+            "decay_fraction = 0.2",
+            "decay_steps = 120",
+            "decay_f",
+            ":1: schedule.decay_steps makes 120 steps of decay after 20 of warmup, but the run has only 130 steps",
+        ),
+        (
+            "warmup_steps = 20",
+            "warmup_steps = 131",
+            "warmup",
+            ":1: schedule.warmup_steps is 131, but the run has",
+        ),
+        (
+            "sequences = 4",
+            "sequences = 0",
+            "sequences = 4",
+            ":1: batch.sequences is 0, but must be at least 1",
+        ),
+        (
+            "micro_batch = 0",
+            "micro_batch = 3",
+            "micro_batch",
+            ":1: batch.micro_batch is 3, but must divide the 4 sequences of a batch, or be 0",
+        ),
+        ("every = 52", "every = 0", "every = 52", ":1: checkpoint.every is 0, but must be at least 1"),
+        (
+            "stories = 1.0",
+            "storie = 1.0",
+            "stories = 1.0",
+            ":13: stages.0.mixture.storie names no dataset; did you",
+        ),
+        (
+            "stories = 1.0",
+            "stories = 0.9",
+            "stories = 1.0",
+            ":1: stages.0.mixture has weights that sum to 0.9, but",
+        ),
+        (
+            "{ stories = 1.0 }",
+            "{}",
+            "stories = 1.0",
+            ":1: stages.0.mixture is empty, but must share out the tokens",
+        ),
+        ("12_800", "0", "12_800", ":1: stages.0.tokens is 0, but must be above 0"),
+        ("16_640", "12_800", "16_640", ":1: stages.1.tokens is 12800, but must be above 12800: it counts"),
+        (
+            "\"decay\"",
+            "\"stable\"",
+            "\"decay\"",
+            ":1: stages.1.name is 'stable', but an earlier stage has that name",
+        ),
+        ("\"pretrain\"", "\"sft\"", "\"pretrain\"", ":1: stages.0.kind is a kind that this version"),
+        (
+            "\"pretrain\"",
+            "\"train\"",
+            "\"pretrain\"",
+            ":8: stages.0.kind is 'train'; known: pretrain, extend_context",
+        ),
+        (
+            "sequence_length = 32",
+            "sequence_length = 33",
+            "sequence_length",
+            ":1: stages.0.sequence_length is 33",
+        ),
+        (
+            "num_key_value_heads = 2",
+            "num_key_value_heads = 3",
+            "num_key",
+            ":1: model.num_key_value_heads is 3, but",
+        ),
+        (
+            "train = {",
+            "train2 = {",
+            "train = {",
+            ":1: unknown key 'train2' in [tokenizer]; did you mean 'train'?",
+        ),
+        ("train = {", "path = \"a\"\ntrain = {", "[tokenizer]", ":2: tokenizer needs one of path"),
+        (
+            "{ vocab_size = 64",
+            "{ vocab_size = 999",
+            "train = {",
+            ":11: tokenizer.train.vocab_size is 999, but model.vocab_size is 64",
+        ),
+        ("[0.9, 0.95]", "[0.9, 1.0]", "betas", ":15: optimizer.betas.1 is 1, but must be from 0 to below 1"),
+        (
+            "[0.9, 0.95]",
+            "[0.9]",
+            "betas",
+            ":9: optimizer.betas is length 1, but must be an array of length 2",
+        ),
+        ("documents = 30", "documents = 0", "documents = 30", ":1: datasets.0.documents is 0, but must"),
+        ("documents = 30", "", "[[datasets]]", ":1: datasets.0.documents goes with microcosm"),
+        (
+            "documents = 30",
+            "paths = [\"x\"]",
+            "[[datasets]]",
+            ":1: datasets.0 ('stories') needs one of microcosm",
+        ),
+        (
+            "name = \"stories\"",
+            "name = \"1\"",
+            "name = \"stories\"",
+            ":1: datasets.0.name is '1', but must be a letter",
+        ),
+        (
+            "documents = 30",
+            "on_broken = \"drop\"",
+            "documents = 30",
+            ":13: datasets.0.on_broken is 'drop'; known: ",
+        ),
+        (
+            "temperature = 0.7",
+            "temperature = inf",
+            "temperature",
+            ":1: sample.temperature is inf, but must not be",
+        ),
+        ("hidden_size = 16", "", "[model]", ":1: missing key 'hidden_size' in [model]"),
+        (
+            "[model]",
+            "[model]\npreset = \"smollm2-1.7\"",
+            "vocab",
+            ":10: model.preset is 'smollm2-1.7'; did you mean",
+        ),
+        (
+            "hidden_size",
+            "prest = \"a\"\nhidden_size",
+            "hidden_size",
+            ":1: unknown key 'prest' in [model]; did you mean",
+        ),
+    ] {
+        let error = changed(from, to).map(|_| ()).expect_err(to).to_string();
+        let expected = format!("r.toml:{}{expected}", line_of(line));
+        assert!(error.starts_with(&expected), "{to:?}\n  {error}\n  {expected}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_mistake_that_an_override_makes_names_the_override() {
+    for (set, expected) in [
+        ("batch.micro_batch=3", "batch.micro_batch is 3, but must divide the 4 sequences"),
+        ("stages.stable.mixture.web=0.5", "stages.0.mixture.web names no dataset; known: stories"),
+        ("datasets.0.microcosm=story", "datasets.0.microcosm is 'story'; known: encyclopaedia, "),
+        ("model.head_dim=3", "model.head_dim is 3, but must be even"),
+        ("stages.late.tokens=3", "there is no 'late' among the 2 there; known: stable, decay"),
+    ] {
+        let error = small(&[set]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("--set {set}: {expected}")), "{error}");
+    }
+}
+
+#[test]
+fn a_preset_takes_overrides_of_its_fields() {
+    let recipe = load("smollm2-360m", &["model.num_hidden_layers=2", "model.preset=smollm2-135m"]);
+    let expected = LlamaConfig { num_hidden_layers: 2, ..LlamaConfig::smollm2_135m() };
+    assert_eq!(recipe.model, expected);
+}
+
+#[test]
+fn one_line_describes_a_recipe() {
+    assert_eq!(
+        load("smollm2-1.7b", &[]).describe(),
+        "smollm2-1.7b: 1.71B parameters, 10.99T tokens in 5240000 steps, 4 stages (stable-1, stable-2, stable-3, decay)"
+    );
+    assert!(
+        load("smollm2-135m", &[]).describe().starts_with("smollm2-135m: 134.5M parameters, 2.10T tokens")
+    );
+}
