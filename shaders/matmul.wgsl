@@ -5,7 +5,7 @@
 const TILE = 64u;
 const DEPTH = 16u;
 
-struct Params { m: u32, n: u32, k: u32 }
+struct Params { m: u32, n: u32, k: u32, accumulate: u32 }
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
@@ -18,18 +18,18 @@ var<workgroup> slice_b: array<vec4f, 256>;
 
 fn load_a(row: u32, k: u32) -> f32 {
     if (row >= p.m || k >= p.k) { return 0.0; }
-    @if(tn) { return a[k * p.m + row]; }
-    @if(!tn) { return a[row * p.k + k]; }
+    @if(a_transposed) { return a[k * p.m + row]; }
+    @if(!a_transposed) { return a[row * p.k + k]; }
 }
 
 fn load_b(k: u32, column: u32) -> f32 {
     if (column >= p.n || k >= p.k) { return 0.0; }
-    @if(nt) { return b[column * p.k + k]; }
-    @if(!nt) { return b[k * p.n + column]; }
+    @if(b_transposed) { return b[column * p.k + k]; }
+    @if(!b_transposed) { return b[k * p.n + column]; }
 }
 
 @compute @workgroup_size(16, 16)
-fn forward(
+fn matmul(
     @builtin(workgroup_id) group: vec3u,
     @builtin(local_invocation_id) local: vec3u,
     @builtin(local_invocation_index) lane: u32,
@@ -41,9 +41,9 @@ fn forward(
     let by_k = vec2u(lane % DEPTH, (lane / DEPTH) * 4u);
     let by_row = vec2u(lane / 16u, (lane % 16u) * 4u);
     var place_a = by_k;
-    @if(tn) { place_a = by_row; }
+    @if(a_transposed) { place_a = by_row; }
     var place_b = by_row;
-    @if(nt) { place_b = by_k; }
+    @if(b_transposed) { place_b = by_k; }
 
     var sum: array<vec4f, 4>;
     for (var k0 = 0u; k0 < p.k; k0 += DEPTH) {
@@ -73,7 +73,7 @@ fn forward(
             if (row < p.m && column < p.n) {
                 let at = row * p.n + column;
                 var value = sum[i][j];
-                @if(accumulate) { value += y[at]; }
+                if (p.accumulate != 0u) { value += y[at]; }
                 y[at] = value;
             }
         }

@@ -1,8 +1,16 @@
 //! smolter trains SmolLM2 language models on any GPU.
 
+pub mod checkpoint;
+pub mod cli;
+pub mod data;
 pub mod error;
 pub mod gpu;
 pub mod graph;
+pub mod nn;
 pub mod ops;
+pub mod optim;
+pub mod recipes;
+pub mod tokenizer;
+pub mod train;
 
 pub use error::{Error, Result};

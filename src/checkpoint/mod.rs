@@ -7,6 +7,6 @@ pub mod folder;
 mod manifest;
 pub mod safetensors;
 
-pub use folder::{Contents, Part, TrainerState};
+pub use folder::{Checkpoint, Contents, Part, TrainerState};
 pub use manifest::verify;
 pub use safetensors::{Dtype, TensorFile};

@@ -19,8 +19,10 @@ mod rows;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use files::Kind;
@@ -125,6 +127,20 @@ impl Source {
     /// without a known one.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         files::expand(&self.paths)
+    }
+
+    /// Identifies what will be read: the files' names, sizes and times of change, and the settings.
+    ///
+    /// # Errors
+    /// As [`Source::files`].
+    pub fn fingerprint(&self) -> Result<u64> {
+        let mut description = format!("{:?}{:?}{:?}", self.fields, self.joiner, self.on_broken);
+        for path in self.files()? {
+            let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
+            let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            description += &format!("{:?}{}{changed:?}", path.file_name(), metadata.len());
+        }
+        Ok(xxh3_64(description.as_bytes()))
     }
 
     /// Streams documents.

@@ -49,14 +49,18 @@ impl NGram {
         assert!((1..=1 << TOKEN_BITS).contains(&vocab_size), "vocabulary of {vocab_size} tokens");
         let mut keys = Vec::new();
         for stream in streams {
-            assert!(stream.iter().all(|&token| (token as usize) < vocab_size), "token outside the vocabulary");
+            assert!(
+                stream.iter().all(|&token| (token as usize) < vocab_size),
+                "token outside the vocabulary"
+            );
             keys.extend(stream.windows(order).map(pack));
         }
         keys.sort_unstable();
         let mut levels = vec![Level::new(Table::count(&keys))];
         for k in (1..order).rev() {
             let mask = (1 << (TOKEN_BITS * k as u32)) - 1;
-            let mut keys: Vec<u64> = levels[levels.len() - 1].grams.keys.iter().map(|key| key & mask).collect();
+            let mut keys: Vec<u64> =
+                levels[levels.len() - 1].grams.keys.iter().map(|key| key & mask).collect();
             keys.sort_unstable();
             levels.push(Level::new(Table::count(&keys)));
         }
@@ -156,7 +160,10 @@ mod tests {
             let contexts: [&[u32]; 7] = [&[], &[1], &[8], &[1, 1], &[2, 8], &[8, 1], &[1, 2, 1, 1, 2]];
             for context in contexts {
                 let p: Vec<f64> = (0..vocab_size as u32).map(|w| model.probability(context, w)).collect();
-                assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12, "order {order}, context {context:?}: {p:?}");
+                assert!(
+                    (p.iter().sum::<f64>() - 1.0).abs() < 1e-12,
+                    "order {order}, context {context:?}: {p:?}"
+                );
                 assert!(p.iter().all(|&p| p > 0.0), "order {order}, context {context:?}: {p:?}");
             }
         }
@@ -199,5 +206,27 @@ mod tests {
         assert!((model.nll(&window, 1) - by_hand).abs() < 1e-12);
         assert!((model.mean_loss([&window[..]]) - by_hand / 3.0).abs() < 1e-12);
         assert!(model.mean_loss([]).is_nan());
+    }
+
+    #[test]
+    fn the_microcosm_has_structure_that_longer_contexts_find() {
+        use crate::data::microcosm::{Microcosm, Register};
+        use std::collections::HashMap;
+        let microcosm = Microcosm::new(1);
+        let mut ids: HashMap<String, u32> = HashMap::new();
+        let mut tokens = |indices: std::ops::Range<u64>| -> Vec<Vec<u32>> {
+            let texts = indices.flat_map(|i| Register::ALL.map(|register| microcosm.document(register, i)));
+            let mut id = |word: &str| {
+                let next = ids.len() as u32;
+                *ids.entry(word.to_owned()).or_insert(next)
+            };
+            texts.map(|text| text.split_inclusive([' ', '\n']).map(&mut id).collect()).collect()
+        };
+        let (train, held_out) = (tokens(0..150), tokens(1_000..1_020));
+        let loss = |order| {
+            let model = NGram::train(order, ids.len(), train.iter().map(Vec::as_slice));
+            model.mean_loss(held_out.iter().map(Vec::as_slice))
+        };
+        assert!(loss(3) < loss(2) - 0.1 && loss(2) < loss(1) - 1.0, "{} {} {}", loss(1), loss(2), loss(3));
     }
 }

@@ -96,19 +96,20 @@ impl LlamaConfig {
 
     /// The first field that no model can have, and why.
     pub fn problem(&self) -> Option<(&'static str, String)> {
+        // The largest values keep every product of sizes below 2^63.
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.max_position_embeddings),
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 20),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 10),
+            ("head_dim", self.head_dim, 1 << 10),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 30),
         ];
-        for (name, size) in sizes {
-            if size == 0 || size > u32::MAX as usize {
-                return Some((name, format!("is {size}, but must be between 1 and {}", u32::MAX)));
+        for (name, size, largest) in sizes {
+            if !(1..=largest).contains(&size) {
+                return Some((name, format!("is {size}, but must be from 1 to {largest}")));
             }
         }
         for (name, value) in [

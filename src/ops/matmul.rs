@@ -48,32 +48,47 @@ struct Params {
     m: u32,
     n: u32,
     k: u32,
+    accumulate: u32,
 }
 
 impl Product {
     /// The launch that computes it.
     pub fn launch(&self, caps: &Caps, a: Binding, b: Binding, y: Binding) -> Command {
-        let params = Params { m: self.m as u32, n: self.n as u32, k: self.k as u32 };
+        let params = Params {
+            m: self.m as u32,
+            n: self.n as u32,
+            k: self.k as u32,
+            accumulate: self.accumulate as u32,
+        };
         let (kernel, grid) = if caps.is_lanes() { self.lanes(caps) } else { self.tiled() };
-        Dispatch::new(kernel.flag("accumulate", self.accumulate), [a, b, y], &params, grid)
-    }
-
-    fn form_flag(&self) -> &'static str {
-        match self.form {
-            Form::NN => "nn",
-            Form::NT => "nt",
-            Form::TN => "tn",
-        }
+        let kernel =
+            kernel.flag("a_transposed", self.form == Form::TN).flag("b_transposed", self.form == Form::NT);
+        Dispatch::new(kernel, [a, b, y], &params, grid)
     }
 
     /// 64 x 64 tile in workgroup memory, 4 x 4 per invocation.
     fn tiled(&self) -> (Kernel, [u32; 3]) {
-        let kernel = Kernel::new("matmul", "forward").flag(self.form_flag(), true);
-        (kernel, [self.n.div_ceil(64) as u32, self.m.div_ceil(64) as u32, 1])
+        (Kernel::new("matmul", "matmul"), [self.n.div_ceil(64) as u32, self.m.div_ceil(64) as u32, 1])
     }
 
-    fn lanes(&self, _caps: &Caps) -> (Kernel, [u32; 3]) {
-        self.tiled()
+    /// TM x (TN LANES) tile in registers, one subgroup.
+    fn lanes(&self, caps: &Caps) -> (Kernel, [u32; 3]) {
+        let (tm, tn) = (16, 8);
+        // Rows of a vec4 kernel's operands and result are whole vectors.
+        let contiguous = match self.form {
+            Form::NN => [self.k, self.n],
+            Form::NT => [self.k, self.n],
+            Form::TN => [self.m, self.n],
+        };
+        let vec4 = contiguous.iter().all(|size| size.is_multiple_of(4));
+        let kernel = Kernel::new("matmul_lanes", "matmul")
+            .constant("LANES", caps.lane_count())
+            .constant("TM", tm)
+            .constant("TN", tn)
+            .flag("subgroups", caps.subgroup.is_some())
+            .flag(if vec4 { "vec4" } else { "scalar" }, true);
+        let columns = (tn * caps.lane_count()) as usize;
+        (kernel, [self.m.div_ceil(tm as usize) as u32, self.n.div_ceil(columns) as u32, 1])
     }
 
     /// The work.

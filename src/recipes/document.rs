@@ -81,13 +81,15 @@ impl<'a> Document<'a> {
 
     /// An error about a place in the text.
     pub fn error_at(&self, place: &Range<usize>, message: &str) -> Error {
-        match self.override_at(place) {
-            Some(assignment) => Error::input(format!("--set {assignment}: {message}")),
+        let line = match self.override_at(place) {
+            Some(assignment) => format!("--set {assignment}: {message}"),
             None => {
                 let (line, column) = line_and_column(self.text, place.start);
-                Error::input(format!("{}:{line}:{column}: {message}", self.label))
+                format!("{}:{line}:{column}: {message}", self.label)
             }
-        }
+        };
+        // Quoted keys and values may hold line ends.
+        Error::input(line.replace(['\n', '\r'], " "))
     }
 
     /// Whether the value at `path` was given by `--set`.
@@ -123,7 +125,7 @@ impl<'a> Document<'a> {
     /// Says in the words of a recipe what the TOML reader found wrong.
     fn translate(&self, error: &toml::de::Error) -> Error {
         let place = error.span().unwrap_or(0..0);
-        let text = error.message().replace('\n', " ");
+        let text = error.message();
         let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
         let message = if text.starts_with("unknown field") {
             let key = quoted.first().copied().unwrap_or_default();
@@ -148,7 +150,7 @@ impl<'a> Document<'a> {
             let path = self.path_at(&place).unwrap_or_default().join(".");
             format!("{path} is {}, but must be {}", found.replace('`', ""), plain_type(wanted))
         } else {
-            text
+            text.to_string()
         };
         self.error_at(&place, &message)
     }
@@ -296,6 +298,7 @@ mod tests {
             ("stages = []", "r.toml:1:1: missing key 'schedule' in the recipe"),
             ("[schedule]\nsteps = 1\nsteps = 2\n", "r.toml:3:1: duplicate key"),
             ("[schedule]\n\"é\" = 1\npeak_lr = \n", "r.toml:3:11: string values must be quoted"),
+            ("[schedule]\n\"a\\nb\" = 1", "r.toml:2:1: unknown key 'a b' in [schedule]; known: "),
             ("[schedule\n", "r.toml:1:10: unclosed table, expected `]`"),
         ] {
             let error = read(text, &[]).expect_err(text);

@@ -57,7 +57,9 @@ impl Recipe {
     /// Tokens of the whole run: what the last stage asks for, rounded up to whole steps.
     pub fn total_tokens(&self) -> u64 {
         self.stage_steps().last().map_or(0, |stage| {
-            stage.start_tokens + (stage.end_step - stage.start_step) * stage.tokens_per_step
+            (stage.end_step - stage.start_step)
+                .saturating_mul(stage.tokens_per_step)
+                .saturating_add(stage.start_tokens)
         })
     }
 

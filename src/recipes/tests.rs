@@ -399,3 +399,39 @@ fn one_line_describes_a_recipe() {
         load("smollm2-135m", &[]).describe().starts_with("smollm2-135m: 134.5M parameters, 2.10T tokens")
     );
 }
+
+/// Whatever a file says, the answer is a recipe that can be asked about, or one line.
+#[test]
+fn no_text_panics_or_answers_in_more_than_one_line() {
+    let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[]) {
+        Ok(recipe) => {
+            let lr = recipe.schedule().lr(recipe.total_steps() / 2);
+            assert!(lr.is_finite() && !recipe.describe().is_empty() && !recipe.hash().is_empty(), "{text}");
+            recipe.to_toml().unwrap();
+        }
+        Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    for i in 0..SMALL.len() {
+        answer(&SMALL[..i]);
+        for wrong in ["\"", "]", "=", "\n", "0", "é"] {
+            answer(&format!("{}{wrong}{}", &SMALL[..i], &SMALL[i + 1..]));
+        }
+    }
+    for line in SMALL.lines().filter(|line| line.contains('=')) {
+        let key = line.split('=').next().unwrap();
+        for value in [
+            "0",
+            "-1",
+            "4611686018427387904",
+            "9223372036854775807",
+            "1e308",
+            "nan",
+            "[]",
+            "{}",
+            "''",
+            "true",
+        ] {
+            answer(&SMALL.replace(line, &format!("{key} = {value}")));
+        }
+    }
+}

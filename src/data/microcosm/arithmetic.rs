@@ -8,17 +8,20 @@ type Problem = fn(&mut Scribe) -> String;
 const SUMS: [Problem; 5] = [addition, subtraction, multiplication, division, counting];
 const STORIES: [Problem; 6] = [market, shopping, ages, journey, sharing, savings];
 
-/// Three to five problems; a document holds sums, or word problems about people of one town.
+/// Two to five problems of different kinds: sums, or word problems about people of one town.
 pub(super) fn write(scribe: &mut Scribe) -> String {
     let world = scribe.world;
     let town = scribe.random.below(world.towns.len());
     let kinds: &[Problem] = if scribe.random.chance(45) { &SUMS } else { &STORIES };
+    let kinds = scribe.random.shuffled(kinds);
     let mut text = String::new();
-    while text.split_whitespace().count() < 80 {
+    for problem in kinds.iter().cycle() {
+        if text.split_whitespace().count() >= 80 {
+            break;
+        }
         let people: Vec<usize> = world.people_of(town).collect();
         let person = *scribe.random.pick(&people);
         scribe.set("p", Entity::Person(person));
-        let problem = *scribe.random.pick(kinds);
         text += &(problem(scribe) + "\n\n");
     }
     text.trim_end().to_owned() + "\n"
@@ -171,7 +174,8 @@ fn market(scribe: &mut Scribe) -> String {
     }
     scribe.set("left", count(left, good, goods));
     scribe.set("money", pennies(money));
-    text + &scribe.say("\nhow much did {p} earn? {p.he} earned {money}[| and went home with {left}].")
+    text += &scribe.say("\nhow much did {p} earn? {p.he} earned {money}");
+    if left > 0 { text + &scribe.fill(" and went home with {left}.") } else { text + " and sold everything." }
 }
 
 fn shopping(scribe: &mut Scribe) -> String {

@@ -106,7 +106,7 @@ fn trade(scribe: &mut Scribe, x: Entity, trade: usize) -> Vec<String> {
         1 => scribe.say("[In {land}, {names} is {a x}|A well-known {x} is {names}]."),
         _ => scribe.say("[In {land}, the {x}s are|Well-known {x}s are] {names}."),
     }];
-    if let Some(&master) = masters.first() {
+    for master in masters.into_iter().take(2) {
         second.push(about_person(scribe, master));
     }
     vec![paragraph(&first), paragraph(&second)]
@@ -123,14 +123,15 @@ fn animal(scribe: &mut Scribe, x: Entity) -> Vec<String> {
         scribe.say(
             "[{k} of {k.town} keeps {a x} called {k.petname}|In {k.town} there is {a x} called {k.petname}, which belongs to {k}]. \
              {k} is {a k.trade}, and {k.petname} [sleeps {x.home}|{x.habit}|gets {x.diet}].",
-        )
+        ) + " " + &about_person(scribe, keeper)
     } else {
         let town = scribe.random.below(world.towns.len());
         scribe.set("t", Entity::Town(town));
         scribe.say(
             "[Nobody keeps {x.plural}|{x.plural} are wild]. [Near|Outside] {t}, {t.land}, you may see one \
              [by {t.river}|near the {t.landmark}].",
-        )
+        ) + " "
+            + &about_town(scribe, town)
     };
     vec![paragraph(&first), second]
 }
@@ -177,7 +178,7 @@ fn about_person(scribe: &mut Scribe, person: usize) -> String {
     let x = Entity::Person(person);
     let before = scribe.value("x");
     scribe.set("x", x);
-    let told = facts(scribe, x, &["town", "trade.ware", "thing", "food", "pet"], 2);
+    let told = facts(scribe, x, &["town", "trade.ware", "thing", "food"], 2);
     if let Some(before) = before {
         scribe.set("x", before);
     }

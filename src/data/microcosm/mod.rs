@@ -17,6 +17,9 @@ mod random;
 mod relations;
 mod scribe;
 mod stories;
+#[cfg(test)]
+mod tests;
+mod value;
 mod world;
 
 use std::str::FromStr;
@@ -26,6 +29,7 @@ pub use facts::{Exchange, Fact, Kind, Relation};
 pub use interpreter::run;
 pub use lexicon::{AnimalWords, FoodWords, TradeWords};
 pub use random::Random;
+pub use relations::RELATIONS;
 pub use scribe::Scribe;
 pub use world::{COLUMNS, HOUSEHOLD, Person, ROWS, River, Town, Trade, World};
 

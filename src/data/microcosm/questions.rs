@@ -23,6 +23,10 @@ fn quiz(scribe: &mut Scribe) -> String {
     while asked.len() < 6 {
         let open: Vec<Fact> =
             scribe.world.facts_about(subject).into_iter().filter(|f| !asked.contains(f)).collect();
+        if open.is_empty() {
+            subject = start(scribe);
+            continue;
+        }
         let fact = *scribe.random.pick(&open);
         let exchange = scribe.ask(fact);
         text += &format!("Question: {}\nAnswer: {}\n\n", exchange.question, exchange.answer);
@@ -53,13 +57,14 @@ fn claims(scribe: &mut Scribe) -> String {
         ("town", "[does {x} live in {y.town}|is {x} from {y.town}]"),
         ("food", "does {x} like {y.food} best"),
         ("thing", "does {x} always carry {a y.thing}"),
-        ("trade", "does {x} work with {a y.trade.tool}"),
+        ("trade.tool", "does {x} work with {a y.trade.tool}"),
         ("friend", "is {y.friend} the best friend of {x}"),
     ];
     let world = scribe.world;
     let mut text = String::new();
     let mut person = scribe.random.below(world.people.len());
-    for _ in 0..6 {
+    let mut asked: Vec<String> = Vec::new();
+    while asked.len() < 6 {
         let (path, claim) = *scribe.random.pick(&CLAIMS);
         let x = Entity::Person(person);
         let other = scribe.random.below(world.people.len());
@@ -67,10 +72,14 @@ fn claims(scribe: &mut Scribe) -> String {
         scribe.set("y", y);
         scribe.set("x", x);
         let question = scribe.say(claim);
+        if asked.contains(&question) {
+            continue;
+        }
         let verdict = if world.follow(x, path) == world.follow(y, path) { "Yes" } else { "No" };
         let Some(fact) = world.fact(x, path) else { continue };
         let answer = scribe.ask(fact).answer;
         text += &format!("Question: {question}?\nAnswer: {verdict}. {answer}\n\n");
+        asked.push(question);
         // Staying with the same person makes the earlier answers useful.
         if scribe.random.chance(40) {
             person = world.people[person].friend;

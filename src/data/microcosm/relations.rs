@@ -43,7 +43,7 @@ pub static RELATIONS: [Relation; 54] = [
         Person,
         "spouse",
         "{x.spouse}",
-        "{s's} {x.spouse.wife} is [called |]{x.spouse}, {a x.spouse.trade}.",
+        "{s's} {x.spouse.wife} is [{x.spouse}, {a x.spouse.trade}|called {x.spouse}].",
         "[Who is {x} married to|Who is {x}'s {x.spouse.wife}]?",
         "{x} is married to {x.spouse}.",
     ),
@@ -395,7 +395,7 @@ pub static RELATIONS: [Relation; 54] = [
     relation(
         Animal,
         "habit",
-        "it {x.habit}",
+        "{x.habit}",
         "[people say that {s}|as a rule, {s}|{s}] {x.habit}.",
         "What is the {x} known for?",
         "The {x} {x.habit}.",

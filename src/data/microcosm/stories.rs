@@ -5,8 +5,21 @@ use super::scribe::Scribe;
 
 type Plot = fn(&mut Scribe) -> String;
 
-const PLOTS: [Plot; 11] =
-    [lost_pet, delivery, swaps, borrowed, lesson, festival_dish, flood, wild_guest, quarrel, old_tale, visit];
+const PLOTS: [Plot; 13] = [
+    lost_pet,
+    delivery,
+    swaps,
+    borrowed,
+    lesson,
+    festival_dish,
+    flood,
+    wild_guest,
+    quarrel,
+    old_tale,
+    visit,
+    gift,
+    fog,
+];
 
 /// A tale; its cast is one person and those near to that person.
 pub(super) fn write(scribe: &mut Scribe) -> String {
@@ -14,13 +27,10 @@ pub(super) fn write(scribe: &mut Scribe) -> String {
     let plot = *scribe.random.pick(&PLOTS);
     let person = scribe.random.below(world.people.len());
     cast(scribe, person);
-    let opening = scribe
-        .fill("[One day|One morning|One {season} day|Early one {season} morning|Not long ago|One {t.day}]");
-    scribe.set("once", opening);
     plot(scribe) + "\n"
 }
 
-/// Sets `p`, the town `t`, three neighbours `a`, `b`, `c`, the friend `f`, and the `season`.
+/// Sets `p`, the town `t`, three neighbours `a`, `b`, `c`, the friend `f`, and when it happened: `season`, `once`.
 fn cast(scribe: &mut Scribe, person: usize) {
     let world = scribe.world;
     let town = world.people[person].town;
@@ -34,6 +44,9 @@ fn cast(scribe: &mut Scribe, person: usize) {
     scribe.set("f", Entity::Person(world.people[person].friend));
     let season = *scribe.random.pick(&["spring", "summer", "autumn", "winter"]);
     scribe.set("season", season);
+    let once = scribe
+        .fill("[One day|One morning|One {season} day|Early one {season} morning|Not long ago|One {t.day}]");
+    scribe.set("once", once);
 }
 
 /// Makes `p` somebody for whom a field holds.
@@ -157,8 +170,8 @@ fn lesson(scribe: &mut Scribe) -> String {
     let second = scribe.tell(&[
         "\"[Show me your hands|let me see your hands],\" said {m}. \"Good. Here is {a m.trade.tool}, and here is some {m.trade.stuff}.\"",
         "the first {p.trade.good} that {p} {p.trade.made} was [much too small|so bad that even the hens laughed]. \"Again,\" said {m}.",
-        "the second was [a little better|crooked, but better]. \"again,\" said {m}.",
-        "[{p} wanted to give up|{p} was tired and sad]. but {m} [said|told {p.him}], \"I made a hundred before I made a good one.\"",
+        "the second was [a little better|not good, but better]. \"again,\" said {m}.",
+        "[{p} wanted to give up|{p} was tired and sad]. but {m} [said|told {p.him}], \"[my first hundred were no better|I threw away a hundred before I kept one].\"",
     ]);
     let third = scribe.tell(&[
         "the third {p.trade.good} was [fine and even|not bad at all]. {m} looked at it for a long time.",
@@ -185,7 +198,7 @@ fn festival_dish(scribe: &mut Scribe) -> String {
         "{p} put the {d.first}, the {d.second} and the {d.third} together, and the {d} was {d.cooked}.",
         "[soon the whole street smelled of it|people came from all sides].",
         "\"[How good this is|This is the best in years]!\" cried [somebody|the people].",
-        "\"[not I alone|four of us],\" said {p}. \"{a} gave the {d.first}, {b} the {d.second}, and {c} the {d.third}.\"",
+        "\"[it was not I alone|four of us made it],\" said {p}. \"{a} gave the {d.first}, {b} the {d.second}, and {c} the {d.third}.\"",
         "and they all [danced|sang] by the {t.landmark} until [the moon was high|the morning].",
     ]);
     [first, second, third].join("\n\n")
@@ -302,6 +315,59 @@ fn visit(scribe: &mut Scribe) -> String {
         "[when it grew dark|in the evening], {f} [sighed|looked back at {t}]. \"{t} is [beautiful|a good town]. [But|and yet] I would miss {f.town.river}.\"",
         "\"[and I would miss the {t.landmark}|I know],\" said {p}. \"[so we must go on visiting|next time I shall come to you].\"",
         "{p} gave {f} {a p.trade.good} for the road, and {f} went home to {f.town} with {a p.trade.good} and {a a.trade.good}.",
+    ]);
+    [first, second, third].join("\n\n")
+}
+
+fn gift(scribe: &mut Scribe) -> String {
+    cast_with(scribe, "spouse");
+    // Nobody buys what the other makes; that leaves out the husband or wife too.
+    let trade = scribe.value("p.spouse.trade");
+    let others = [("a", "a.trade"), ("b", "b.trade"), ("c", "c.trade"), ("f", "f.trade")];
+    let makers = others.iter().filter(|(_, path)| scribe.value(path) != trade);
+    let makers: Vec<Value> = makers.filter_map(|(slot, _)| scribe.value(slot)).collect();
+    let makers = scribe.random.some(&makers, 2);
+    scribe.set("m", makers[0].clone());
+    scribe.set("n", makers[1].clone());
+    let first = scribe.tell(&[
+        WHO,
+        "{p.his} {p.spouse.wife} {p.spouse} was {a p.spouse.trade}, and [soon it was {p.spouse}'s birthday|the birthday of {p.spouse} was near].",
+        "\"what shall I give?\" thought {p}. \"[{p.spouse} has {a p.spouse.thing} and wants nothing else.|It must be a surprise.]\"",
+    ]);
+    let second = scribe.tell(&[
+        "{p} [went|walked] to {m} the {m.trade} of {m.town}. \"[Everybody likes {m.trade.ware},|take {a m.trade.good},]\" said {m}.",
+        "\"{p.spouse} has [enough {m.trade.ware}|{m.trade.ware} already],\" said {p}.",
+        "then {p} [went|walked] to {n} the {n.trade} of {n.town}. \"[what does {p.spouse} love?|tell me about {p.spouse},]\" said {n}.",
+        "\"{p.spouse} loves {p.spouse.food},\" said {p}, \"and the {t.landmark}[, and me|].\"",
+        "{n} [laughed|smiled]. \"here is {a n.trade.good} for {n.trade.cost}. but [bring {p.spouse} to|sit with {p.spouse} by] the {t.landmark}, and take {p.spouse.food} with you. that is the gift.\"",
+    ]);
+    let third = scribe.tell(&[
+        "so on the birthday {p} and {p.spouse} sat [by|near] the {t.landmark} and ate {p.spouse.food}.",
+        "{p} [brought out|unpacked] the {n.trade.good}. \"it is from {n}, and it cost {n.trade.cost},\" said {p}.",
+        "\"the {n.trade.good} is [fine|lovely],\" said {p.spouse}, \"but [this evening|to sit here with you] is better.\"",
+        "[they stayed until {t.river} was dark|they walked home along {t.river}].",
+    ]);
+    [first, second, third].join("\n\n")
+}
+
+fn fog(scribe: &mut Scribe) -> String {
+    let first = scribe.tell(&[
+        "{once} {p} the {p.trade} was walking home to {t} from {f.town}, where {p.he} had [sold|delivered] some {p.trade.ware}.",
+        "[the fog came down|a thick fog came up], and {p} [could not see the road|lost the road].",
+        "all that {p.he} had was {p.his} {p.thing}[ and an empty bag|].",
+    ]);
+    let second = scribe.tell(&[
+        "[\"stay calm,\" {p} told {p.himself}. \"Listen.\"|{p} stood still and listened.]",
+        "[far away|somewhere on the left] there was the sound of water. \"that must be {t.river},\" said {p}, \"and {t.river} [runs through|goes past] {t}.\"",
+        "so {p} went towards the sound, [step by step|with one hand in front of {p.him}], until there was [mud|wet grass] under {p.his} feet. it was the bank of {t.river}.",
+        "{p} followed {t.river} for [an hour|a long time]. [it was cold|the fog did not lift].",
+    ]);
+    let third = scribe.tell(&[
+        "at last [a voice called|somebody shouted], \"who is there?\" It was {a} the {a.trade}, with {a a.thing} in one hand.",
+        "\"it is {p},\" said {p}. \"[Am I in {t}?|Is this {t}?]\"",
+        "\"you are [ten steps from|right next to] the {t.landmark},\" said {a}[, and laughed|]. \"come to the {a.trade.place} and get warm.\"",
+        "{b} the {b.trade} was there too, and [they all ate {p.food}|there was {p.food} for everybody].",
+        "[\"trust the river,\" {p} says since then, \"and you will come home.\"|{p} never feared the fog again, because {t.river} knew the way.]",
     ]);
     [first, second, third].join("\n\n")
 }

@@ -124,7 +124,7 @@ impl World {
         let towns = towns(r, &people);
         let foods = r.shuffled(&FOODS.each_ref());
         World {
-            land: *r.pick(&LANDS),
+            land: r.pick::<&str>(&LANDS),
             towns,
             rivers,
             people,
@@ -170,7 +170,7 @@ fn towns(r: &mut Random, people: &[Person]) -> Vec<Town> {
             founded: r.between(12, 48) * 10,
             population: r.between(2, 12) * 100,
             landmark: landmarks[i],
-            market_day: *r.pick(&DAYS),
+            market_day: r.pick::<&str>(&DAYS),
             craft: people[i * HOUSEHOLD + r.below(HOUSEHOLD)].trade,
             festival: festivals[i],
             miles_east: (i % COLUMNS + 1 < COLUMNS).then(|| r.between(3, 9)),

@@ -4,6 +4,7 @@
 //! bytes, so that one row that is not UTF-8 is one broken record.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::basic::Type as PhysicalType;
@@ -20,7 +21,7 @@ const BATCH_ROWS: usize = 256;
 /// The text of each row of `path`: its `columns`, joined by `joiner`.
 pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Entries<String>> {
     let file = File::open(path).map_err(Error::io(path))?;
-    let file = SerializedFileReader::new(file).map_err(|e| damage(path, &e))?;
+    let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
     let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
     let present = indices.iter().map(|&i| schema.column(i).max_def_level()).collect();
@@ -39,10 +40,23 @@ pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Ent
 }
 
 fn damage(path: &Path, e: &ParquetError) -> Error {
+    if let Some((_, codec)) = e.to_string().split_once("Disabled feature at compile time: ") {
+        return Error::input(format!(
+            "{}: compressed by {codec}, which cannot be read: write it again with zstd or snappy",
+            path.display()
+        ));
+    }
     Error::input(format!(
         "{}: not a whole Parquet file that can be read ({e}): fetch or make it again",
         path.display()
     ))
+}
+
+/// The decoder panics on some damaged files instead of returning an error.
+fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::errors::Result<T> {
+    // Unwind safe: after any error the reader is dropped, not used again.
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General("the decoder panicked".into())))
 }
 
 fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> Result<usize> {
@@ -153,7 +167,7 @@ impl Iterator for Rows {
     type Item = Entry<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.next_cells() {
+        match guarded(|| self.next_cells()) {
             Ok(None) => None,
             Ok(Some(cells)) => {
                 self.number += 1;

@@ -1,0 +1,84 @@
+//! `smolter debug forward|backward|step`: logits, gradients or weights of a model folder on given token ids.
+
+use super::DeviceFlag;
+use crate::error::Result;
+use crate::ops::adamw::Hyper;
+use crate::train::debug::{self, Job};
+use crate::train::engine::Backend;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum Debug {
+    /// Writes `logits` [B, T, V].
+    Forward(Files),
+    /// Writes `loss` and the gradient of every parameter under its Hugging Face name.
+    Backward(Files),
+    /// Writes the weights after AdamW steps on the one batch.
+    Step(Step),
+}
+
+#[derive(Args)]
+pub struct Files {
+    /// Hugging Face model folder: config.json, model.safetensors.
+    #[arg(long)]
+    model: PathBuf,
+    /// `input_ids` and, but for `forward`, `labels`: [B, T] int64, -100 ignored, shifted inside as in transformers.
+    #[arg(long)]
+    input: PathBuf,
+    /// Where the results go.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+#[derive(Args)]
+pub struct Step {
+    #[command(flatten)]
+    files: Files,
+    /// Number of steps.
+    #[arg(long, default_value_t = 1)]
+    steps: u64,
+    /// Learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    /// Decay of the first moment.
+    #[arg(long, default_value_t = 0.9)]
+    beta1: f64,
+    /// Decay of the second moment.
+    #[arg(long, default_value_t = 0.95)]
+    beta2: f64,
+    /// Added to the denominator.
+    #[arg(long, default_value_t = 1e-8)]
+    eps: f64,
+    /// Decoupled weight decay.
+    #[arg(long, default_value_t = 0.01)]
+    weight_decay: f64,
+    /// Largest gradient norm; 0 for no clipping.
+    #[arg(long, default_value_t = 1.0)]
+    clip: f64,
+}
+
+impl Debug {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Debug::Forward(files) => files.run(Job::Forward),
+            Debug::Backward(files) => files.run(Job::Backward),
+            Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
+                files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
+            }
+        }
+    }
+}
+
+impl Files {
+    fn run(self, job: Job) -> Result<()> {
+        // On the host the comparison deserves the oracle.
+        let backend = match Backend::open(&self.device.device)? {
+            Backend::Reference => Backend::Oracle,
+            other => other,
+        };
+        debug::run(&backend, &self.model, &self.input, &self.out, job)
+    }
+}

@@ -1,0 +1,193 @@
+//! A dataset: shards in order, and the manifest that says which.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::writer::SetFormat;
+use super::{Header, REMEDY, Shard, Verify};
+use crate::error::{Error, Result};
+
+/// `NAME.json`, written when every shard is whole: a set without it does not exist.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    vocab_size: u64,
+    tokenizer_hash: String,
+    fingerprint: String,
+    shards: Vec<ShardEntry>,
+}
+
+/// A shard as the manifest knows it. Hashes are hexadecimal: many JSON readers round large numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ShardEntry {
+    file: String,
+    tokens: u64,
+    documents: u64,
+    payload_hash: String,
+}
+
+impl Manifest {
+    pub(super) fn new(format: &SetFormat, shards: Vec<ShardEntry>) -> Self {
+        Self {
+            vocab_size: format.vocab_size as u64,
+            tokenizer_hash: hex(format.tokenizer_hash),
+            fingerprint: hex(format.fingerprint),
+            shards,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a manifest holds only strings and integers")
+    }
+}
+
+impl ShardEntry {
+    pub(super) fn new(path: &Path, header: &Header) -> Self {
+        Self {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            tokens: header.tokens,
+            documents: header.documents,
+            payload_hash: hex(header.payload_hash),
+        }
+    }
+}
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+pub(super) fn manifest_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.json"))
+}
+
+pub(super) fn shard_path(folder: &Path, name: &str, index: usize) -> PathBuf {
+    folder.join(format!("{name}-{index:05}.tokens"))
+}
+
+/// Whether `folder` holds a whole token set `name`. [`TokenSet::open`] tells whether it is sound.
+pub fn exists(folder: impl AsRef<Path>, name: &str) -> bool {
+    manifest_path(folder.as_ref(), name).is_file()
+}
+
+/// A tokenised dataset: one stream of tokens over all its shards, in order.
+#[derive(Debug)]
+pub struct TokenSet {
+    shards: Vec<Shard>,
+    /// First token and first document of each shard, then the totals.
+    first_token: Vec<u64>,
+    first_document: Vec<u64>,
+    vocab_size: usize,
+    tokenizer_hash: u64,
+    fingerprint: u64,
+}
+
+impl TokenSet {
+    /// Opens the set `name` in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file is missing; [`Error::Damaged`], naming the file, if one is not what was written.
+    pub fn open(folder: impl AsRef<Path>, name: &str, verify: Verify) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = manifest_path(folder, name);
+        let json = std::fs::read(&path).map_err(Error::io(&path))?;
+        let damaged = |what: &str| Error::damaged(&path, format!("{what}; {REMEDY}"));
+        let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| damaged(&e.to_string()))?;
+        let hash = |hex: &str| u64::from_str_radix(hex, 16).map_err(|_| damaged("not a hash"));
+        let mut set = Self {
+            shards: Vec::new(),
+            first_token: vec![0],
+            first_document: vec![0],
+            vocab_size: usize::try_from(manifest.vocab_size).map_err(|_| damaged("vocabulary too large"))?,
+            tokenizer_hash: hash(&manifest.tokenizer_hash)?,
+            fingerprint: hash(&manifest.fingerprint)?,
+        };
+        for (i, entry) in manifest.shards.iter().enumerate() {
+            let shard = Shard::open(&shard_path(folder, name, i), verify)?;
+            let expected = Header {
+                vocab_size: manifest.vocab_size,
+                tokens: entry.tokens,
+                documents: entry.documents,
+                tokenizer_hash: set.tokenizer_hash,
+                payload_hash: hash(&entry.payload_hash)?,
+            };
+            if shard.header != expected {
+                return Err(Error::damaged(
+                    &shard.path,
+                    format!("not the shard of {}; {REMEDY}", path.display()),
+                ));
+            }
+            set.first_token.push(set.len() + entry.tokens);
+            set.first_document.push(set.documents() + entry.documents);
+            set.shards.push(shard);
+        }
+        Ok(set)
+    }
+
+    /// The number of tokens, end-of-text tokens included.
+    pub fn len(&self) -> u64 {
+        *self.first_token.last().expect("one entry at least")
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of documents.
+    pub fn documents(&self) -> u64 {
+        *self.first_document.last().expect("one entry at least")
+    }
+
+    /// The number of ids that tokens are drawn from.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash) of the tokenizer that made this set.
+    pub fn tokenizer_hash(&self) -> u64 {
+        self.tokenizer_hash
+    }
+
+    /// What the writer was told about the set's origin; another value means that the set is out of date.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Fills `out` with the tokens from `start` on, across shards.
+    ///
+    /// # Panics
+    /// If the range ends beyond [`TokenSet::len`].
+    pub fn read(&self, start: u64, out: &mut [u32]) {
+        assert!(start + out.len() as u64 <= self.len(), "tokens {start}+{} of {}", out.len(), self.len());
+        let (mut start, mut out) = (start, out);
+        while !out.is_empty() {
+            let shard = self.first_token.partition_point(|&first| first <= start) - 1;
+            let here = (self.first_token[shard + 1] - start).min(out.len() as u64) as usize;
+            let (head, tail) = out.split_at_mut(here);
+            self.shards[shard].read(start - self.first_token[shard], head);
+            (start, out) = (start + here as u64, tail);
+        }
+    }
+
+    /// The tokens of `range`.
+    ///
+    /// # Panics
+    /// As [`TokenSet::read`].
+    pub fn tokens(&self, range: Range<u64>) -> Vec<u32> {
+        let mut tokens = vec![0; range.end.saturating_sub(range.start) as usize];
+        self.read(range.start, &mut tokens);
+        tokens
+    }
+
+    /// Where document `index` lies in the stream, its end-of-text token included.
+    ///
+    /// # Panics
+    /// If there are not so many documents.
+    pub fn document(&self, index: u64) -> Range<u64> {
+        assert!(index < self.documents(), "document {index} of {}", self.documents());
+        let shard = self.first_document.partition_point(|&first| first <= index) - 1;
+        let range = self.shards[shard].document(index - self.first_document[shard]);
+        range.start + self.first_token[shard]..range.end + self.first_token[shard]
+    }
+}

@@ -1,0 +1,138 @@
+use super::*;
+
+const FORMAT: SetFormat =
+    SetFormat { vocab_size: 300, eos: 0, tokenizer_hash: 7, shard_bytes: 1 << 20, fingerprint: 9 };
+
+fn documents(count: u32, vocab_size: u32) -> Vec<Vec<u32>> {
+    (0..count).map(|i| (0..i % 7).map(|j| (i * 31 + j * 7919) % vocab_size).collect()).collect()
+}
+
+fn write(folder: &Path, format: SetFormat, documents: &[Vec<u32>]) -> Result<()> {
+    let mut writer = TokenSetWriter::create(folder, "web", format)?;
+    documents.iter().try_for_each(|document| writer.push(document))?;
+    writer.finish()
+}
+
+fn check(folder: &Path, expected: &[Vec<u32>]) -> TokenSet {
+    let set = TokenSet::open(folder, "web", Verify::Full).unwrap();
+    let stream: Vec<u32> = expected.iter().flat_map(|d| d.iter().copied().chain([0])).collect();
+    assert_eq!((set.len(), set.documents()), (stream.len() as u64, expected.len() as u64));
+    assert_eq!(set.tokens(0..set.len()), stream);
+    for (i, document) in expected.iter().enumerate() {
+        let tokens = set.tokens(set.document(i as u64));
+        assert_eq!(tokens.split_last(), Some((&0, document.as_slice())));
+    }
+    set
+}
+
+#[test]
+fn two_and_four_byte_tokens_over_many_shards() {
+    for vocab_size in [300, 1 << 16, (1 << 16) + 1, 200_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let expected = documents(100, vocab_size as u32);
+        write(folder.path(), SetFormat { vocab_size, shard_bytes: 100, ..FORMAT }, &expected).unwrap();
+        let set = check(folder.path(), &expected);
+        assert!(folder.path().join("web-00004.tokens").exists());
+        assert_eq!((set.vocab_size(), set.tokenizer_hash(), set.fingerprint()), (vocab_size, 7, 9));
+        // Windows across shard borders equal the stream.
+        let stream = set.tokens(0..set.len());
+        for start in 0..stream.len() - 64 {
+            assert_eq!(set.tokens(start as u64..start as u64 + 64), stream[start..start + 64]);
+        }
+    }
+}
+
+#[test]
+fn rewriting_leaves_no_stale_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), SetFormat { shard_bytes: 8, ..FORMAT }, &documents(20, 300)).unwrap();
+    write(folder.path(), FORMAT, &documents(3, 300)).unwrap();
+    check(folder.path(), &documents(3, 300));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    write(folder.path(), FORMAT, &[]).unwrap();
+    assert!(TokenSet::open(folder.path(), "web", Verify::Full).unwrap().is_empty());
+}
+
+#[test]
+fn an_abandoned_set_does_not_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), FORMAT, &documents(5, 300)).unwrap();
+    assert!(exists(folder.path(), "web"));
+    let mut writer = TokenSetWriter::create(folder.path(), "web", FORMAT).unwrap();
+    writer.push(&[1, 2]).unwrap();
+    drop(writer);
+    assert!(!exists(folder.path(), "web"));
+    assert!(!folder.path().join("web-00000.tokens.tmp").exists());
+}
+
+#[test]
+fn ids_outside_the_vocabulary_and_bad_names_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = write(folder.path(), FORMAT, &[vec![1, 300]]).unwrap_err();
+    assert!(error.to_string().contains("token id 300 is outside the vocabulary of 300"), "{error}");
+    let eos = write(folder.path(), SetFormat { eos: 300, ..FORMAT }, &[vec![]]).unwrap_err();
+    assert!(eos.to_string().contains("300"), "{eos}");
+    assert!(TokenSetWriter::create(folder.path(), "../up", FORMAT).is_err());
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), FORMAT, &documents(12, 300)).unwrap();
+    let path = folder.path().join("web-00000.tokens");
+    let whole = std::fs::read(&path).unwrap();
+    let refused = |contents: &[u8], what: &str| {
+        std::fs::write(&path, contents).unwrap();
+        let error = TokenSet::open(folder.path(), "web", Verify::Full).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { path: p, .. } if *p == path), "{what}: {error}");
+        assert!(error.to_string().contains("delete it and run again"), "{what}: {error}");
+    };
+    for i in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[i] ^= 1 << (i % 8);
+        refused(&flipped, &format!("bit {} of byte {i}", i % 8));
+    }
+    for cut in 1..whole.len() {
+        refused(&whole[..cut], &format!("cut to {cut} bytes"));
+    }
+    refused(&[&whole[..], &[0]].concat(), "a byte more");
+    refused(&whole[8..], "foreign");
+
+    // Another whole shard under this name is not this set's.
+    let other = tempfile::tempdir().unwrap();
+    write(other.path(), FORMAT, &documents(13, 300)).unwrap();
+    refused(&std::fs::read(other.path().join("web-00000.tokens")).unwrap(), "another shard");
+
+    std::fs::write(&path, []).unwrap();
+    assert!(TokenSet::open(folder.path(), "web", Verify::Header).is_err(), "an empty file");
+    std::fs::remove_file(&path).unwrap();
+    let missing = TokenSet::open(folder.path(), "web", Verify::Header).unwrap_err();
+    assert!(missing.to_string().contains("web-00000.tokens"), "{missing}");
+}
+
+#[test]
+fn a_damaged_manifest_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), FORMAT, &documents(12, 300)).unwrap();
+    let path = folder.path().join("web.json");
+    let whole = std::fs::read(&path).unwrap();
+    for cut in 0..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let error = TokenSet::open(folder.path(), "web", Verify::Full).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { path: p, .. } if *p == path), "{cut}: {error}");
+    }
+}
+
+/// `/dev/full` accepts a file's opening and refuses every write, like a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_no_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web-00000.tokens");
+    for count in [3, 200_000] {
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("web-00000.tokens.tmp")).unwrap();
+        let error = write(folder.path(), FORMAT, &documents(count, 300)).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: p, .. } if *p == path), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,279 @@
+//! Documents to token sets, on all cores, in order and in bounded memory.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::shard::{SetFormat, TokenSetWriter};
+use super::source::{Report, Source};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// Text that is encoded at once, unless one document is longer. With its tokens and the encoder's own needs
+/// (about 40 MiB per thread) this bounds the memory, whatever the number of documents.
+const BATCH_BYTES: usize = 16 << 20;
+const BATCH_DOCUMENTS: usize = 1 << 16;
+
+/// How to make a token set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenizeOptions {
+    /// Share of the documents, in [0, 1), that goes to the set `NAME-held-out` instead of `NAME`. A document's
+    /// text alone decides, so equal documents are never on both sides. With 0 there is no held-out set.
+    pub held_out_fraction: f64,
+    /// Bytes after which a new shard begins.
+    pub shard_bytes: u64,
+    /// Kept with the set; see [`TokenSet::fingerprint`](super::shard::TokenSet::fingerprint).
+    pub fingerprint: u64,
+}
+
+impl Default for TokenizeOptions {
+    fn default() -> Self {
+        Self { held_out_fraction: 0.0, shard_bytes: 2 << 30, fingerprint: 0 }
+    }
+}
+
+/// What has been tokenised so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Documents written, held-out ones included.
+    pub documents: u64,
+    /// Tokens written, end-of-text and held-out ones included.
+    pub tokens: u64,
+    /// Bytes of text that they were.
+    pub bytes: u64,
+    /// Documents in the held-out set.
+    pub held_out_documents: u64,
+    /// Tokens in the held-out set.
+    pub held_out_tokens: u64,
+    /// Documents without text, left out.
+    pub empty: u64,
+}
+
+/// The name of the held-out set that belongs to the set `name`.
+pub fn held_out_name(name: &str) -> String {
+    format!("{name}-held-out")
+}
+
+/// Identifies the set that [`tokenize_source`] makes of these: an existing set with another
+/// [`TokenSet::fingerprint`](super::shard::TokenSet::fingerprint) is out of date.
+///
+/// # Errors
+/// As [`Source::fingerprint`].
+pub fn fingerprint(tokenizer: &Tokenizer, source: &Source, options: TokenizeOptions) -> Result<u64> {
+    let parts =
+        [tokenizer.hash(), source.fingerprint()?, options.held_out_fraction.to_bits(), options.shard_bytes];
+    Ok(xxh3_64(&parts.map(u64::to_le_bytes).concat()))
+}
+
+/// Tokenises the documents of `source` into the set `name` in `folder`, with [`fingerprint`] as its fingerprint;
+/// also returns the report on broken records. See [`tokenize`].
+///
+/// # Errors
+/// As [`tokenize`] and [`Source::documents`].
+pub fn tokenize_source(
+    tokenizer: &Tokenizer,
+    source: &Source,
+    folder: impl AsRef<Path>,
+    name: &str,
+    options: TokenizeOptions,
+    progress: impl FnMut(&Counts),
+) -> Result<(Counts, Report)> {
+    let options = TokenizeOptions { fingerprint: fingerprint(tokenizer, source, options)?, ..options };
+    let mut documents = source.documents()?;
+    let texts = documents.by_ref().map(|document| document.map(|document| document.value));
+    let counts = tokenize(tokenizer, texts, folder, name, options, progress)?;
+    Ok((counts, documents.report().clone()))
+}
+
+/// Tokenises `documents` into the set `name` in `folder`, each followed by `<|endoftext|>`, in the given order.
+/// The files do not depend on the number of threads. `progress` is called after every batch.
+///
+/// # Errors
+/// The first error among `documents`; [`Error::Io`] naming a file that cannot be written; [`Error::Input`] for a
+/// fraction outside [0, 1). After an error there is no set of this name.
+pub fn tokenize(
+    tokenizer: &Tokenizer,
+    documents: impl IntoIterator<Item = Result<String>>,
+    folder: impl AsRef<Path>,
+    name: &str,
+    options: TokenizeOptions,
+    mut progress: impl FnMut(&Counts),
+) -> Result<Counts> {
+    let fraction = options.held_out_fraction;
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(Error::input(format!(
+            "dataset {name}: held_out_fraction is {fraction}: choose it in [0, 1)"
+        )));
+    }
+    let format = SetFormat {
+        vocab_size: tokenizer.vocab_size(),
+        eos: tokenizer.eos_id(),
+        tokenizer_hash: tokenizer.hash(),
+        shard_bytes: options.shard_bytes,
+        fingerprint: options.fingerprint,
+    };
+    let folder = folder.as_ref();
+    let mut train = TokenSetWriter::create(folder, name, format)?;
+    let mut held_out = match fraction {
+        0.0 => None,
+        _ => Some(TokenSetWriter::create(folder, &held_out_name(name), format)?),
+    };
+    let threshold = (fraction * 2f64.powi(64)) as u64;
+
+    let mut counts = Counts::default();
+    let mut documents = documents.into_iter();
+    loop {
+        let batch = next_batch(&mut documents, &mut counts.empty)?;
+        if batch.is_empty() {
+            break;
+        }
+        let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
+        for (text, ids) in batch.iter().zip(encoded) {
+            let ids = ids?;
+            let tokens = ids.len() as u64 + 1;
+            counts.documents += 1;
+            counts.tokens += tokens;
+            counts.bytes += text.len() as u64;
+            match &mut held_out {
+                Some(held_out) if xxh3_64(text.as_bytes()) < threshold => {
+                    counts.held_out_documents += 1;
+                    counts.held_out_tokens += tokens;
+                    held_out.push(&ids)?;
+                }
+                _ => train.push(&ids)?,
+            }
+        }
+        progress(&counts);
+    }
+    // The train set comes last: where it exists, so does its held-out set.
+    held_out.map_or(Ok(()), TokenSetWriter::finish)?;
+    train.finish()?;
+    Ok(counts)
+}
+
+fn next_batch(documents: &mut impl Iterator<Item = Result<String>>, empty: &mut u64) -> Result<Vec<String>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES && batch.len() < BATCH_DOCUMENTS {
+        let Some(text) = documents.next().transpose()? else { break };
+        if text.is_empty() {
+            *empty += 1;
+            continue;
+        }
+        bytes += text.len();
+        batch.push(text);
+    }
+    Ok(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::{TokenSet, Verify, exists};
+    use super::super::source::OnBroken;
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let corpus = std::iter::repeat_n("the quick brown fox jumps over the lazy dog 42".to_string(), 9);
+        Tokenizer::train(corpus, 320, |_| ()).unwrap()
+    }
+
+    fn texts() -> impl Iterator<Item = Result<String>> {
+        (0..3000).map(|i| Ok(format!("the fox {} and the dog {}", i % 1000, "over ".repeat(i % 50))))
+    }
+
+    fn split() -> TokenizeOptions {
+        TokenizeOptions { held_out_fraction: 0.2, shard_bytes: 20_000, fingerprint: 5 }
+    }
+
+    fn documents(folder: &Path, name: &str, tokenizer: &Tokenizer) -> Vec<String> {
+        let set = TokenSet::open(folder, name, Verify::Full).unwrap();
+        let text = |i| {
+            let ids = set.tokens(set.document(i));
+            let (eos, ids) = ids.split_last().unwrap();
+            assert_eq!(*eos, tokenizer.eos_id());
+            tokenizer.decode(ids)
+        };
+        (0..set.documents()).map(text).collect()
+    }
+
+    #[test]
+    fn documents_come_back_in_order_and_never_on_both_sides() {
+        let (folder, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer());
+        let mut last = Counts::default();
+        let counts = tokenize(&tokenizer, texts(), folder.path(), "web", split(), |c| last = *c).unwrap();
+        assert_eq!(counts, last);
+        let train = documents(folder.path(), "web", &tokenizer);
+        let held_out = documents(folder.path(), "web-held-out", &tokenizer);
+        assert_eq!((train.len() + held_out.len()) as u64, counts.documents);
+        assert_eq!(held_out.len() as u64, counts.held_out_documents);
+        assert!((450..750).contains(&held_out.len()), "{} of 3000", held_out.len());
+        let (mut t, mut h) = (train.iter().peekable(), held_out.iter().peekable());
+        for text in texts().map(Result::unwrap) {
+            let next = if t.peek() == Some(&&text) { t.next() } else { h.next() };
+            assert_eq!(next, Some(&text));
+        }
+        assert!(held_out.iter().all(|text| !train.contains(text)));
+    }
+
+    #[test]
+    fn files_do_not_depend_on_the_number_of_threads() {
+        let tokenizer = tokenizer();
+        let files = |threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| tokenize(&tokenizer, texts(), folder.path(), "web", split(), |_| ())).unwrap();
+            let mut files: Vec<_> = std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap())
+                .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+                .collect();
+            files.sort();
+            files
+        };
+        let one = files(1);
+        assert!(one.len() > 4);
+        assert!(one == files(3));
+    }
+
+    #[test]
+    fn an_error_leaves_no_set_and_bad_fractions_are_refused() {
+        let (folder, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer());
+        let run = |texts: Vec<Result<String>>, held_out_fraction| {
+            let options = TokenizeOptions { held_out_fraction, ..Default::default() };
+            tokenize(&tokenizer, texts, folder.path(), "web", options, |_| ())
+        };
+        run(vec![Ok("a".into()), Ok(String::new())], 0.0).unwrap();
+        assert!(exists(folder.path(), "web"));
+        run(vec![Ok("a".into()), Err(Error::input("stop"))], 0.0).unwrap_err();
+        assert!(!exists(folder.path(), "web"));
+        for fraction in [-0.1, 1.0, f64::NAN] {
+            assert!(run(vec![], fraction).unwrap_err().to_string().contains("held_out_fraction"));
+        }
+    }
+
+    #[test]
+    fn broken_records_are_reported() {
+        let (folder, tokenizer) = (tempfile::tempdir().unwrap(), tokenizer());
+        let file = folder.path().join("in.jsonl");
+        std::fs::write(&file, "{\"text\": \"fox\"}\n{\n{\"text\": \"\"}\n").unwrap();
+        let source = Source::new([file]).on_broken(OnBroken::Skip);
+        let (counts, report) =
+            tokenize_source(&tokenizer, &source, folder.path(), "web", Default::default(), |_| ()).unwrap();
+        assert_eq!((counts.documents, counts.bytes, counts.empty, report.broken), (1, 3, 1, 1));
+        assert_eq!(documents(folder.path(), "web", &tokenizer), ["fox"]);
+        assert!(!exists(folder.path(), &held_out_name("web")));
+
+        let current = |source: &Source| fingerprint(&tokenizer, source, Default::default()).unwrap();
+        let set = TokenSet::open(folder.path(), "web", Verify::Full).unwrap();
+        assert_eq!(set.fingerprint(), current(&source));
+        assert_ne!(set.fingerprint(), current(&source.fields(["body"], "")));
+    }
+
+    #[test]
+    fn an_endless_stream_is_taken_in_bounded_batches() {
+        let mut endless = std::iter::repeat_with(|| Ok("x".repeat(1 << 20)));
+        assert_eq!(next_batch(&mut endless, &mut 0).unwrap().len(), BATCH_BYTES >> 20);
+        let mut tiny = std::iter::repeat_with(|| Ok("x".to_string()));
+        assert_eq!(next_batch(&mut tiny, &mut 0).unwrap().len(), BATCH_DOCUMENTS);
+    }
+}
