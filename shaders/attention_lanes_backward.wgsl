@@ -24,10 +24,10 @@ const TILE = 4u * LANES;                        // tokens of the other side
 const WIDTH = 1024u;                            // texels per row of a texture
 const NEXT = vec4u(0u, 1u, 2u, 3u);
 
-@if(texture) @group(0) @binding(0) var q: texture_2d<f32>;
-@if(texture) @group(0) @binding(1) var k: texture_2d<f32>;
-@if(texture) @group(0) @binding(2) var v: texture_2d<f32>;
-@if(texture) @group(0) @binding(3) var d_o: texture_2d<f32>;
+@if(texture) @group(0) @binding(0) var q: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(1) var k: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(2) var v: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(3) var d_o: texture_storage_2d<rgba32float, read>;
 @if(vec4) @group(0) @binding(0) var<storage, read> q: array<vec4f>;
 @if(vec4) @group(0) @binding(1) var<storage, read> k: array<vec4f>;
 @if(vec4) @group(0) @binding(2) var<storage, read> v: array<vec4f>;
@@ -48,8 +48,8 @@ const NEXT = vec4u(0u, 1u, 2u, 3u);
 @if(dkv) @group(0) @binding(8) var<uniform> p: Params;
 
 // attention_delta: o, d_o, the result, the parameters.
-@if(texture) @group(0) @binding(0) var delta_o: texture_2d<f32>;
-@if(texture) @group(0) @binding(1) var delta_d_o: texture_2d<f32>;
+@if(texture) @group(0) @binding(0) var delta_o: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(1) var delta_d_o: texture_storage_2d<rgba32float, read>;
 @if(vec4) @group(0) @binding(0) var<storage, read> delta_o: array<vec4f>;
 @if(vec4) @group(0) @binding(1) var<storage, read> delta_d_o: array<vec4f>;
 @if(scalar) @group(0) @binding(0) var<storage, read> delta_o: array<f32>;
@@ -60,12 +60,12 @@ const NEXT = vec4u(0u, 1u, 2u, 3u);
 // Quad number `quad` of a row (token and head) of E elements. Past the end: the last quad, or zeros if scalar.
 @if(texture || vec4) fn at(row: u32, quad: u32) -> u32 { return row * QUADS + min(quad, QUADS - 1u); }
 @if(texture) fn texel(i: u32) -> vec2u { return vec2u(i % WIDTH, i / WIDTH); }
-@if(texture) fn load_q(row: u32, quad: u32) -> vec4f { return textureLoad(q, texel(at(row, quad)), 0); }
-@if(texture) fn load_k(row: u32, quad: u32) -> vec4f { return textureLoad(k, texel(at(row, quad)), 0); }
-@if(texture) fn load_v(row: u32, quad: u32) -> vec4f { return textureLoad(v, texel(at(row, quad)), 0); }
-@if(texture) fn load_d_o(row: u32, quad: u32) -> vec4f { return textureLoad(d_o, texel(at(row, quad)), 0); }
-@if(texture) fn load_delta_o(row: u32, quad: u32) -> vec4f { return textureLoad(delta_o, texel(at(row, quad)), 0); }
-@if(texture) fn load_delta_d_o(row: u32, quad: u32) -> vec4f { return textureLoad(delta_d_o, texel(at(row, quad)), 0); }
+@if(texture) fn load_q(row: u32, quad: u32) -> vec4f { return textureLoad(q, texel(at(row, quad))); }
+@if(texture) fn load_k(row: u32, quad: u32) -> vec4f { return textureLoad(k, texel(at(row, quad))); }
+@if(texture) fn load_v(row: u32, quad: u32) -> vec4f { return textureLoad(v, texel(at(row, quad))); }
+@if(texture) fn load_d_o(row: u32, quad: u32) -> vec4f { return textureLoad(d_o, texel(at(row, quad))); }
+@if(texture) fn load_delta_o(row: u32, quad: u32) -> vec4f { return textureLoad(delta_o, texel(at(row, quad))); }
+@if(texture) fn load_delta_d_o(row: u32, quad: u32) -> vec4f { return textureLoad(delta_d_o, texel(at(row, quad))); }
 @if(vec4) fn load_q(row: u32, quad: u32) -> vec4f { return q[at(row, quad)]; }
 @if(vec4) fn load_k(row: u32, quad: u32) -> vec4f { return k[at(row, quad)]; }
 @if(vec4) fn load_v(row: u32, quad: u32) -> vec4f { return v[at(row, quad)]; }
@@ -138,7 +138,7 @@ fn attention_delta(@builtin(global_invocation_id) id: vec3u) {
   }
 }
 
-@if(dq)
+@if(dq && subgroups)
 @compute @workgroup_size(LANES)
 fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = w.x * ROWS;
@@ -206,7 +206,7 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
   }
 }
 
-@if(dkv)
+@if(dkv && subgroups)
 @compute @workgroup_size(LANES)
 fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = w.x * ROWS;
@@ -283,6 +283,112 @@ fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_inde
     for (var i = 1u; i < ROWS; i++) {
       out_k[i - 1u] = out_k[i];
       out_v[i - 1u] = out_v[i];
+    }
+  }
+}
+
+// Without subgroups: a lane takes ROWS rows of its own, LANES apart, and all lanes load the same token of the other
+// side. Grid as above with ROWS * LANES for ROWS; ROWS * EHEAD <= 128.
+@if(dq && !subgroups)
+@compute @workgroup_size(LANES)
+fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = w.x * ROWS * LANES + lane;
+  let head = w.y;
+  let kv_head = head / (p.heads / p.kv_heads);
+  let batch = w.z;
+  var xq: array<array<vec4f, QUADS>, ROWS>;
+  var xo: array<array<vec4f, QUADS>, ROWS>;
+  var out: array<array<vec4f, QUADS>, ROWS>;
+  var row_lse: array<f32, ROWS>;
+  var row_delta: array<f32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    let token = first + r * LANES;
+    for (var e = 0u; e < QUADS; e++) {
+      xq[r][e] = p.scale * load_q(q_row(batch, token, head), e);
+      xo[r][e] = load_d_o(q_row(batch, token, head), e);
+    }
+    row_lse[r] = lse[lse_row(batch, token, head)];
+    row_delta[r] = delta[lse_row(batch, token, head)];
+  }
+  let end = min((w.x + 1u) * ROWS * LANES, p.tokens);
+  for (var key = 0u; key < end; key++) {
+    let row = kv_row(batch, key, kv_head);
+    var s: array<vec4f, ROWS>;
+    var ds: array<vec4f, ROWS>;
+    var yk: array<vec4f, QUADS>;
+    for (var e = 0u; e < QUADS; e++) {
+      yk[e] = load_k(row, e);
+      let yv = load_v(row, e);
+      for (var r = 0u; r < ROWS; r++) {
+        s[r] += yk[e] * xq[r][e];
+        ds[r] += yv * xo[r][e];
+      }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+      let prob = select(0.0, exp(dot(s[r], vec4f(1.0)) - row_lse[r]), key <= first + r * LANES);
+      let t = prob * (dot(ds[r], vec4f(1.0)) - row_delta[r]);
+      for (var e = 0u; e < QUADS; e++) { out[r][e] += t * yk[e]; }
+    }
+  }
+  for (var r = 0u; r < ROWS; r++) {
+    let token = first + r * LANES;
+    if (token < p.tokens) {
+      for (var e = 0u; e < QUADS; e++) { store_dq(q_row(batch, token, head), e, p.scale * out[r][e]); }
+    }
+  }
+}
+
+@if(dkv && !subgroups)
+@compute @workgroup_size(LANES)
+fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = w.x * ROWS * LANES + lane;
+  let kv_head = w.y;
+  let batch = w.z;
+  var xk: array<array<vec4f, QUADS>, ROWS>;
+  var xv: array<array<vec4f, QUADS>, ROWS>;
+  var out_k: array<array<vec4f, QUADS>, ROWS>;
+  var out_v: array<array<vec4f, QUADS>, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    for (var e = 0u; e < QUADS; e++) {
+      xk[r][e] = p.scale * load_k(kv_row(batch, first + r * LANES, kv_head), e);
+      xv[r][e] = load_v(kv_row(batch, first + r * LANES, kv_head), e);
+    }
+  }
+  let share = p.heads / p.kv_heads;
+  for (var head = kv_head * share; head < (kv_head + 1u) * share; head++) {
+    for (var query = w.x * ROWS * LANES; query < p.tokens; query++) {
+      let row = q_row(batch, query, head);
+      var s: array<vec4f, ROWS>;
+      var ds: array<vec4f, ROWS>;
+      var yq: array<vec4f, QUADS>;
+      var yo: array<vec4f, QUADS>;
+      for (var e = 0u; e < QUADS; e++) {
+        yq[e] = load_q(row, e);
+        yo[e] = load_d_o(row, e);
+        for (var r = 0u; r < ROWS; r++) {
+          s[r] += yq[e] * xk[r][e];
+          ds[r] += yo[e] * xv[r][e];
+        }
+      }
+      let own_lse = lse[lse_row(batch, query, head)];
+      let own_delta = delta[lse_row(batch, query, head)];
+      for (var r = 0u; r < ROWS; r++) {
+        let prob = select(0.0, exp(dot(s[r], vec4f(1.0)) - own_lse), first + r * LANES <= query);
+        let t = prob * (dot(ds[r], vec4f(1.0)) - own_delta);
+        for (var e = 0u; e < QUADS; e++) {
+          out_k[r][e] += t * yq[e];
+          out_v[r][e] += prob * yo[e];
+        }
+      }
+    }
+  }
+  for (var r = 0u; r < ROWS; r++) {
+    let token = first + r * LANES;
+    if (token < p.tokens) {
+      for (var e = 0u; e < QUADS; e++) {
+        store_dk(kv_row(batch, token, kv_head), e, p.scale * out_k[r][e]);
+        store_dv(kv_row(batch, token, kv_head), e, out_v[r][e]);
+      }
     }
   }
 }

@@ -24,9 +24,9 @@ const TILE = 4u * LANES;                        // keys
 const WIDTH = 1024u;                            // texels per row of a texture
 const LOWEST = -1e30;
 
-@if(texture) @group(0) @binding(0) var q: texture_2d<f32>;
-@if(texture) @group(0) @binding(1) var k: texture_2d<f32>;
-@if(texture) @group(0) @binding(2) var v: texture_2d<f32>;
+@if(texture) @group(0) @binding(0) var q: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(1) var k: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(2) var v: texture_storage_2d<rgba32float, read>;
 @if(vec4) @group(0) @binding(0) var<storage, read> q: array<vec4f>;
 @if(vec4) @group(0) @binding(1) var<storage, read> k: array<vec4f>;
 @if(vec4) @group(0) @binding(2) var<storage, read> v: array<vec4f>;
@@ -41,9 +41,9 @@ const LOWEST = -1e30;
 // Quad number `quad` of a row (token and head) of E elements. Past the end: the last quad, or zeros if scalar.
 @if(texture || vec4) fn at(row: u32, quad: u32) -> u32 { return row * QUADS + min(quad, QUADS - 1u); }
 @if(texture) fn texel(i: u32) -> vec2u { return vec2u(i % WIDTH, i / WIDTH); }
-@if(texture) fn load_q(row: u32, quad: u32) -> vec4f { return textureLoad(q, texel(at(row, quad)), 0); }
-@if(texture) fn load_k(row: u32, quad: u32) -> vec4f { return textureLoad(k, texel(at(row, quad)), 0); }
-@if(texture) fn load_v(row: u32, quad: u32) -> vec4f { return textureLoad(v, texel(at(row, quad)), 0); }
+@if(texture) fn load_q(row: u32, quad: u32) -> vec4f { return textureLoad(q, texel(at(row, quad))); }
+@if(texture) fn load_k(row: u32, quad: u32) -> vec4f { return textureLoad(k, texel(at(row, quad))); }
+@if(texture) fn load_v(row: u32, quad: u32) -> vec4f { return textureLoad(v, texel(at(row, quad))); }
 @if(vec4) fn load_q(row: u32, quad: u32) -> vec4f { return q[at(row, quad)]; }
 @if(vec4) fn load_k(row: u32, quad: u32) -> vec4f { return k[at(row, quad)]; }
 @if(vec4) fn load_v(row: u32, quad: u32) -> vec4f { return v[at(row, quad)]; }
@@ -82,6 +82,7 @@ fn kv_row(batch: u32, token: u32, head: u32) -> u32 {
 }
 
 // Butterflies, written out: subgroupMax and subgroupAdd are serial loops here.
+@if(subgroups)
 fn max_lanes(x: f32) -> f32 {
   var m = max(x, subgroupShuffleXor(x, 1u));
   m = max(m, subgroupShuffleXor(m, 2u));
@@ -89,6 +90,7 @@ fn max_lanes(x: f32) -> f32 {
   if (LANES > 8u) { m = max(m, subgroupShuffleXor(m, 8u)); }
   return m;
 }
+@if(subgroups)
 fn sum_lanes(x: f32) -> f32 {
   var s = x + subgroupShuffleXor(x, 1u);
   s += subgroupShuffleXor(s, 2u);
@@ -97,6 +99,7 @@ fn sum_lanes(x: f32) -> f32 {
   return s;
 }
 
+@if(subgroups)
 @compute @workgroup_size(LANES)
 fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = w.x * ROWS;
@@ -157,6 +160,56 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
       out[i - 1u] = out[i];
       sum[i - 1u] = sum[i];
       top[i - 1u] = top[i];
+    }
+  }
+}
+
+// Without subgroups: a lane takes ROWS queries of its own, LANES apart, and all lanes load the same key.
+// Grid = (ceil(T / (ROWS * LANES)), H, B); ROWS * EHEAD <= 256.
+@if(!subgroups)
+@compute @workgroup_size(LANES)
+fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = w.x * ROWS * LANES + lane;
+  let head = w.y;
+  let batch = w.z;
+  var x: array<array<vec4f, QUADS>, ROWS>;
+  var out: array<array<vec4f, QUADS>, ROWS>;
+  var top: array<f32, ROWS>;
+  var sum: array<f32, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    for (var e = 0u; e < QUADS; e++) { x[r][e] = p.scale * load_q(q_row(batch, first + r * LANES, head), e); }
+    top[r] = LOWEST;
+  }
+  let end = min((w.x + 1u) * ROWS * LANES, p.tokens);
+  for (var key = 0u; key < end; key++) {
+    let row = kv_row(batch, key, head);
+    var s: array<vec4f, ROWS>;
+    for (var e = 0u; e < QUADS; e++) {
+      let y = load_k(row, e);
+      for (var r = 0u; r < ROWS; r++) { s[r] += y * x[r][e]; }
+    }
+    var prob: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+      let t = dot(s[r], vec4f(1.0));
+      if (t > top[r]) { // rare once the maximum is found
+        let shrink = exp(top[r] - t);
+        top[r] = t;
+        sum[r] *= shrink;
+        for (var e = 0u; e < QUADS; e++) { out[r][e] *= shrink; }
+      }
+      prob[r] = select(0.0, exp(t - top[r]), key <= first + r * LANES);
+      sum[r] += prob[r];
+    }
+    for (var e = 0u; e < QUADS; e++) {
+      let y = load_v(row, e);
+      for (var r = 0u; r < ROWS; r++) { out[r][e] += prob[r] * y; }
+    }
+  }
+  for (var r = 0u; r < ROWS; r++) {
+    let token = first + r * LANES;
+    if (token < p.tokens) {
+      for (var e = 0u; e < QUADS; e++) { store_o(q_row(batch, token, head), e, out[r][e] / sum[r]); }
+      lse[(batch * p.heads + head) * p.tokens + token] = top[r] + log(sum[r]);
     }
   }
 }

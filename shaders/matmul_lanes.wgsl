@@ -26,8 +26,8 @@ const TR = TM / 4u;
 const TQ = TN / 4u;
 const WIDTH = 1024u;
 
-@if(texture) @group(0) @binding(0) var a: texture_2d<f32>;
-@if(texture) @group(0) @binding(1) var b: texture_2d<f32>;
+@if(texture) @group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>;
+@if(texture) @group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 @if(vec4) @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @if(vec4) @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @if(texture || vec4) @group(0) @binding(2) var<storage, read_write> c: array<vec4f>;
@@ -36,8 +36,8 @@ const WIDTH = 1024u;
 @if(scalar) @group(0) @binding(2) var<storage, read_write> c: array<f32>;
 @group(0) @binding(3) var<uniform> p: Params;
 
-@if(texture) fn fetch_a(i: u32) -> vec4f { return textureLoad(a, vec2u(i % WIDTH, i / WIDTH), 0); }
-@if(texture) fn fetch_b(i: u32) -> vec4f { return textureLoad(b, vec2u(i % WIDTH, i / WIDTH), 0); }
+@if(texture) fn fetch_a(i: u32) -> vec4f { return textureLoad(a, vec2u(i % WIDTH, i / WIDTH)); }
+@if(texture) fn fetch_b(i: u32) -> vec4f { return textureLoad(b, vec2u(i % WIDTH, i / WIDTH)); }
 @if(vec4) fn fetch_a(i: u32) -> vec4f { return a[i]; }
 @if(vec4) fn fetch_b(i: u32) -> vec4f { return b[i]; }
 

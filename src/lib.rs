@@ -4,12 +4,15 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod error;
+pub mod eval;
+pub mod generate;
 pub mod gpu;
 pub mod graph;
 pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod recipes;
+pub mod report;
 pub mod tokenizer;
 pub mod train;
 

@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand, flags only.
 
 mod debug;
+mod train;
 
 use crate::error::Result;
+use crate::recipes::Recipe;
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -15,6 +17,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Trains a model: by default the embedded recipe `microcosm`, which needs no files and takes minutes.
+    Train(train::Train),
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -28,10 +32,48 @@ struct DeviceFlag {
     device: String,
 }
 
+/// Flags that choose a recipe.
+#[derive(clap::Args, Clone)]
+struct RecipeFlags {
+    /// Name of an embedded recipe (see `smolter recipes`) or path of a TOML file.
+    #[arg(long, default_value = "microcosm")]
+    recipe: String,
+    /// Overrides a key of the recipe, such as batch.sequences=8; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl RecipeFlags {
+    fn load(&self) -> Result<Recipe> {
+        Recipe::load(&self.recipe, &self.set)
+    }
+}
+
+/// A number of bytes: `4GiB`, `800MiB`, `6GB` or plain.
+fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kib" | "k" => 1024.0,
+        "mib" | "m" => 1048576.0,
+        "gib" | "g" => 1073741824.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        _ => return Err(format!("unknown unit '{unit}'; say 4GiB, 800MiB or a number of bytes")),
+    };
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 => Ok((n * scale) as u64),
+        _ => Err("give a number above 0, such as 4GiB".into()),
+    }
+}
+
 /// Runs the program on the process's arguments and returns its exit code.
 pub fn run() -> u8 {
     let cli = Cli::parse();
     let result: Result<()> = match cli.command {
+        Command::Train(command) => command.run(),
         Command::Debug(command) => command.run(),
     };
     match result {

@@ -10,9 +10,9 @@ use super::source::{Report, Source};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Text that is encoded at once, unless one document is longer. With its tokens and the encoder's own needs
-/// (about 40 MiB per thread) this bounds the memory, whatever the number of documents.
-const BATCH_BYTES: usize = 16 << 20;
+/// Text per thread that is encoded at once, unless one document is longer. With its tokens and the encoder's own
+/// needs (about 40 MiB per thread) this bounds the memory, whatever the number of documents.
+const BATCH_BYTES_PER_THREAD: usize = 1 << 20;
 const BATCH_DOCUMENTS: usize = 1 << 16;
 
 /// How to make a token set.
@@ -123,8 +123,9 @@ pub fn tokenize(
 
     let mut counts = Counts::default();
     let mut documents = documents.into_iter();
+    let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
     loop {
-        let batch = next_batch(&mut documents, &mut counts.empty)?;
+        let batch = next_batch(&mut documents, batch_bytes, &mut counts.empty)?;
         if batch.is_empty() {
             break;
         }
@@ -152,9 +153,13 @@ pub fn tokenize(
     Ok(counts)
 }
 
-fn next_batch(documents: &mut impl Iterator<Item = Result<String>>, empty: &mut u64) -> Result<Vec<String>> {
+fn next_batch(
+    documents: &mut impl Iterator<Item = Result<String>>,
+    batch_bytes: usize,
+    empty: &mut u64,
+) -> Result<Vec<String>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES && batch.len() < BATCH_DOCUMENTS {
+    while bytes < batch_bytes && batch.len() < BATCH_DOCUMENTS {
         let Some(text) = documents.next().transpose()? else { break };
         if text.is_empty() {
             *empty += 1;
@@ -271,9 +276,9 @@ mod tests {
 
     #[test]
     fn an_endless_stream_is_taken_in_bounded_batches() {
-        let mut endless = std::iter::repeat_with(|| Ok("x".repeat(1 << 20)));
-        assert_eq!(next_batch(&mut endless, &mut 0).unwrap().len(), BATCH_BYTES >> 20);
+        let mut endless = std::iter::repeat_with(|| Ok("x".repeat(1000)));
+        assert_eq!(next_batch(&mut endless, 4500, &mut 0).unwrap().len(), 5);
         let mut tiny = std::iter::repeat_with(|| Ok("x".to_string()));
-        assert_eq!(next_batch(&mut tiny, &mut 0).unwrap().len(), BATCH_DOCUMENTS);
+        assert_eq!(next_batch(&mut tiny, usize::MAX, &mut 0).unwrap().len(), BATCH_DOCUMENTS);
     }
 }

@@ -150,13 +150,13 @@ pub struct Dataset {
     /// Files, or folders of files, relative to the recipe's folder (to the current folder if embedded).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathBuf>,
-    /// Names of the column that holds the text; the first that a file has is taken.
+    /// Fields (Parquet: columns) that make a document, joined by newlines.
     #[serde(default = "default_fields")]
     pub fields: Vec<String>,
     /// What to do about a document that cannot be read.
     #[serde(default)]
     pub on_broken: OnBroken,
-    /// Most passes over the dataset in the whole run; more end the run with an error.
+    /// Most passes over the dataset in the whole run; its share then goes to the others, which is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<f64>,
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same tokenizer, blind to special tokens; made when first asked for.
-    ordinary: OnceLock<Box<tokenizers::Tokenizer>>,
+    ordinary: OnceLock<tokenizers::Tokenizer>,
     /// `tokenizer.json`, byte for byte as it was loaded, so that saving never changes a tokenizer.
     json: Vec<u8>,
     /// Whether a long text may be encoded in pieces; see [`pieces`].
@@ -84,7 +84,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>> {
         let ordinary = self.ordinary.get_or_init(|| {
-            let mut blind = Box::new(self.inner.clone());
+            let mut blind = self.inner.clone();
             blind.set_encode_special_tokens(true);
             blind
         });

@@ -1,0 +1,3 @@
+//! How good a model is: baselines that it must beat.
+
+pub mod ngram;

@@ -1,0 +1,3 @@
+//! What people see while they wait.
+
+pub mod progress;
