@@ -145,17 +145,23 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
   let head = w.y;
   let kv_head = head / (p.heads / p.kv_heads);
   let batch = w.z;
-  var xq: array<array<vec4f, ROWS>, GROUPS>;   // lane l holds quad g * LANES + l
-  var xo: array<array<vec4f, ROWS>, GROUPS>;
+  var xq: array<array<vec4f, GROUPS>, ROWS>;   // lane l holds quad g * LANES + l
+  var xo: array<array<vec4f, GROUPS>, ROWS>;
   var row_lse: array<f32, ROWS>;
   var row_delta: array<f32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) {
-    for (var g = 0u; g < GROUPS; g++) {
-      xq[g][r] = p.scale * load_q(q_row(batch, first + r, head), g * LANES + lane);
-      xo[g][r] = load_d_o(q_row(batch, first + r, head), g * LANES + lane);
+  for (var r = first; r < first + ROWS; r++) { // rolled: see the end
+    for (var i = 1u; i < ROWS; i++) {
+      xq[i - 1u] = xq[i];
+      xo[i - 1u] = xo[i];
+      row_lse[i - 1u] = row_lse[i];
+      row_delta[i - 1u] = row_delta[i];
     }
-    row_lse[r] = lse[lse_row(batch, first + r, head)];
-    row_delta[r] = delta[lse_row(batch, first + r, head)];
+    for (var g = 0u; g < GROUPS; g++) {
+      xq[ROWS - 1u][g] = p.scale * load_q(q_row(batch, r, head), g * LANES + lane);
+      xo[ROWS - 1u][g] = load_d_o(q_row(batch, r, head), g * LANES + lane);
+    }
+    row_lse[ROWS - 1u] = lse[lse_row(batch, r, head)];
+    row_delta[ROWS - 1u] = delta[lse_row(batch, r, head)];
   }
   var out: array<array<vec4f, GROUPS>, ROWS>;
 
@@ -176,8 +182,8 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
         yk = transpose(yk);
         yv = transpose(yv);
         for (var r = 0u; r < ROWS; r++) {
-          s[r] += yk * subgroupShuffle(xq[g][r], j);
-          ds[r] += yv * subgroupShuffle(xo[g][r], j);
+          s[r] += yk * subgroupShuffle(xq[r][g], j);
+          ds[r] += yv * subgroupShuffle(xo[r][g], j);
         }
       }
     }
@@ -199,7 +205,8 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
     }
   }
 
-  // A rolled loop (unrolled stores take long to compile): store the first row, move the others up.
+  // Loads and stores of rows are rolled loops, because unrolled they take long to compile; registers cannot be
+  // indexed, so each round handles the row at one end and moves the others up.
   for (var r = first; r < end; r++) {
     for (var g = 0u; g < GROUPS; g++) { store_dq(q_row(batch, r, head), g * LANES + lane, p.scale * out[0][g]); }
     for (var i = 1u; i < ROWS; i++) { out[i - 1u] = out[i]; }
@@ -212,12 +219,16 @@ fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_inde
   let first = w.x * ROWS;
   let kv_head = w.y;
   let batch = w.z;
-  var xk: array<array<vec4f, ROWS>, GROUPS>;   // lane l holds quad g * LANES + l
-  var xv: array<array<vec4f, ROWS>, GROUPS>;
-  for (var r = 0u; r < ROWS; r++) {
+  var xk: array<array<vec4f, GROUPS>, ROWS>;   // lane l holds quad g * LANES + l
+  var xv: array<array<vec4f, GROUPS>, ROWS>;
+  for (var r = first; r < first + ROWS; r++) {
+    for (var i = 1u; i < ROWS; i++) {
+      xk[i - 1u] = xk[i];
+      xv[i - 1u] = xv[i];
+    }
     for (var g = 0u; g < GROUPS; g++) {
-      xk[g][r] = p.scale * load_k(kv_row(batch, first + r, kv_head), g * LANES + lane);
-      xv[g][r] = load_v(kv_row(batch, first + r, kv_head), g * LANES + lane);
+      xk[ROWS - 1u][g] = p.scale * load_k(kv_row(batch, r, kv_head), g * LANES + lane);
+      xv[ROWS - 1u][g] = load_v(kv_row(batch, r, kv_head), g * LANES + lane);
     }
   }
   var out_k: array<array<vec4f, GROUPS>, ROWS>;
@@ -241,8 +252,8 @@ fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_inde
           yq = transpose(yq);
           yo = transpose(yo);
           for (var r = 0u; r < ROWS; r++) {
-            s[r] += yq * subgroupShuffle(xk[g][r], j);
-            ds[r] += yo * subgroupShuffle(xv[g][r], j);
+            s[r] += yq * subgroupShuffle(xk[r][g], j);
+            ds[r] += yo * subgroupShuffle(xv[r][g], j);
           }
         }
       }
@@ -301,14 +312,20 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
   var out: array<array<vec4f, QUADS>, ROWS>;
   var row_lse: array<f32, ROWS>;
   var row_delta: array<f32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) {
-    let token = first + r * LANES;
-    for (var e = 0u; e < QUADS; e++) {
-      xq[r][e] = p.scale * load_q(q_row(batch, token, head), e);
-      xo[r][e] = load_d_o(q_row(batch, token, head), e);
+  let last = first + ROWS * LANES;
+  for (var token = first; token < last; token += LANES) {
+    for (var i = 1u; i < ROWS; i++) {
+      xq[i - 1u] = xq[i];
+      xo[i - 1u] = xo[i];
+      row_lse[i - 1u] = row_lse[i];
+      row_delta[i - 1u] = row_delta[i];
     }
-    row_lse[r] = lse[lse_row(batch, token, head)];
-    row_delta[r] = delta[lse_row(batch, token, head)];
+    for (var e = 0u; e < QUADS; e++) {
+      xq[ROWS - 1u][e] = p.scale * load_q(q_row(batch, token, head), e);
+      xo[ROWS - 1u][e] = load_d_o(q_row(batch, token, head), e);
+    }
+    row_lse[ROWS - 1u] = lse[lse_row(batch, token, head)];
+    row_delta[ROWS - 1u] = delta[lse_row(batch, token, head)];
   }
   let end = min((w.x + 1u) * ROWS * LANES, p.tokens);
   for (var key = 0u; key < end; key++) {
@@ -330,11 +347,9 @@ fn attention_dq(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index
       for (var e = 0u; e < QUADS; e++) { out[r][e] += t * yk[e]; }
     }
   }
-  for (var r = 0u; r < ROWS; r++) {
-    let token = first + r * LANES;
-    if (token < p.tokens) {
-      for (var e = 0u; e < QUADS; e++) { store_dq(q_row(batch, token, head), e, p.scale * out[r][e]); }
-    }
+  for (var token = first; token < min(last, p.tokens); token += LANES) {
+    for (var e = 0u; e < QUADS; e++) { store_dq(q_row(batch, token, head), e, p.scale * out[0][e]); }
+    for (var i = 1u; i < ROWS; i++) { out[i - 1u] = out[i]; }
   }
 }
 
@@ -348,10 +363,15 @@ fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_inde
   var xv: array<array<vec4f, QUADS>, ROWS>;
   var out_k: array<array<vec4f, QUADS>, ROWS>;
   var out_v: array<array<vec4f, QUADS>, ROWS>;
-  for (var r = 0u; r < ROWS; r++) {
+  let last = first + ROWS * LANES;
+  for (var token = first; token < last; token += LANES) {
+    for (var i = 1u; i < ROWS; i++) {
+      xk[i - 1u] = xk[i];
+      xv[i - 1u] = xv[i];
+    }
     for (var e = 0u; e < QUADS; e++) {
-      xk[r][e] = p.scale * load_k(kv_row(batch, first + r * LANES, kv_head), e);
-      xv[r][e] = load_v(kv_row(batch, first + r * LANES, kv_head), e);
+      xk[ROWS - 1u][e] = p.scale * load_k(kv_row(batch, token, kv_head), e);
+      xv[ROWS - 1u][e] = load_v(kv_row(batch, token, kv_head), e);
     }
   }
   let share = p.heads / p.kv_heads;
@@ -382,13 +402,14 @@ fn attention_dkv(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_inde
       }
     }
   }
-  for (var r = 0u; r < ROWS; r++) {
-    let token = first + r * LANES;
-    if (token < p.tokens) {
-      for (var e = 0u; e < QUADS; e++) {
-        store_dk(kv_row(batch, token, kv_head), e, p.scale * out_k[r][e]);
-        store_dv(kv_row(batch, token, kv_head), e, out_v[r][e]);
-      }
+  for (var token = first; token < min(last, p.tokens); token += LANES) {
+    for (var e = 0u; e < QUADS; e++) {
+      store_dk(kv_row(batch, token, kv_head), e, p.scale * out_k[0][e]);
+      store_dv(kv_row(batch, token, kv_head), e, out_v[0][e]);
+    }
+    for (var i = 1u; i < ROWS; i++) {
+      out_k[i - 1u] = out_k[i];
+      out_v[i - 1u] = out_v[i];
     }
   }
 }

@@ -105,9 +105,10 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
   let first = w.x * ROWS;
   let head = w.y;
   let batch = w.z;
-  var x: array<array<vec4f, ROWS>, GROUPS>;    // q, scaled: lane l holds quad g * LANES + l
-  for (var g = 0u; g < GROUPS; g++) {
-    for (var r = 0u; r < ROWS; r++) { x[g][r] = p.scale * load_q(q_row(batch, first + r, head), g * LANES + lane); }
+  var x: array<array<vec4f, GROUPS>, ROWS>;    // q, scaled: lane l holds quad g * LANES + l
+  for (var r = first; r < first + ROWS; r++) { // rolled: see the end
+    for (var i = 1u; i < ROWS; i++) { x[i - 1u] = x[i]; }
+    for (var g = 0u; g < GROUPS; g++) { x[ROWS - 1u][g] = p.scale * load_q(q_row(batch, r, head), g * LANES + lane); }
   }
   var out: array<array<vec4f, GROUPS>, ROWS>;
   var top: array<f32, ROWS>;                   // running maximum, the same in all lanes
@@ -125,7 +126,7 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
       for (var j = 0u; j < steps; j++) {
         let e = g * LANES + j;
         let y = transpose(mat4x4f(load_k(row.x, e), load_k(row.y, e), load_k(row.z, e), load_k(row.w, e)));
-        for (var r = 0u; r < ROWS; r++) { s[r] += y * subgroupShuffle(x[g][r], j); }
+        for (var r = 0u; r < ROWS; r++) { s[r] += y * subgroupShuffle(x[r][g], j); }
       }
     }
     for (var r = 0u; r < ROWS; r++) {
@@ -151,7 +152,8 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
     }
   }
 
-  // A rolled loop (unrolled stores take long to compile): store the first row, move the others up.
+  // Loads and stores of rows are rolled loops, because unrolled they take long to compile; registers cannot be
+  // indexed, so each round handles the row at one end and moves the others up.
   for (var r = first; r < end; r++) {
     let total = sum_lanes(sum[0]);
     for (var g = 0u; g < GROUPS; g++) { store_o(q_row(batch, r, head), g * LANES + lane, out[0][g] / total); }
@@ -176,10 +178,12 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
   var out: array<array<vec4f, QUADS>, ROWS>;
   var top: array<f32, ROWS>;
   var sum: array<f32, ROWS>;
-  for (var r = 0u; r < ROWS; r++) {
-    for (var e = 0u; e < QUADS; e++) { x[r][e] = p.scale * load_q(q_row(batch, first + r * LANES, head), e); }
-    top[r] = LOWEST;
+  let last = first + ROWS * LANES;
+  for (var token = first; token < last; token += LANES) {
+    for (var i = 1u; i < ROWS; i++) { x[i - 1u] = x[i]; }
+    for (var e = 0u; e < QUADS; e++) { x[ROWS - 1u][e] = p.scale * load_q(q_row(batch, token, head), e); }
   }
+  for (var r = 0u; r < ROWS; r++) { top[r] = LOWEST; }
   let end = min((w.x + 1u) * ROWS * LANES, p.tokens);
   for (var key = 0u; key < end; key++) {
     let row = kv_row(batch, key, head);
@@ -205,11 +209,13 @@ fn attention(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) l
       for (var r = 0u; r < ROWS; r++) { out[r][e] += prob[r] * y; }
     }
   }
-  for (var r = 0u; r < ROWS; r++) {
-    let token = first + r * LANES;
-    if (token < p.tokens) {
-      for (var e = 0u; e < QUADS; e++) { store_o(q_row(batch, token, head), e, out[r][e] / sum[r]); }
-      lse[(batch * p.heads + head) * p.tokens + token] = top[r] + log(sum[r]);
+  for (var token = first; token < min(last, p.tokens); token += LANES) {
+    for (var e = 0u; e < QUADS; e++) { store_o(q_row(batch, token, head), e, out[0][e] / sum[0]); }
+    lse[(batch * p.heads + head) * p.tokens + token] = top[0] + log(sum[0]);
+    for (var i = 1u; i < ROWS; i++) {
+      out[i - 1u] = out[i];
+      sum[i - 1u] = sum[i];
+      top[i - 1u] = top[i];
     }
   }
 }

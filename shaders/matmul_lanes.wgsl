@@ -111,6 +111,8 @@ fn store_c(row: u32, col: u32, value: vec4f) {
 // SLICES slices of A along K are in flight, one per lane. Without subgroups all lanes load the same one.
 @if(subgroups) const SLICES = LANES;
 @if(!subgroups) const SLICES = 1u;
+@if(subgroups) fn slices(k: u32) -> u32 { return min(SLICES, (p.k - k + 3u) / 4u); } // from k to the end
+@if(!subgroups) fn slices(k: u32) -> u32 { return 1u; }
 @if(subgroups) fn from_lane(v: vec4f, j: u32) -> vec4f { return subgroupShuffle(v, j); }
 @if(!subgroups) fn from_lane(v: vec4f, j: u32) -> vec4f { return v; }
 
@@ -123,8 +125,7 @@ fn matmul(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane
     var x: array<mat4x4f, TR>;
     for (var r = 0u; r < TR; r++) { x[r] = block_a(row + 4u * r, k0 + 4u * (lane % SLICES)); }
     // This loop stays rolled: its body is 4 * TM * TN multiply-adds, and code costs compile time.
-    let steps = min(SLICES, (p.k - k0 + 3u) / 4u);
-    for (var j = 0u; j < steps; j++) {
+    for (var j = 0u; j < slices(k0); j++) {
       var y: array<mat4x4f, TQ>;
       for (var q = 0u; q < TQ; q++) { y[q] = block_b(k0 + 4u * j, col + q * LANES * 4u); }
       for (var r = 0u; r < TR; r++) {

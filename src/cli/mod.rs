@@ -1,6 +1,10 @@
 //! The command line: one file per subcommand, flags only.
 
+mod data;
 mod debug;
+mod doctor;
+mod plan;
+mod recipes;
 mod train;
 
 use crate::error::Result;
@@ -19,6 +23,15 @@ struct Cli {
 enum Command {
     /// Trains a model: by default the embedded recipe `microcosm`, which needs no files and takes minutes.
     Train(train::Train),
+    /// Tells what a recipe needs (memory per slab, micro-batch, recomputation) without touching a device.
+    Plan(plan::Plan),
+    /// Proves that this device computes right values and right gradients.
+    Doctor(doctor::Doctor),
+    /// Lists the embedded recipes, or prints one.
+    Recipes(recipes::Recipes),
+    /// Works on text before training.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -74,6 +87,10 @@ pub fn run() -> u8 {
     let cli = Cli::parse();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Doctor(command) => command.run(),
+        Command::Recipes(command) => command.run(),
+        Command::Data(command) => command.run(),
         Command::Debug(command) => command.run(),
     };
     match result {

@@ -20,6 +20,7 @@ const TENSOR_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
     .union(wgpu::BufferUsages::COPY_DST);
 
 /// An open device.
+#[derive(Clone)]
 pub struct Device {
     /// Adapter name, type and driver.
     pub description: String,
@@ -29,8 +30,8 @@ pub struct Device {
     pub(super) queue: wgpu::Queue,
     /// Nanoseconds per timestamp tick, if the device has timestamps.
     pub(super) timestamp_period: Option<f32>,
-    pipelines: Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>,
-    allocated: AtomicU64,
+    pipelines: Arc<Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>>,
+    allocated: Arc<AtomicU64>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -169,10 +170,15 @@ impl Device {
                 .then(|| queue.get_timestamp_period()),
             device,
             queue,
-            pipelines: Mutex::default(),
-            allocated: AtomicU64::new(0),
+            pipelines: Arc::default(),
+            allocated: Arc::default(),
             trouble,
         })
+    }
+
+    /// The same device, with kernels restricted to what `caps` allow.
+    pub fn with_caps(&self, caps: Caps) -> Device {
+        Device { caps, ..self.clone() }
     }
 
     /// Bytes of all buffers that are alive or were made through this device.

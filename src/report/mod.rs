@@ -1,3 +1,4 @@
 //! What people see while they wait.
 
+pub mod profile;
 pub mod progress;

@@ -69,6 +69,14 @@ impl Backend {
         }
     }
 
+    /// The same, restricted to what `caps` allow.
+    pub fn with_caps(&self, caps: Caps) -> Backend {
+        match self {
+            Backend::Gpu(device) => Backend::Gpu(Arc::new(device.with_caps(caps))),
+            other => other.clone(),
+        }
+    }
+
     /// Allocates a planned graph.
     pub fn execute(&self, graph: &Graph, plan: Plan) -> Result<Box<dyn Executor>> {
         Ok(match self {

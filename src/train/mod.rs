@@ -4,8 +4,10 @@
 
 pub mod corpus;
 pub mod debug;
+pub mod doctor;
 pub mod engine;
 pub mod fit;
+pub mod measure;
 pub mod metrics;
 pub mod run;
 pub mod saved;

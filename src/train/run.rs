@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
 use crate::generate::sample;
 use crate::recipes::Recipe;
+use crate::report::profile;
 use comfy_table::{CellAlignment, Table};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -86,6 +87,12 @@ fn introduce(recipe: &Recipe, options: &Options) {
 
 fn complete(mut trainer: Trainer) -> Result<()> {
     let ending = trainer.run()?;
+    if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
+        let stage = trainer.engine.stage();
+        for program in [stage.micro, stage.update.program] {
+            eprintln!("{}:\n{}", stage.graph.program_name(program), profile::table(&trainer.engine.executor().profile(program)));
+        }
+    }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
     match ending {
         Ending::Stopped { step } => {

@@ -1,0 +1,80 @@
+//! `smolter data`: work on text before training.
+
+use crate::data::source::{OnBroken, Source};
+use crate::error::{Error, Result};
+use crate::report::progress::Progress;
+use crate::tokenizer::{Role, Tokenizer};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum Data {
+    /// Trains a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens.
+    Tokenizer(TrainTokenizer),
+}
+
+#[derive(Args)]
+pub struct TrainTokenizer {
+    /// Files or folders: .jsonl, .json, .txt (each also .gz, .zst), .parquet.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Fields (Parquet: columns) that make a document, joined by newlines.
+    #[arg(long, default_value = "text")]
+    field: Vec<String>,
+    /// Number of tokens, special ones included.
+    #[arg(long, default_value_t = 49_152)]
+    vocab_size: usize,
+    /// Learns from the first so many documents.
+    #[arg(long)]
+    documents: Option<usize>,
+    /// Leaves broken records out and counts them, instead of stopping at the first.
+    #[arg(long)]
+    skip_broken: bool,
+    /// Context length to note in tokenizer_config.json, in tokens.
+    #[arg(long, default_value_t = 8192)]
+    model_max_length: usize,
+    /// Folder for tokenizer.json and its companions.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl Data {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Data::Tokenizer(command) => command.run(),
+        }
+    }
+}
+
+impl TrainTokenizer {
+    fn run(self) -> Result<()> {
+        let on_broken = if self.skip_broken { OnBroken::Skip } else { OnBroken::Refuse };
+        let source = Source::new(&self.paths).fields(&self.field, "\n").on_broken(on_broken);
+        let mut records = source.documents()?;
+        let mut failure: Option<Error> = None;
+        let mut progress = Progress::new("reading", self.documents.unwrap_or(0) as u64, 0);
+        // The trainer takes plain text: the first error ends the reading and is returned afterwards.
+        let texts = records.by_ref().take(self.documents.unwrap_or(usize::MAX)).map_while(|record| match record {
+            Ok(record) => Some(record.value),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        let trained = Tokenizer::train(texts, self.vocab_size, |at| {
+            progress.set(at.documents, &format!("{} MB", at.bytes / 1_000_000));
+        });
+        progress.finish();
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let tokenizer = trained?;
+        tokenizer.save(&self.out, self.model_max_length, Role::Base)?;
+        let report = records.report();
+        if report.broken > 0 {
+            eprintln!("warning: {} broken records skipped, first: {}", report.broken, report.first_broken.join("; "));
+        }
+        println!("{} tokens from {} documents, saved in {}", tokenizer.vocab_size(), report.documents, self.out.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! `smolter doctor`: does this GPU and its driver compute right values and right gradients?
+
+use super::DeviceFlag;
+use crate::error::{Error, Result};
+use crate::gpu::device;
+use crate::train::doctor::diagnose;
+use crate::train::engine::Backend;
+use clap::Args;
+use comfy_table::{CellAlignment, Table};
+
+#[derive(Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+impl Doctor {
+    pub fn run(self) -> Result<()> {
+        for adapter in device::list() {
+            println!("found: {} ({})", adapter.name, adapter.detail);
+        }
+        let backend = Backend::open(&self.device.device)?;
+        println!("checking: {}\n          {:?}", backend.description(), backend.caps());
+        let lines = diagnose(&backend)?;
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["check", "cases", "worst error", "limit", "verdict"]);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        for line in &lines {
+            let verdict = if line.passes() { "ok" } else { "WRONG" };
+            table.add_row([
+                line.what.clone(),
+                line.cases.to_string(),
+                format!("{:.1e}", line.worst),
+                format!("{:.0e}", line.limit),
+                verdict.to_string(),
+            ]);
+        }
+        println!("{table}\n");
+        let wrong: Vec<_> = lines.iter().filter(|line| !line.passes()).collect();
+        if wrong.is_empty() {
+            println!("healthy: values, gradients and training steps agree with f64 on this device");
+            return Ok(());
+        }
+        for line in &wrong {
+            println!("wrong: {}: error {:.1e} at {}", line.what, line.worst, line.at);
+        }
+        let names: Vec<&str> = wrong.iter().map(|line| line.what.as_str()).collect();
+        Err(Error::failure(format!(
+            "{}: do not train on this device; wrong are: {} (try SMOLTER_DISABLE=subgroups or f16, or another driver)",
+            backend.description(),
+            names.join("; ")
+        )))
+    }
+}
