@@ -24,26 +24,21 @@ struct Params { m: u32, n: u32, k: u32, accumulate: u32 }
 
 const TR = TM / 4u;
 const TQ = TN / 4u;
-const WIDTH = 1024u;
 
-@if(texture) @group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>;
-@if(texture) @group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 @if(vec4) @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @if(vec4) @group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@if(texture || vec4) @group(0) @binding(2) var<storage, read_write> c: array<vec4f>;
+@if(vec4) @group(0) @binding(2) var<storage, read_write> c: array<vec4f>;
 @if(scalar) @group(0) @binding(0) var<storage, read> a: array<f32>;
 @if(scalar) @group(0) @binding(1) var<storage, read> b: array<f32>;
 @if(scalar) @group(0) @binding(2) var<storage, read_write> c: array<f32>;
 @group(0) @binding(3) var<uniform> p: Params;
 
-@if(texture) fn fetch_a(i: u32) -> vec4f { return textureLoad(a, vec2u(i % WIDTH, i / WIDTH)); }
-@if(texture) fn fetch_b(i: u32) -> vec4f { return textureLoad(b, vec2u(i % WIDTH, i / WIDTH)); }
 @if(vec4) fn fetch_a(i: u32) -> vec4f { return a[i]; }
 @if(vec4) fn fetch_b(i: u32) -> vec4f { return b[i]; }
 
 // Elements col .. col + 3 of a row of the stored A [rows, cols]. Indices are clamped, which costs no branch; what
 // lies outside is zero, so that a ragged K adds nothing.
-@if(texture || vec4)
+@if(vec4)
 fn load_a(row: u32, col: u32, rows: u32, cols: u32) -> vec4f {
   let v = fetch_a((min(row, rows - 1u) * cols + min(col, cols - 4u)) / 4u);
   return select(vec4f(), v, row < rows);
@@ -57,7 +52,7 @@ fn load_a(row: u32, col: u32, rows: u32, cols: u32) -> vec4f {
 }
 
 // The same for B, where what lies outside repeats the edge: it meets a zero of A or a column that is not stored.
-@if(texture || vec4)
+@if(vec4)
 fn load_b(row: u32, col: u32, rows: u32, cols: u32) -> vec4f {
   return fetch_b((min(row, rows - 1u) * cols + min(col, cols - 4u)) / 4u);
 }
@@ -91,7 +86,7 @@ fn block_b(k: u32, col: u32) -> mat4x4f {
                            load_b(col + 2u, k, p.n, p.k), load_b(col + 3u, k, p.n, p.k)));
 }
 
-@if(texture || vec4)
+@if(vec4)
 fn store_c(row: u32, col: u32, value: vec4f) {
   if (row < p.m && col < p.n) {
     let i = (row * p.n + col) / 4u;

@@ -1,4 +1,10 @@
 //! The one integration-test binary: what needs a device, the program itself, or the whole source tree.
 
+mod doctor;
+mod floors;
+mod hf_parity;
 mod ops_on_device;
+mod plan;
+mod robustness;
 mod support;
+mod training;

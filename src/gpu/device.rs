@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Comma-separated features to do without: `f16,subgroups,coop,timestamps,lanes`.
+/// Comma-separated features to do without: `f16,subgroups,coop,timestamps,lanes,texels`.
 pub const DISABLE_VARIABLE: &str = "SMOLTER_DISABLE";
 
 /// Longest wait for submitted work before the device is taken for lost.
@@ -30,14 +30,21 @@ pub struct Device {
     pub(super) queue: wgpu::Queue,
     /// Nanoseconds per timestamp tick, if the device has timestamps.
     pub(super) timestamp_period: Option<f32>,
-    pipelines: Arc<Mutex<HashMap<Kernel, Arc<wgpu::ComputePipeline>>>>,
+    pipelines: Arc<Mutex<HashMap<Kernel, Arc<Pipeline>>>>,
     allocated: Arc<AtomicU64>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
+/// A compiled kernel.
+pub struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    /// Bindings that are textures.
+    pub(super) texels: Vec<usize>,
+}
+
 /// Features that the user switched off.
 fn disabled() -> Result<Vec<String>> {
-    const KNOWN: [&str; 5] = ["f16", "subgroups", "coop", "timestamps", "lanes"];
+    const KNOWN: [&str; 6] = ["f16", "subgroups", "coop", "timestamps", "lanes", "texels"];
     let text = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
     let names: Vec<String> = text.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
     match names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
@@ -158,6 +165,7 @@ impl Device {
         let caps = Caps {
             family: if lanes { Family::Lanes } else { Family::Tiled },
             subgroup: (subgroup && lanes).then_some(info.subgroup_min_size),
+            texels: lanes && allowed("texels"),
             f16: features.contains(wgpu::Features::SHADER_F16),
             coop: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         };
@@ -200,6 +208,27 @@ impl Device {
         self.buffer("params", bytes, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)
     }
 
+    /// A texture that holds `rows` rows of texels for kernels to read; see [`super::shader::Linked::texels`].
+    pub(super) fn texel_texture(&self, rows: u32) -> Result<wgpu::Texture> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("texels"),
+            size: wgpu::Extent3d { width: shader::TEXELS_PER_ROW, height: rows, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: wgpu::TextureFormat::Rgba32Float,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        });
+        if let Some(error) = pollster::block_on(memory.pop()) {
+            return Err(Error::Device(format!("{}: out of memory for textures ({error})", self.description)));
+        }
+        self.allocated.fetch_add(rows as u64 * shader::TEXEL_ROW_BYTES, Ordering::Relaxed);
+        self.check()?;
+        Ok(texture)
+    }
+
     fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
@@ -217,18 +246,18 @@ impl Device {
     }
 
     /// The pipeline of a kernel, linked and compiled on first use.
-    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<wgpu::ComputePipeline>> {
+    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         let mut pipelines = self.pipelines.lock().expect("no thread panics while it holds the pipelines");
         if let Some(pipeline) = pipelines.get(kernel) {
             return Ok(pipeline.clone());
         }
         let label = kernel.label();
-        let wgsl = shader::link(kernel)?;
+        let linked = shader::link(kernel)?;
         if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
-            eprintln!("// {label}\n{wgsl}");
+            eprintln!("// {label}\n{}", linked.wgsl);
         }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let source = wgpu::ShaderSource::Wgsl(linked.wgsl.as_str().into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
         let module = if std::env::var_os("SMOLTER_CHECKED").is_some() {
             self.device.create_shader_module(descriptor)
@@ -253,7 +282,7 @@ impl Device {
         if let Some(error) = pollster::block_on(validation.pop()) {
             return Err(Error::Device(format!("kernel {label} does not compile: {error}")));
         }
-        let pipeline = Arc::new(pipeline);
+        let pipeline = Arc::new(Pipeline { pipeline, texels: linked.texels.clone() });
         pipelines.insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
     }

@@ -16,6 +16,9 @@ pub struct Caps {
     pub family: Family,
     /// Subgroup size, if subgroup operations exist and the size is fixed.
     pub subgroup: Option<u32>,
+    /// Whether vector inputs are better read as textures: on software adapters a storage load costs ten times a
+    /// texel fetch, so inputs are copied to textures first.
+    pub texels: bool,
     /// 16-bit floats in shaders.
     pub f16: bool,
     /// Cooperative matrices (tensor cores).
@@ -25,12 +28,12 @@ pub struct Caps {
 impl Caps {
     /// WebGPU's default limits and no feature: what every adapter has.
     pub const fn baseline() -> Self {
-        Caps { family: Family::Tiled, subgroup: None, f16: false, coop: false }
+        Caps { family: Family::Tiled, subgroup: None, texels: false, f16: false, coop: false }
     }
 
     /// A software adapter with subgroups of `size`.
     pub const fn lanes(size: Option<u32>) -> Self {
-        Caps { family: Family::Lanes, subgroup: size, f16: false, coop: false }
+        Caps { family: Family::Lanes, subgroup: size, texels: true, f16: false, coop: false }
     }
 
     /// Every combination that has kernels of its own; for tests that need no device.
@@ -38,6 +41,8 @@ impl Caps {
         vec![
             Caps::baseline(),
             Caps::lanes(None),
+            Caps { texels: false, ..Caps::lanes(None) },
+            Caps { texels: false, ..Caps::lanes(Some(8)) },
             Caps::lanes(Some(4)),
             Caps::lanes(Some(8)),
             Caps::lanes(Some(16)),

@@ -4,8 +4,9 @@
 //! first replays submit span by span and measure each one; later ones pack spans into submissions of at most
 //! [`budget`] of measured GPU time.
 
-use super::device::Device;
+use super::device::{Device, Pipeline};
 use super::kernel::Dispatch;
+use super::shader::{TEXEL_ROW_BYTES, TEXELS_PER_ROW};
 use crate::error::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,8 +36,26 @@ pub struct Window {
 }
 
 enum Step {
-    Launch { pipeline: Arc<wgpu::ComputePipeline>, bind_group: wgpu::BindGroup, grid: [u32; 3] },
+    Launch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, grid: [u32; 3] },
     Clear(Window),
+    /// Copies a tensor to the texture in which the next launch reads it.
+    ToTexture { window: Window, texture: wgpu::Texture },
+}
+
+/// Textures that stand in for read-only inputs on software adapters, shared by all launches of a graph.
+#[derive(Clone, Default)]
+pub struct Texels(Vec<wgpu::Texture>);
+
+impl Texels {
+    /// Textures of so many rows each; see [`texel_rows`].
+    pub fn new(device: &Device, rows: &[u32]) -> Result<Self> {
+        Ok(Texels(rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?))
+    }
+}
+
+/// Rows of a texture that holds `bytes`.
+pub fn texel_rows(bytes: u64) -> u32 {
+    bytes.div_ceil(TEXEL_ROW_BYTES) as u32
 }
 
 /// Consecutive steps that belong to one graph node: the unit of measurement.
@@ -51,6 +70,7 @@ pub struct Recording {
     device: Arc<Device>,
     params: Option<wgpu::Buffer>,
     params_used: u64,
+    texels: Texels,
     steps: Vec<Step>,
     spans: Vec<Span>,
     replays: u32,
@@ -58,10 +78,10 @@ pub struct Recording {
 
 impl Recording {
     /// An empty recording with room for the params of `dispatches` launches.
-    pub fn new(device: Arc<Device>, dispatches: usize) -> Result<Self> {
+    pub fn new(device: Arc<Device>, dispatches: usize, texels: Texels) -> Result<Self> {
         let bytes = dispatches as u64 * PARAMS_STRIDE;
         let params = if bytes > 0 { Some(device.uniform_buffer(bytes)?) } else { None };
-        Ok(Recording { device, params, params_used: 0, steps: Vec::new(), spans: Vec::new(), replays: 0 })
+        Ok(Recording { device, params, params_used: 0, texels, steps: Vec::new(), spans: Vec::new(), replays: 0 })
     }
 
     /// Starts a span; launches recorded from now on are measured under `label`.
@@ -82,12 +102,18 @@ impl Recording {
         fn resource(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
         }
+        let views: Vec<wgpu::TextureView> =
+            self.texels.0.iter().map(|texture| texture.create_view(&Default::default())).collect();
+        let texture_of = |binding: usize| pipeline.texels.iter().position(|&texel| texel == binding);
         let mut entries: Vec<wgpu::BindGroupEntry> = windows
             .iter()
             .enumerate()
             .map(|(i, w)| wgpu::BindGroupEntry {
                 binding: i as u32,
-                resource: resource(&w.buffer, w.offset, w.bytes),
+                resource: match texture_of(i) {
+                    Some(texture) => wgpu::BindingResource::TextureView(&views[texture]),
+                    None => resource(&w.buffer, w.offset, w.bytes),
+                },
             })
             .collect();
         entries.push(wgpu::BindGroupEntry {
@@ -96,9 +122,13 @@ impl Recording {
         });
         let bind_group = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&dispatch.kernel.label()),
-            layout: &pipeline.get_bind_group_layout(0),
+            layout: &pipeline.pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
+        for (texture, &binding) in pipeline.texels.iter().enumerate() {
+            let (window, texture) = (windows[binding].clone(), self.texels.0[texture].clone());
+            self.push(Step::ToTexture { window, texture });
+        }
         self.params_used += PARAMS_STRIDE;
         self.push(Step::Launch { pipeline, bind_group, grid: dispatch.grid });
         self.device.check()
@@ -165,13 +195,17 @@ impl Recording {
                         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                         encoder.begin_compute_pass(&descriptor).forget_lifetime()
                     });
-                    pass.set_pipeline(pipeline);
+                    pass.set_pipeline(&pipeline.pipeline);
                     pass.set_bind_group(0, bind_group, &[]);
                     pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
                 }
                 Step::Clear(window) => {
                     pass = None; // ends the pass
                     encoder.clear_buffer(&window.buffer, window.offset, Some(window.bytes));
+                }
+                Step::ToTexture { window, texture } => {
+                    pass = None;
+                    copy_to_texture(&mut encoder, window, texture);
                 }
             }
         }
@@ -185,6 +219,26 @@ impl Recording {
     /// Measured GPU time per span, in order.
     pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
         self.spans.iter().map(|span| (span.label.as_str(), span.time))
+    }
+}
+
+/// Copies a window to a texture, texel after texel: the whole rows at once, then the rest of the last one.
+fn copy_to_texture(encoder: &mut wgpu::CommandEncoder, window: &Window, texture: &wgpu::Texture) {
+    let whole = (window.bytes / TEXEL_ROW_BYTES) as u32;
+    let rest = ((window.bytes % TEXEL_ROW_BYTES) / 16) as u32;
+    for (y, width, height) in [(0, TEXELS_PER_ROW, whole), (whole, rest, 1)] {
+        if width > 0 && height > 0 {
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: window.offset + y as u64 * TEXEL_ROW_BYTES,
+                bytes_per_row: Some(TEXEL_ROW_BYTES as u32),
+                rows_per_image: None,
+            };
+            let source = wgpu::TexelCopyBufferInfo { buffer: &window.buffer, layout };
+            let origin = wgpu::Origin3d { x: 0, y, z: 0 };
+            let target =
+                wgpu::TexelCopyTextureInfo { texture, mip_level: 0, origin, aspect: wgpu::TextureAspect::All };
+            encoder.copy_buffer_to_texture(source, target, wgpu::Extent3d { width, height, depth_or_array_layers: 1 });
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use super::plan::{Plan, STAGING, deferrable};
 use super::{Graph, Node, ProgramId};
 use crate::error::Result;
 use crate::gpu::Device;
-use crate::gpu::kernel::{Binding, Command, Slot};
-use crate::gpu::recording::{Recording, Window};
+use crate::gpu::kernel::{Binding, Command};
+use crate::gpu::recording::{Recording, Texels, Window};
 use crate::ops::{Io, ValueId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ pub struct GpuExecutor {
     device: Arc<Device>,
     plan: Plan,
     buffers: Vec<wgpu::Buffer>,
+    texels: Texels,
     programs: Vec<Recording>,
     staging: wgpu::Buffer,
     /// Two staging buffers per value that is read without waiting, and which one is next.
@@ -29,6 +30,7 @@ impl GpuExecutor {
         let before = device.allocated();
         let buffers =
             plan.buffers.iter().map(|b| device.tensor_buffer(&b.name, b.bytes)).collect::<Result<Vec<_>>>()?;
+        let texels = Texels::new(&device, &plan.texel_rows)?;
         let staging = device.staging_buffer("staging", STAGING)?;
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {
@@ -37,7 +39,7 @@ impl GpuExecutor {
             deferred.insert(id, (pair, 0));
         }
         let mut executor =
-            GpuExecutor { device, plan, buffers, programs: Vec::new(), staging, deferred, allocated: 0 };
+            GpuExecutor { device, plan, buffers, texels, programs: Vec::new(), staging, deferred, allocated: 0 };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
@@ -61,7 +63,7 @@ impl GpuExecutor {
             .flat_map(|(_, commands)| commands)
             .filter(|command| matches!(command, Command::Dispatch(_)))
             .count();
-        let mut recording = Recording::new(self.device.clone(), launches)?;
+        let mut recording = Recording::new(self.device.clone(), launches, self.texels.clone())?;
         for (node, commands) in nodes {
             recording.span(node.op.def().name().into());
             for command in commands {
@@ -80,12 +82,7 @@ impl GpuExecutor {
     }
 
     fn window(&self, node: &Node, binding: Binding) -> Window {
-        let id = match binding.slot {
-            Slot::In(i) => node.inputs[i],
-            Slot::Out(i) => node.outputs[i],
-            Slot::Scratch(i) => node.scratch[i],
-        };
-        let mut window = self.whole(id);
+        let mut window = self.whole(node.operand(binding.slot));
         window.offset += binding.offset;
         window.bytes = binding.bytes.unwrap_or(window.bytes - binding.offset);
         window

@@ -15,7 +15,7 @@ pub mod reference;
 pub use executor::Executor;
 pub use plan::Plan;
 
-use crate::ops::{Cost, Io, Op, Signature, TensorType, ValueId};
+use crate::ops::{Cost, Io, Op, Signature, Slot, TensorType, ValueId};
 
 /// Index of a program in its graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -68,6 +68,17 @@ pub struct Node {
     pub block: Option<usize>,
     /// Whether `backward` made it.
     pub backward: bool,
+}
+
+impl Node {
+    /// The value that a kernel binds in a slot.
+    pub fn operand(&self, slot: Slot) -> ValueId {
+        match slot {
+            Slot::In(i) => self.inputs[i],
+            Slot::Out(i) => self.outputs[i],
+            Slot::Scratch(i) => self.scratch[i],
+        }
+    }
 }
 
 /// A parameter: one value, or several row shards where it would not fit a storage binding.

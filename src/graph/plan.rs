@@ -7,7 +7,8 @@
 
 use super::{Graph, Kind, Node};
 use crate::gpu::kernel::{Caps, Command};
-use crate::gpu::recording::PARAMS_STRIDE;
+use crate::gpu::recording::{PARAMS_STRIDE, texel_rows};
+use crate::gpu::shader::{self, TEXEL_ROW_BYTES};
 use crate::ops::{Io, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,8 @@ pub struct Plan {
     pub params: u64,
     /// Staging for reads, in bytes.
     pub staging: u64,
+    /// Rows of each texture that stands in for inputs, on software adapters; empty elsewhere.
+    pub texel_rows: Vec<u32>,
 }
 
 /// First and last node that touch a value.
@@ -70,7 +73,7 @@ impl Life {
 }
 
 impl Plan {
-    /// Plans `graph` for kernels chosen by `caps` (only the number of launches depends on them).
+    /// Plans `graph` for kernels chosen by `caps` (only launches and textures depend on them).
     ///
     /// Panics if a value exceeds a storage binding; [`too_large`] finds such a value first.
     pub fn new(graph: &Graph, caps: &Caps) -> Plan {
@@ -105,12 +108,18 @@ impl Plan {
             places[i] = places[value.root.0 as usize];
         }
         let deferred: u64 = deferrable(graph).map(|id| 2 * graph.value(id).ty.bytes()).sum();
-        Plan { buffers, places, params: launches(graph, caps) as u64 * PARAMS_STRIDE, staging: STAGING + deferred }
+        let (launches, texel_rows) = launches(graph, caps, &places);
+        Plan { buffers, places, params: launches * PARAMS_STRIDE, staging: STAGING + deferred, texel_rows }
     }
 
     /// Everything that will be allocated, in bytes.
     pub fn total(&self) -> u64 {
-        self.buffers.iter().map(|buffer| buffer.bytes).sum::<u64>() + self.params + self.staging
+        let buffers: u64 = self.buffers.iter().map(|buffer| buffer.bytes).sum();
+        buffers + self.params + self.staging + self.texels()
+    }
+
+    fn texels(&self) -> u64 {
+        self.texel_rows.iter().map(|&rows| rows as u64 * TEXEL_ROW_BYTES).sum()
     }
 
     /// Bytes per slab, in order.
@@ -125,6 +134,9 @@ impl Plan {
         }
         slabs.push(("params of launches".into(), self.params));
         slabs.push(("staging for reads".into(), self.staging));
+        if !self.texel_rows.is_empty() {
+            slabs.push(("textures for inputs".into(), self.texels()));
+        }
         slabs
     }
 
@@ -148,14 +160,30 @@ pub fn deferrable(graph: &Graph) -> impl Iterator<Item = ValueId> {
     })
 }
 
-/// Launches of all programs.
-pub fn launches(graph: &Graph, caps: &Caps) -> usize {
-    let count = |node: &Node| {
+/// Launches of all programs, and the rows of the textures that their inputs are copied to.
+fn launches(graph: &Graph, caps: &Caps, places: &[Place]) -> (u64, Vec<u32>) {
+    let mut launches = 0;
+    let mut rows: Vec<u32> = Vec::new();
+    for node in graph.nodes() {
         let (inputs, signature) = graph.types(node);
-        let commands = node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, caps);
-        commands.iter().filter(|command| matches!(command, Command::Dispatch(_))).count()
-    };
-    graph.nodes().iter().map(count).sum()
+        for command in node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, caps) {
+            let Command::Dispatch(dispatch) = command else { continue };
+            launches += 1;
+            if !caps.texels {
+                continue;
+            }
+            // A kernel that does not link is reported when its pipeline is made.
+            let texels = shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
+            for (texture, binding) in texels.into_iter().enumerate() {
+                let binding = dispatch.bindings[binding];
+                let place = places[node.operand(binding.slot).0 as usize];
+                let bytes = binding.bytes.unwrap_or(place.bytes - binding.offset);
+                rows.resize(rows.len().max(texture + 1), 1);
+                rows[texture] = rows[texture].max(texel_rows(bytes));
+            }
+        }
+    }
+    (launches, rows)
 }
 
 /// Kept and temporary values are coloured; every other kind has one slab.

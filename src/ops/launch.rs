@@ -17,7 +17,8 @@ pub fn row_kernel(shader: &'static str, entry: &'static str, caps: &Caps, column
         .constant("WG", row_group(caps))
         .constant("EG", ELEMENT_GROUP)
         .flag("tiled", !caps.is_lanes())
-        .flag("vec4", vec4);
+        .flag("vec4", vec4)
+        .flag("texels", vec4 && caps.texels);
     (kernel, if vec4 { columns / 4 } else { columns } as u32)
 }
 

@@ -86,7 +86,8 @@ impl Product {
             .constant("TM", tm)
             .constant("TN", tn)
             .flag("subgroups", caps.subgroup.is_some())
-            .flag(if vec4 { "vec4" } else { "scalar" }, true);
+            .flag(if vec4 { "vec4" } else { "scalar" }, true)
+            .flag("texels", vec4 && caps.texels);
         let columns = (tn * caps.lane_count()) as usize;
         (kernel, [self.m.div_ceil(tm as usize) as u32, self.n.div_ceil(columns) as u32, 1])
     }

@@ -196,7 +196,8 @@ mod tests {
                     let Command::Dispatch(dispatch) = command else { continue };
                     assert!(dispatch.bindings.len() <= 8, "{}: too many bindings", dispatch.kernel.label());
                     if seen.insert(dispatch.kernel.clone()) {
-                        validate(&dispatch.kernel, &link(&dispatch.kernel).unwrap()).unwrap();
+                        let linked = link(&dispatch.kernel).unwrap();
+                        validate(&dispatch.kernel, &linked.wgsl).unwrap();
                     }
                 }
             }
