@@ -1,29 +1,30 @@
 //! `smolter doctor`: the adapter is healthy in every variant, and a wrong kernel is found.
 
 use crate::support::{Outcome, device, run, smolter};
+use std::ffi::OsStr;
 use std::path::Path;
 
-fn doctor(settings: &[(&str, &str)]) -> Outcome {
-    run(smolter(&["doctor"]).envs(settings.iter().copied()))
+const NONE: [(&str, &str); 0] = [];
+
+fn doctor(settings: &[(&str, impl AsRef<OsStr>)]) -> Outcome {
+    run(smolter(&["doctor"]).envs(settings.iter().map(|(name, value)| (name, value))))
 }
 
-/// Healthy, with as many kernel variants as `settings` leave.
-fn healthy(settings: &[(&str, &str)], words: &[&str]) {
+/// Requires a healthy device, and each of `words` in the report.
+fn healthy(settings: &[(&str, impl AsRef<OsStr>)], words: &[&str]) {
     let outcome = doctor(settings).expect(0, &[]);
     for word in words {
-        assert!(outcome.stdout.contains(word), "{settings:?}: no '{word}' in {outcome:#?}");
+        assert!(outcome.stdout.contains(word), "no '{word}' in {outcome:#?}");
     }
-}
-
-/// Whether the adapter is Mesa's software one, whose vectors can be set.
-fn llvmpipe() -> bool {
-    device().is_some_and(|device| device.description.contains("llvmpipe"))
 }
 
 #[test]
 fn the_adapter_is_healthy() {
     if device().is_some() {
-        healthy(&[], &["healthy", "matmul, native", "10 training steps, weights", "attention, finite differences"]);
+        healthy(
+            &NONE,
+            &["healthy", "matmul, native", "10 training steps, weights", "attention, finite differences"],
+        );
     }
 }
 
@@ -36,16 +37,19 @@ fn it_is_healthy_with_checked_shaders() {
 
 #[test]
 fn every_vector_width_is_healthy() {
-    if llvmpipe() {
-        for (bits, lanes) in [("128", "Some(4)"), ("256", "Some(8)"), ("512", "Some(16)")] {
-            healthy(&[("LP_NATIVE_VECTOR_WIDTH", bits)], &["healthy", &format!("subgroup: {lanes}")]);
+    let Some(device) = device().filter(|device| device.description.contains("llvmpipe")) else { return };
+    for (bits, lanes) in [(128, 4), (256, 8), (512, 16)] {
+        // The machine's own width is what every other test here runs with.
+        if !device.description.contains(&format!("{bits} bits")) {
+            let settings = [("LP_NATIVE_VECTOR_WIDTH", bits.to_string())];
+            healthy(&settings, &["healthy", &format!("subgroup: Some({lanes})")]);
         }
     }
 }
 
 #[test]
 fn it_is_healthy_without_optional_features() {
-    if llvmpipe() {
+    if device().is_some() {
         healthy(&[("SMOLTER_DISABLE", "subgroups")], &["healthy", "subgroup: None"]);
         healthy(&[("SMOLTER_DISABLE", "lanes,f16,timestamps")], &["healthy", "family: Tiled", "f16: false"]);
     }
@@ -58,16 +62,15 @@ fn a_wrong_kernel_is_found_and_named() {
     }
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/swiglu.wgsl");
     let right = std::fs::read_to_string(own).expect("the shader");
-    for (line, wrong) in [
-        ("y[i] = g * sigmoid(g) * up[i];", "y[i] = g * sigmoid(g) * up[i] * 1.001;"),
-        ("b_dup[i] = dy * g * s;", "b_dup[i] = dy * g * s * 1.001;"),
-        ("b_dup[i] = dy * g * s;", "b_dup[i] = no_such_thing;"),
-    ] {
-        assert!(right.contains(line), "the shader has changed: plant another fault");
+    let line = "b_dup[i] = dy * g * s;";
+    assert!(right.contains(line), "the shader has changed: plant another fault");
+    // Wrong by a thousandth, and not even WGSL.
+    for wrong in ["b_dup[i] = dy * g * s * 1.001;", "b_dup[i] = no_such_thing;"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("swiglu.wgsl"), right.replace(line, wrong)).expect("a shader");
-        let outcome = doctor(&[("SMOLTER_SHADERS", &folder.path().to_string_lossy())]).expect(1, &["swiglu"]);
-        let named = |name: &str| outcome.stdout.lines().any(|line| line.starts_with(&format!("wrong: {name},")));
+        let outcome = doctor(&[("SMOLTER_SHADERS", folder.path())]).expect(1, &["swiglu"]);
+        let named =
+            |name: &str| outcome.stdout.lines().any(|line| line.starts_with(&format!("wrong: {name},")));
         assert!(named("swiglu") && !named("matmul"), "{outcome:#?}");
     }
 }

@@ -61,7 +61,8 @@ fn allowed(module: &str, import: &str) -> bool {
 /// `src/a/b.rs` is `[a, b]`; `src/a/mod.rs` is `[a]`.
 fn module_path(file: &Path) -> Vec<String> {
     let parts = file.with_extension("");
-    let mut parts: Vec<String> = parts.iter().skip(1).map(|part| part.to_string_lossy().into_owned()).collect();
+    let mut parts: Vec<String> =
+        parts.iter().skip(1).map(|part| part.to_string_lossy().into_owned()).collect();
     parts.pop_if(|last| last == "mod");
     parts
 }
@@ -132,14 +133,18 @@ fn imports_go_downward() {
 fn every_module_has_a_floor() {
     for entry in std::fs::read_dir(root().join("src")).expect("src") {
         let name = module_path(&Path::new("src").join(entry.expect("an entry").file_name())).remove(0);
-        assert!(name == "main" || FLOORS.iter().any(|(module, _)| *module == name), "src/{name} has no floor");
+        assert!(
+            name == "main" || FLOORS.iter().any(|(module, _)| *module == name),
+            "src/{name} has no floor"
+        );
     }
 }
 
 #[test]
 fn an_upward_import_is_seen() {
     let path = |parts: &[&str]| parts.iter().map(|part| part.to_string()).collect::<Vec<_>>();
-    let found = |parts: &[&str], text: &str| imports(&path(parts), text).into_iter().collect::<Vec<_>>().join(" ");
+    let found =
+        |parts: &[&str], text: &str| imports(&path(parts), text).into_iter().collect::<Vec<_>>().join(" ");
     assert_eq!(found(&["ops", "add"], "use crate::graph::Graph;"), "graph");
     assert_eq!(found(&["ops", "add"], "fn f() -> crate::train::Trainer {}"), "train");
     assert_eq!(found(&["ops", "add"], "use super::super::nn;\nuse super::Op;"), "nn");

@@ -86,7 +86,11 @@ fn logits_gradients_and_steps_agree_with_transformers() {
         gradients.extend(only(&golden, "loss"));
         for device in devices() {
             let what = |job: &str| format!("{} {job} on {device}", fixture.display());
-            check(&what("forward"), worst(&debug("forward", &fixture, device), &only(&golden, "logits")), VALUES);
+            check(
+                &what("forward"),
+                worst(&debug("forward", &fixture, device), &only(&golden, "logits")),
+                VALUES,
+            );
             check(&what("backward"), worst(&debug("backward", &fixture, device), &gradients), VALUES);
             let got = debug("step", &fixture, device);
             check(&what("step"), worst(&got, &steps), WEIGHTS);

@@ -9,10 +9,14 @@ use tempfile::TempDir;
 /// The best adapter, opened once. `None` where there is none, which is a failure if `SMOLTER_REQUIRE_GPU=1`.
 pub fn device() -> Option<Arc<Device>> {
     static DEVICE: OnceLock<Option<Arc<Device>>> = OnceLock::new();
-    let device = DEVICE.get_or_init(|| Device::open("auto").expect("an adapter that exists opens").map(Arc::new));
+    let device =
+        DEVICE.get_or_init(|| Device::open("auto").expect("an adapter that exists opens").map(Arc::new));
     if device.is_none() {
         let required = std::env::var("SMOLTER_REQUIRE_GPU").is_ok_and(|v| v == "1");
-        assert!(!required, "SMOLTER_REQUIRE_GPU=1, but there is no adapter (apt-get install mesa-vulkan-drivers)");
+        assert!(
+            !required,
+            "SMOLTER_REQUIRE_GPU=1, but there is no adapter (apt-get install mesa-vulkan-drivers)"
+        );
         eprintln!("skipped: no adapter (apt-get install mesa-vulkan-drivers)");
     }
     device.clone()
@@ -118,7 +122,8 @@ impl Outcome {
 pub fn run(command: &mut Command) -> Outcome {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program prints UTF-8");
-    let outcome = Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+    let outcome =
+        Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
     assert!(!outcome.stderr.contains("panicked"), "{command:?} {outcome:#?}");
     outcome
 }
@@ -168,11 +173,6 @@ impl Place {
         command
     }
 
-    /// A copy of the run folder `from`.
-    pub fn copy(&self, from: &str, to: &str) {
-        copy(&self.path(from), &self.path(to));
-    }
-
     /// Weights and moments of a run after `step`, as bytes.
     pub fn state(&self, run: &str, step: u64) -> Vec<Vec<u8>> {
         let checkpoint = self.path(run).join(format!("checkpoints/step-{step:06}"));
@@ -182,7 +182,8 @@ impl Place {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");

@@ -142,7 +142,11 @@ fn one_batch_is_learnt_by_heart() {
     let mut engine = Engine::new(&backend, &config(), shape(Policy::Cheap)).expect("an engine");
     engine.initialize(3);
     let first = step(&mut engine, 1, 5);
-    assert!((first - (97f64).ln()).abs() < 0.5, "the first loss is {first}, a uniform guess has {:.2}", (97f64).ln());
+    assert!(
+        (first - (97f64).ln()).abs() < 0.5,
+        "the first loss is {first}, a uniform guess has {:.2}",
+        (97f64).ln()
+    );
     let last = (2..=200).map(|t| step(&mut engine, t, 5)).find(|&loss| loss < 0.1);
     assert!(last.is_some(), "200 steps on one batch do not bring its loss below 0.1");
 }
@@ -160,7 +164,10 @@ fn ten_steps_on_the_device_agree_with_the_references() {
     let (device, reference, oracle) = (run(&backend), run(&Backend::Reference), run(&Backend::Oracle));
     for (what, got) in [("device", device), ("f32 reference", reference)] {
         let (losses, weights) = (nmse(&got.0, &oracle.0), nmse(&got.1, &oracle.1));
-        assert!(losses < 1e-9 && weights < 1e-7, "{what}: error of losses {losses:e}, of weights {weights:e}");
+        assert!(
+            losses < 1e-9 && weights < 1e-7,
+            "{what}: error of losses {losses:e}, of weights {weights:e}"
+        );
     }
 }
 
@@ -170,7 +177,9 @@ fn without_reuse(graph: &Graph, plan: &Plan) -> Plan {
     for (i, value) in graph.values().iter().enumerate() {
         let bytes = value.ty.bytes();
         apart.places[i] = Window { buffer: i, offset: 0, bytes };
-        apart.buffers.push(BufferPlan { name: format!("{} 0", value.name), bytes: bytes.next_multiple_of(256) });
+        apart
+            .buffers
+            .push(BufferPlan { name: format!("{} 0", value.name), bytes: bytes.next_multiple_of(256) });
     }
     for (i, value) in graph.values().iter().enumerate() {
         apart.places[i] = apart.places[value.root.0 as usize];

@@ -35,6 +35,8 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     scale: f32,
+    /// Vectors of a head: ceil(E / 4).
+    quads: u32,
 }
 
 impl Attention {
@@ -57,6 +59,7 @@ impl Attention {
             heads: self.heads as u32,
             kv_heads: self.kv_heads as u32,
             scale: self.scale(q) as f32,
+            quads: self.head_dim(q).div_ceil(4) as u32,
         }
     }
 
@@ -67,18 +70,68 @@ impl Attention {
         assert_eq!(k.columns(), self.kv_heads * self.head_dim(q), "attention: heads differ in width");
     }
 
-    /// A launch of one invocation per token of `heads` heads.
-    fn launch(&self, entry: (&'static str, &'static str), q: &TensorType, heads: usize, slots: &[Slot]) -> Command {
+    /// A launch over blocks of tokens of `heads` heads of every sequence.
+    fn launch(&self, caps: &Caps, pass: Pass, q: &TensorType, heads: usize, slots: &[Slot]) -> Command {
+        let (kernel, block) =
+            if caps.is_lanes() { self.lanes(caps, pass, q) } else { (self.tiled(pass, q), QUERIES) };
+        let grid = match pass {
+            // Every row of every head alike.
+            Pass::Delta if caps.is_lanes() => {
+                [(self.tokens * self.heads).div_ceil(block) as u32, self.batch(q) as u32, 1]
+            }
+            _ => [self.tokens.div_ceil(block) as u32, heads as u32, self.batch(q) as u32],
+        };
+        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
+    }
+
+    fn tiled(&self, pass: Pass, q: &TensorType) -> Kernel {
         let e = self.head_dim(q);
-        // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
-        let keys = if e <= 64 { 32 } else { 16 };
-        let kernel = Kernel::new(entry.0, entry.1)
+        let (shader, entry) = match pass {
+            Pass::Forward => ("attention_forward", "forward"),
+            Pass::Delta => ("attention_backward", "delta"),
+            Pass::Queries => ("attention_backward", "queries"),
+            Pass::Keys => ("attention_backward", "keys"),
+        };
+        Kernel::new(shader, entry)
             .constant("HEAD_DIM", e as u32)
             .constant("QUERIES", QUERIES as u32)
-            .constant("KEYS", keys)
-            .flag("vec4", e.is_multiple_of(4));
-        let grid = [self.tokens.div_ceil(QUERIES) as u32, heads as u32, self.batch(q) as u32];
-        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
+            // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
+            .constant("KEYS", if e <= 64 { 32 } else { 16 })
+            .flag("vec4", e.is_multiple_of(4))
+    }
+
+    /// The kernel, and the tokens of a workgroup.
+    fn lanes(&self, caps: &Caps, pass: Pass, q: &TensorType) -> (Kernel, usize) {
+        let e = self.head_dim(q);
+        let (shader, entry, flag) = match pass {
+            Pass::Forward => ("attention_lanes_forward", "attention", "forward"),
+            Pass::Delta => ("attention_lanes_backward", "attention_delta", "delta"),
+            Pass::Queries => ("attention_lanes_backward", "attention_dq", "dq"),
+            Pass::Keys => ("attention_lanes_backward", "attention_dkv", "dkv"),
+        };
+        // Rows in registers: with subgroups those of a workgroup, without those of one invocation.
+        let subgroups = caps.subgroup.is_some();
+        let rows = match pass {
+            _ if subgroups => (512 / e).clamp(8, 32) / 4 * 4,
+            Pass::Forward => (256 / e).clamp(1, 8),
+            _ => (128 / e).clamp(1, 8),
+        };
+        let lanes = caps.lane_count() as usize;
+        let vec4 = e.is_multiple_of(4);
+        let kernel = Kernel::new(shader, entry)
+            .constant("LANES", lanes as u32)
+            .constant("ROWS", rows as u32)
+            .constant("EHEAD", e as u32)
+            .flag("subgroups", subgroups)
+            .flag(flag, true)
+            .flag(if vec4 { "vec4" } else { "scalar" }, true)
+            .flag("texels", vec4 && caps.texels);
+        let block = match pass {
+            Pass::Delta => lanes,
+            _ if subgroups => rows,
+            _ => rows * lanes,
+        };
+        (kernel, block)
     }
 
     /// Multiply-adds of one T x T x E product over all heads, half of it masked away.
@@ -87,8 +140,20 @@ impl Attention {
     }
 }
 
-/// Queries of a workgroup.
+/// Tokens of a `tiled` workgroup.
 const QUERIES: usize = 64;
+
+/// The kernels of this op.
+#[derive(Clone, Copy)]
+enum Pass {
+    Forward,
+    /// do . o per query.
+    Delta,
+    /// dq.
+    Queries,
+    /// dk and dv.
+    Keys,
+}
 
 impl OpDef for Attention {
     fn name(&self) -> &'static str {
@@ -102,9 +167,9 @@ impl OpDef for Attention {
         Signature::of([q.clone(), lse])
     }
 
-    fn lower(&self, io: &Io, _caps: &Caps) -> Vec<Command> {
+    fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1)];
-        vec![self.launch(("attention_forward", "forward"), io.input(0), self.heads, &slots)]
+        vec![self.launch(caps, Pass::Forward, io.input(0), self.heads, &slots)]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -158,14 +223,14 @@ impl OpDef for AttentionBackward {
         Signature::of(inputs[..3].to_vec()).with_scratch([inputs[4].clone()])
     }
 
-    fn lower(&self, io: &Io, _caps: &Caps) -> Vec<Command> {
+    fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let (q, op) = (io.input(0), &self.0);
-        const SHADER: &str = "attention_backward";
-        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(4), Slot::In(5), Slot::Scratch(0)];
+        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(5), Slot::In(4), Slot::Scratch(0)];
+        let (dq, dk, dv) = (Slot::Out(0), Slot::Out(1), Slot::Out(2));
         vec![
-            op.launch((SHADER, "delta"), q, op.heads, &[Slot::In(3), Slot::In(5), Slot::Scratch(0)]),
-            op.launch((SHADER, "queries"), q, op.heads, &[&inputs[..], &[Slot::Out(0)]].concat()),
-            op.launch((SHADER, "keys"), q, op.kv_heads, &[&inputs[..], &[Slot::Out(1), Slot::Out(2)]].concat()),
+            op.launch(caps, Pass::Delta, q, op.heads, &[Slot::In(3), Slot::In(5), Slot::Scratch(0)]),
+            op.launch(caps, Pass::Queries, q, op.heads, &[&inputs[..], &[dq]].concat()),
+            op.launch(caps, Pass::Keys, q, op.kv_heads, &[&inputs[..], &[dk, dv]].concat()),
         ]
     }
 
