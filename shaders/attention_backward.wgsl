@@ -10,7 +10,7 @@ import package::shared::elem::{Elem, total};
 @if(vec4) const WIDTH = HEAD_DIM / 4u;
 @if(!vec4) const WIDTH = HEAD_DIM;
 
-struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32, quads: u32 }
+struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32 }
 
 @group(0) @binding(0) var<storage, read> delta_o: array<Elem>;
 @group(0) @binding(1) var<storage, read> delta_do: array<Elem>;
@@ -34,8 +34,8 @@ var<workgroup> tile_b: array<Elem, KEYS * WIDTH>;
 @group(0) @binding(0) var<storage, read> q: array<Elem>;    // [B, T, H, E]
 @group(0) @binding(1) var<storage, read> k: array<Elem>;    // [B, T, K, E]
 @group(0) @binding(2) var<storage, read> v: array<Elem>;
-@group(0) @binding(3) var<storage, read> d_o: array<Elem>;
-@group(0) @binding(4) var<storage, read> lse: array<f32>;   // [B, H, T]
+@group(0) @binding(3) var<storage, read> lse: array<f32>;   // [B, H, T]
+@group(0) @binding(4) var<storage, read> d_o: array<Elem>;
 @group(0) @binding(5) var<storage, read> dot_o: array<f32>; // delta
 @group(0) @binding(6) var<storage, read_write> dq: array<Elem>;
 @group(0) @binding(7) var<uniform> p: Params;

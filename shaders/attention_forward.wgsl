@@ -8,7 +8,7 @@ import package::shared::elem::{Elem, total};
 @if(vec4) const WIDTH = HEAD_DIM / 4u;
 @if(!vec4) const WIDTH = HEAD_DIM;
 
-struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32, quads: u32 }
+struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32 }
 
 @group(0) @binding(0) var<storage, read> q: array<Elem>;   // [B, T, H, E]
 @group(0) @binding(1) var<storage, read> k: array<Elem>;   // [B, T, K, E]

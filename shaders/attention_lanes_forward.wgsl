@@ -6,9 +6,10 @@
 //   query 1   [x x              ]     a lane takes ROWS queries, LANES apart, and keeps their q, o and softmax state
 //   ...       [x x x            ]     in (spilled) registers; the key and value are loaded once for all of them
 //
-// Neither workgroup memory nor subgroups: here loads cost more than shuffles save, and a query per lane needs no
-// exchange. ROWS trades loads per multiply-add for compile time, which grows with ROWS * HEAD_DIM: 256 takes half a
-// second. Grid: (ceil(T / (ROWS * LANES)), H, B).
+// Here a load costs a hundred multiply-adds and workgroup memory is no cheaper, while a shuffle costs about one: so
+// each lane loads a slice of the key, and shuffles hand the slices out. Compile time grows with ROWS * HEAD_DIM (64:
+// a quarter of a second) and speed hardly does: ROWS = clamp(64 / HEAD_DIM, 1, 4).
+// Grid: (ceil(T / (ROWS * LANES)), H, B).
 
 import package::constants::{HEAD_DIM, LANES, ROWS};
 import package::shared::elem::{Elem, total};

@@ -55,7 +55,7 @@ fn allowed(module: &str, import: &str) -> bool {
     let order = |name: &str| FLOORS.iter().position(|(module, _)| *module == name);
     let Some(floor) = order(module) else { return false };
     let listed = |rule: &&str| *rule == import || *rule == BELOW && order(import) <= order("recipes");
-    order(import).is_some() && (module == import || FLOORS[floor].1.iter().any(|rule| listed(rule)))
+    order(import).is_some() && (module == import || FLOORS[floor].1.iter().any(listed))
 }
 
 /// `src/a/b.rs` is `[a, b]`; `src/a/mod.rs` is `[a]`.

@@ -35,8 +35,6 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     scale: f32,
-    /// Vectors of a head: ceil(E / 4).
-    quads: u32,
 }
 
 impl Attention {
@@ -59,7 +57,6 @@ impl Attention {
             heads: self.heads as u32,
             kv_heads: self.kv_heads as u32,
             scale: self.scale(q) as f32,
-            quads: self.head_dim(q).div_ceil(4) as u32,
         }
     }
 
@@ -72,66 +69,33 @@ impl Attention {
 
     /// A launch over blocks of tokens of `heads` heads of every sequence.
     fn launch(&self, caps: &Caps, pass: Pass, q: &TensorType, heads: usize, slots: &[Slot]) -> Command {
-        let (kernel, block) =
-            if caps.is_lanes() { self.lanes(caps, pass, q) } else { (self.tiled(pass, q), QUERIES) };
-        let grid = match pass {
-            // Every row of every head alike.
-            Pass::Delta if caps.is_lanes() => {
-                [(self.tokens * self.heads).div_ceil(block) as u32, self.batch(q) as u32, 1]
-            }
-            _ => [self.tokens.div_ceil(block) as u32, heads as u32, self.batch(q) as u32],
-        };
-        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
-    }
-
-    fn tiled(&self, pass: Pass, q: &TensorType) -> Kernel {
         let e = self.head_dim(q);
-        let (shader, entry) = match pass {
-            Pass::Forward => ("attention_forward", "forward"),
-            Pass::Delta => ("attention_backward", "delta"),
-            Pass::Queries => ("attention_backward", "queries"),
-            Pass::Keys => ("attention_backward", "keys"),
-        };
-        Kernel::new(shader, entry)
+        let vec4 = e.is_multiple_of(4);
+        let (shader, block) = self.variant(caps, pass, e);
+        let kernel = Kernel::new(shader, pass.entry())
             .constant("HEAD_DIM", e as u32)
             .constant("QUERIES", QUERIES as u32)
             // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
             .constant("KEYS", if e <= 64 { 32 } else { 16 })
-            .flag("vec4", e.is_multiple_of(4))
+            .constant("LANES", caps.lane_count())
+            .constant("ROWS", (block as u32 / caps.lane_count()).max(1))
+            .flag("subgroups", caps.subgroup.is_some())
+            .flag("vec4", vec4)
+            .flag("texels", vec4 && caps.texels);
+        let grid = [self.tokens.div_ceil(block) as u32, heads as u32, self.batch(q) as u32];
+        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
     }
 
-    /// The kernel, and the tokens of a workgroup.
-    fn lanes(&self, caps: &Caps, pass: Pass, q: &TensorType) -> (Kernel, usize) {
-        let e = self.head_dim(q);
-        let (shader, entry, flag) = match pass {
-            Pass::Forward => ("attention_lanes_forward", "attention", "forward"),
-            Pass::Delta => ("attention_lanes_backward", "attention_delta", "delta"),
-            Pass::Queries => ("attention_lanes_backward", "attention_dq", "dq"),
-            Pass::Keys => ("attention_lanes_backward", "attention_dkv", "dkv"),
-        };
-        // Rows in registers: with subgroups those of a workgroup, without those of one invocation.
-        let subgroups = caps.subgroup.is_some();
-        let rows = match pass {
-            _ if subgroups => (512 / e).clamp(8, 32) / 4 * 4,
-            Pass::Forward => (256 / e).clamp(1, 8),
-            _ => (128 / e).clamp(1, 8),
-        };
-        let lanes = caps.lane_count() as usize;
-        let vec4 = e.is_multiple_of(4);
-        let kernel = Kernel::new(shader, entry)
-            .constant("LANES", lanes as u32)
-            .constant("ROWS", rows as u32)
-            .constant("EHEAD", e as u32)
-            .flag("subgroups", subgroups)
-            .flag(flag, true)
-            .flag(if vec4 { "vec4" } else { "scalar" }, true)
-            .flag("texels", vec4 && caps.texels);
-        let block = match pass {
-            Pass::Delta => lanes,
-            _ if subgroups => rows,
-            _ => rows * lanes,
-        };
-        (kernel, block)
+    /// Shader file, and tokens of a workgroup.
+    fn variant(&self, caps: &Caps, pass: Pass, e: usize) -> (&'static str, usize) {
+        // In the `lanes` family an invocation keeps this many rows in registers; more take too long to compile.
+        let rows = |budget: usize| (budget / e).clamp(1, 8) * caps.lane_count() as usize;
+        match pass {
+            Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(256)),
+            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(128)),
+            Pass::Forward => ("attention_forward", QUERIES),
+            Pass::Delta | Pass::Queries | Pass::Keys => ("attention_backward", QUERIES),
+        }
     }
 
     /// Multiply-adds of one T x T x E product over all heads, half of it masked away.
@@ -153,6 +117,17 @@ enum Pass {
     Queries,
     /// dk and dv.
     Keys,
+}
+
+impl Pass {
+    fn entry(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::Delta => "delta",
+            Pass::Queries => "queries",
+            Pass::Keys => "keys",
+        }
+    }
 }
 
 impl OpDef for Attention {
@@ -225,7 +200,7 @@ impl OpDef for AttentionBackward {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let (q, op) = (io.input(0), &self.0);
-        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(5), Slot::In(4), Slot::Scratch(0)];
+        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(4), Slot::In(5), Slot::Scratch(0)];
         let (dq, dk, dv) = (Slot::Out(0), Slot::Out(1), Slot::Out(2));
         vec![
             op.launch(caps, Pass::Delta, q, op.heads, &[Slot::In(3), Slot::In(5), Slot::Scratch(0)]),
