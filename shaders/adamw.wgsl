@@ -15,7 +15,12 @@ struct Params { count: u32 }
 @group(0) @binding(3) var<storage, read_write> w: array<Elem>;
 @group(0) @binding(4) var<storage, read_write> m: array<Elem>;
 @group(0) @binding(5) var<storage, read_write> v: array<Elem>;
-@group(0) @binding(6) var<uniform> p: Params;
+// Where inputs are read as textures, the state before the step comes that way too.
+@if(texels) @group(0) @binding(6) var<storage, read> old_w: array<Elem>;
+@if(texels) @group(0) @binding(7) var<storage, read> old_m: array<Elem>;
+@if(texels) @group(0) @binding(8) var<storage, read> old_v: array<Elem>;
+@if(texels) @group(0) @binding(9) var<uniform> p: Params;
+@if(!texels) @group(0) @binding(6) var<uniform> p: Params;
 
 @compute @workgroup_size(EG)
 fn step(
@@ -37,11 +42,17 @@ fn step(
     for (var k = 0u; k < PER_INVOCATION; k++) {
         let i = first + k * EG;
         if (i >= p.count) { return; }
+        @if(texels) let weight = old_w[i];
+        @if(texels) let m_before = old_m[i];
+        @if(texels) let v_before = old_v[i];
+        @if(!texels) let weight = w[i];
+        @if(!texels) let m_before = m[i];
+        @if(!texels) let v_before = v[i];
         let grad = g[i] * scale;
-        let mean = m[i] + (grad - m[i]) * (1.0 - beta1);
-        let square = beta2 * v[i] + (1.0 - beta2) * grad * grad;
+        let mean = m_before + (grad - m_before) * (1.0 - beta1);
+        let square = beta2 * v_before + (1.0 - beta2) * grad * grad;
         m[i] = mean;
         v[i] = square;
-        w[i] = w[i] * keep - rate * mean / (sqrt(square) / root + eps);
+        w[i] = weight * keep - rate * mean / (sqrt(square) / root + eps);
     }
 }

@@ -6,7 +6,8 @@
 // `keys`: a lane takes ROWS keys and walks over the queries that see them, of every head in its group, so nothing is
 // added atomically; grid (ceil(T / (ROWS * LANES)), K, B).
 // As in attention_lanes_forward a lane's rows lie LANES apart and stay in registers with their gradients, and one row
-// of the other side is loaded for all of them, each lane a slice. ROWS as there.
+// of the other side is loaded for all of them, each lane a slice. ROWS = clamp(64 / HEAD_DIM, 1, 4): a third to half a
+// second to compile, and more is hardly faster.
 
 import package::constants::{HEAD_DIM, LANES, ROWS};
 import package::shared::elem::{Elem, total};
@@ -32,6 +33,10 @@ struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32 }
 @if(subgroups) fn element(row: ptr<function, array<Elem, PARTS>>, e: u32) -> Elem {
     return subgroupShuffle((*row)[e / LANES], e % LANES);
 }
+@if(subgroups) const SHARED = LANES; // scalars of the other side that the lanes hold among them
+@if(subgroups) fn scalar(own: f32, i: u32) -> f32 { return subgroupShuffle(own, i); }
+@if(!subgroups) const SHARED = 1u;
+@if(!subgroups) fn scalar(own: f32, i: u32) -> f32 { return own; }
 @if(!subgroups) const PARTS = WIDTH;
 @if(!subgroups) fn part(i: u32, lane: u32) -> u32 { return i; }
 @if(!subgroups) fn element(row: ptr<function, array<Elem, PARTS>>, e: u32) -> Elem { return (*row)[e]; }
@@ -134,8 +139,17 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var grad_k: array<array<Elem, WIDTH>, ROWS>;
     var grad_v: array<array<Elem, WIDTH>, ROWS>;
     let share = key_p.heads / key_p.kv_heads;
+    let begin = group.x * ROWS * LANES;
+    var own_log_mass = 0.0;
+    var own_delta = 0.0;
     for (var head = kv_head * share; head < (kv_head + 1u) * share; head++) {
-        for (var t = group.x * ROWS * LANES; t < tokens; t++) {
+        for (var t = begin; t < tokens; t++) {
+            let next = (t - begin) % SHARED;
+            if (next == 0u) {
+                let at = (batch * key_p.heads + head) * tokens + min(t + lane % SHARED, tokens - 1u);
+                own_log_mass = lse[at];
+                own_delta = dot_o[at];
+            }
             let row = ((batch * tokens + t) * key_p.heads + head) * WIDTH;
             var query_row: array<Elem, PARTS>;
             var out_row: array<Elem, PARTS>; // do
@@ -155,8 +169,8 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             }
             var weight: array<f32, ROWS>;
             var ds: array<f32, ROWS>;
-            let log_mass = lse[(batch * key_p.heads + head) * tokens + t];
-            let delta = dot_o[(batch * key_p.heads + head) * tokens + t];
+            let log_mass = scalar(own_log_mass, next);
+            let delta = scalar(own_delta, next);
             for (var r = 0u; r < ROWS; r++) {
                 weight[r] = select(0.0, exp(total(dot_q[r]) - log_mass), first + r * LANES <= t);
                 ds[r] = weight[r] * (total(dot_do[r]) - delta);

@@ -7,8 +7,8 @@
 //   ...       [x x x            ]     in (spilled) registers; the key and value are loaded once for all of them
 //
 // Here a load costs a hundred multiply-adds and workgroup memory is no cheaper, while a shuffle costs about one: so
-// each lane loads a slice of the key, and shuffles hand the slices out. Compile time grows with ROWS * HEAD_DIM (64:
-// a quarter of a second) and speed hardly does: ROWS = clamp(64 / HEAD_DIM, 1, 4).
+// each lane loads a slice of the key, and shuffles hand the slices out. Compile time grows with ROWS * HEAD_DIM (128:
+// a third of a second): ROWS = clamp(128 / HEAD_DIM, 1, 4).
 // Grid: (ceil(T / (ROWS * LANES)), H, B).
 
 import package::constants::{HEAD_DIM, LANES, ROWS};
@@ -71,29 +71,21 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
             let key = element(&key_row, e);
             for (var r = 0u; r < ROWS; r++) { dot[r] += query[r][e] * key; }
         }
-        var score: array<f32, ROWS>;
-        var grows = false;
+        var weight: array<f32, ROWS>;
+        var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            score[r] = select(LOWEST, total(dot[r]), s <= first + r * LANES);
-            grows = grows || score[r] > peak[r];
-        }
-        if (grows) { // rarely after the first keys, so the product with shrink is skipped
-            for (var r = 0u; r < ROWS; r++) {
-                let shrink = exp(peak[r] - max(peak[r], score[r]));
-                peak[r] = max(peak[r], score[r]);
-                mass[r] *= shrink;
-                for (var e = 0u; e < WIDTH; e++) { sum[r][e] *= shrink; }
-            }
-        }
-        for (var r = 0u; r < ROWS; r++) {
-            score[r] = exp(score[r] - peak[r]); // from here on the weight; 0 for keys that are not seen
-            mass[r] += score[r];
+            let score = select(LOWEST, total(dot[r]), s <= first + r * LANES);
+            let higher = max(peak[r], score);
+            shrink[r] = exp(peak[r] - higher);
+            weight[r] = exp(score - higher); // 0 for keys that are not seen
+            mass[r] = mass[r] * shrink[r] + weight[r];
+            peak[r] = higher;
         }
         var value_row: array<Elem, PARTS>;
         for (var i = 0u; i < PARTS; i++) { value_row[i] = v[row + part(i, lane)]; }
         for (var e = 0u; e < WIDTH; e++) {
             let value = element(&value_row, e);
-            for (var r = 0u; r < ROWS; r++) { sum[r][e] += score[r] * value; }
+            for (var r = 0u; r < ROWS; r++) { sum[r][e] = sum[r][e] * shrink[r] + weight[r] * value; }
         }
     }
 

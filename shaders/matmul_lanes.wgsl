@@ -15,9 +15,8 @@
 //
 // Why: on a CPU a storage-buffer load is a scalar loop over the lanes that costs 10 to 100 multiply-adds, and
 // workgroup memory costs the same. So every element is loaded once per workgroup and feeds a large register tile.
-// Kinds of operand: `texture` (A and B copied, as linear data, to rgba32float textures WIDTH texels wide: a texel
-// fetch costs a quarter to a tenth of a storage load), `vec4` (storage buffers), and `scalar` for any size; the
-// first two need multiples of 4 in every contiguous dimension, that is in N and in that of A and B.
+// `vec4` needs multiples of 4 in N and in the contiguous dimension of A and B, and reads them as textures where the
+// `texels` condition holds (a fetch then costs a tenth or less); `scalar` takes any size.
 import package::constants::{LANES, TM, TN};
 
 struct Params { m: u32, n: u32, k: u32, accumulate: u32 }

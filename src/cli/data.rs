@@ -54,13 +54,14 @@ impl TrainTokenizer {
         let mut failure: Option<Error> = None;
         let mut progress = Progress::new("reading", self.documents.unwrap_or(0) as u64, 0);
         // The trainer takes plain text: the first error ends the reading and is returned afterwards.
-        let texts = records.by_ref().take(self.documents.unwrap_or(usize::MAX)).map_while(|record| match record {
-            Ok(record) => Some(record.value),
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
-        });
+        let texts =
+            records.by_ref().take(self.documents.unwrap_or(usize::MAX)).map_while(|record| match record {
+                Ok(record) => Some(record.value),
+                Err(error) => {
+                    failure = Some(error);
+                    None
+                }
+            });
         let trained = Tokenizer::train(texts, self.vocab_size, |at| {
             progress.set(at.documents, &format!("{} MB", at.bytes / 1_000_000));
         });
@@ -72,9 +73,18 @@ impl TrainTokenizer {
         tokenizer.save(&self.out, self.model_max_length, Role::Base)?;
         let report = records.report();
         if report.broken > 0 {
-            eprintln!("warning: {} broken records skipped, first: {}", report.broken, report.first_broken.join("; "));
+            eprintln!(
+                "warning: {} broken records skipped, first: {}",
+                report.broken,
+                report.first_broken.join("; ")
+            );
         }
-        println!("{} tokens from {} documents, saved in {}", tokenizer.vocab_size(), report.documents, self.out.display());
+        println!(
+            "{} tokens from {} documents, saved in {}",
+            tokenizer.vocab_size(),
+            report.documents,
+            self.out.display()
+        );
         Ok(())
     }
 }

@@ -61,7 +61,9 @@ impl Plan {
                 recipe.batch.micro_batch,
                 self.memory,
             )
-            .map_err(|why| Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory))))?;
+            .map_err(|why| {
+                Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory)))
+            })?;
             let shape = fit.stage.shape;
             println!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
@@ -110,7 +112,8 @@ impl Plan {
                     continue;
                 }
                 let config = recipe.model_at(stage);
-                let found = candidate(&config, &Caps::baseline(), recipe.batch.sequences, length, size, policy);
+                let found =
+                    candidate(&config, &Caps::baseline(), recipe.batch.sequences, length, size, policy);
                 let (memory, fits) = match &found {
                     Ok(found) => (mib(found.plan.total()), found.plan.total() <= self.memory),
                     Err(why) => (why.clone(), false),

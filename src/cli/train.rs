@@ -72,13 +72,16 @@ impl Train {
         let recipe = Recipe::load(&self.recipe.recipe, &overrides)?;
         let backend = Backend::open(&self.device.device)?;
         let memory = self.memory.unwrap_or_else(|| default_memory(&backend));
-        let folder = self.out.clone().unwrap_or_else(|| fresh_folder(&format!("{}-verify-resume", recipe.name)));
+        let folder =
+            self.out.clone().unwrap_or_else(|| fresh_folder(&format!("{}-verify-resume", recipe.name)));
         let steps = VERIFY_STEPS.min(recipe.total_steps());
         println!("device: {}", backend.description());
         let spawn = |run: &Path| {
             let program = std::env::current_exe().map_err(Error::io("smolter"))?;
             let mut command = Command::new(&program);
-            command.args(["train", "--recipe", &self.recipe.recipe, "--device", &self.device.device, "--out"]).arg(run);
+            command
+                .args(["train", "--recipe", &self.recipe.recipe, "--device", &self.device.device, "--out"])
+                .arg(run);
             command.args(["--until", &steps.to_string(), "--memory", &memory.to_string()]);
             overrides.iter().for_each(|set| {
                 command.args(["--set", set]);

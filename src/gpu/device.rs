@@ -15,9 +15,8 @@ pub const DISABLE_VARIABLE: &str = "SMOLTER_DISABLE";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Uses of every tensor buffer.
-const TENSOR_USAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
-    .union(wgpu::BufferUsages::COPY_SRC)
-    .union(wgpu::BufferUsages::COPY_DST);
+const TENSOR_USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// An open device.
 #[derive(Clone)]
@@ -46,7 +45,8 @@ pub struct Pipeline {
 fn disabled() -> Result<Vec<String>> {
     const KNOWN: [&str; 6] = ["f16", "subgroups", "coop", "timestamps", "lanes", "texels"];
     let text = std::env::var(DISABLE_VARIABLE).unwrap_or_default();
-    let names: Vec<String> = text.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
+    let names: Vec<String> =
+        text.split(',').map(|s| s.trim().to_string()).filter(|s| !s.is_empty()).collect();
     match names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
         None => Ok(names),
         Some(name) => Err(Error::input(format!(
@@ -106,7 +106,8 @@ impl Device {
         let disabled = disabled()?;
         let all = adapters();
         let wanted = choice.to_lowercase();
-        let fits = |a: &&wgpu::Adapter| wanted == "auto" || a.get_info().name.to_lowercase().contains(&wanted);
+        let fits =
+            |a: &&wgpu::Adapter| wanted == "auto" || a.get_info().name.to_lowercase().contains(&wanted);
         match all.iter().find(fits) {
             Some(adapter) => Self::request(adapter, &disabled).map(Some),
             None if wanted == "auto" => Ok(None),
@@ -231,7 +232,8 @@ impl Device {
 
     fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let buffer = self.device.create_buffer(&descriptor);
         if let Some(error) = pollster::block_on(memory.pop()) {
             return Err(Error::Device(format!(
@@ -264,8 +266,7 @@ impl Device {
         } else {
             // SAFETY: our kernels guard every access and bound every loop; tests run them with checks on as well.
             unsafe {
-                self.device
-                    .create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+                self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
             }
         };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -36,10 +36,17 @@ pub struct Window {
 }
 
 enum Step {
-    Launch { pipeline: Arc<Pipeline>, bind_group: wgpu::BindGroup, grid: [u32; 3] },
+    Launch {
+        pipeline: Arc<Pipeline>,
+        bind_group: wgpu::BindGroup,
+        grid: [u32; 3],
+    },
     Clear(Window),
     /// Copies a tensor to the texture in which the next launch reads it.
-    ToTexture { window: Window, texture: wgpu::Texture },
+    ToTexture {
+        window: Window,
+        texture: wgpu::Texture,
+    },
 }
 
 /// Textures that stand in for read-only inputs on software adapters, shared by all launches of a graph.
@@ -81,7 +88,15 @@ impl Recording {
     pub fn new(device: Arc<Device>, dispatches: usize, texels: Texels) -> Result<Self> {
         let bytes = dispatches as u64 * PARAMS_STRIDE;
         let params = if bytes > 0 { Some(device.uniform_buffer(bytes)?) } else { None };
-        Ok(Recording { device, params, params_used: 0, texels, steps: Vec::new(), spans: Vec::new(), replays: 0 })
+        Ok(Recording {
+            device,
+            params,
+            params_used: 0,
+            texels,
+            steps: Vec::new(),
+            spans: Vec::new(),
+            replays: 0,
+        })
     }
 
     /// Starts a span; launches recorded from now on are measured under `label`.
@@ -100,7 +115,11 @@ impl Recording {
         let params = self.params.as_ref().expect("room for the params was reserved");
         self.device.write(params, self.params_used, &dispatch.params);
         fn resource(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(bytes) })
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: wgpu::BufferSize::new(bytes),
+            })
         }
         let views: Vec<wgpu::TextureView> =
             self.texels.0.iter().map(|texture| texture.create_view(&Default::default())).collect();
@@ -235,9 +254,17 @@ fn copy_to_texture(encoder: &mut wgpu::CommandEncoder, window: &Window, texture:
             };
             let source = wgpu::TexelCopyBufferInfo { buffer: &window.buffer, layout };
             let origin = wgpu::Origin3d { x: 0, y, z: 0 };
-            let target =
-                wgpu::TexelCopyTextureInfo { texture, mip_level: 0, origin, aspect: wgpu::TextureAspect::All };
-            encoder.copy_buffer_to_texture(source, target, wgpu::Extent3d { width, height, depth_or_array_layers: 1 });
+            let target = wgpu::TexelCopyTextureInfo {
+                texture,
+                mip_level: 0,
+                origin,
+                aspect: wgpu::TextureAspect::All,
+            };
+            encoder.copy_buffer_to_texture(
+                source,
+                target,
+                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            );
         }
     }
 }

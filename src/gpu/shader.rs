@@ -1,8 +1,8 @@
 //! From a [`Kernel`] to WGSL: the file, its imports, its constants and conditions, linked by WESL.
 //! Nothing outside this file knows how shaders are composed.
 
-use crate::error::{Error, Result};
 use super::kernel::Kernel;
+use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -63,7 +63,10 @@ fn read_as_texels(wgsl: &str) -> Linked {
         let vectors = ["array<Elem>;", "array<vec4f>;"].iter().any(|ty| rest.trim_start().starts_with(ty));
         if let (true, Ok(binding)) = (vectors && texels.len() < MAX_TEXTURES, binding.parse()) {
             texels.push(binding);
-            let old = format!("var<storage, read> {name}:{}", &rest[..=rest.find(';').expect("it ends a declaration")]);
+            let old = format!(
+                "var<storage, read> {name}:{}",
+                &rest[..=rest.find(';').expect("it ends a declaration")]
+            );
             text = text.replace(&old, &format!("var {name}: texture_storage_2d<rgba32float, read>;"));
             text = index_by_texel(&text, name);
         }
@@ -102,7 +105,7 @@ fn index_by_texel(text: &str, name: &str) -> String {
 
 /// The kernel's file with its imports, constants and conditions resolved.
 fn compose(kernel: &Kernel) -> Result<String> {
-    let fail = |what: String| Error::failure(format!("shader {}: {what}", kernel.label()));
+    let fail = |what: String| Error::failure(format!("shader {}: {}", kernel.label(), one_line(&what)));
     let mut resolver = VirtualResolver::new();
     for (name, embedded) in EMBEDDED {
         let text = overridden(name)?.map_or(Cow::Borrowed(*embedded), Cow::Owned);
@@ -112,7 +115,8 @@ fn compose(kernel: &Kernel) -> Result<String> {
         kernel.constants.iter().map(|(name, value)| format!("const {name}: u32 = {value}u;\n")).collect();
     resolver.add_module(module("constants"), constants.into());
 
-    let mut options = CompileOptions { strip: true, keep: Some(vec![kernel.entry.into()]), ..Default::default() };
+    let mut options =
+        CompileOptions { strip: true, keep: Some(vec![kernel.entry.into()]), ..Default::default() };
     options.features.default = Feature::Disable;
     for flag in &kernel.flags {
         options.features.flags.insert(flag.to_string(), Feature::Enable);
@@ -125,7 +129,7 @@ fn compose(kernel: &Kernel) -> Result<String> {
 
 /// Checks linked WGSL without a device.
 pub fn validate(kernel: &Kernel, wgsl: &str) -> Result<()> {
-    let fail = |what: String| Error::failure(format!("shader {}: {what}", kernel.label()));
+    let fail = |what: String| Error::failure(format!("shader {}: {}", kernel.label(), one_line(&what)));
     let parsed = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(e.emit_to_string(wgsl)))?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
@@ -135,6 +139,14 @@ pub fn validate(kernel: &Kernel, wgsl: &str) -> Result<()> {
     } else {
         Err(fail(format!("no entry point '{}'", kernel.entry)))
     }
+}
+
+/// A compiler's message without colours and line breaks.
+fn one_line(message: &str) -> String {
+    let mut parts = message.split('\u{1b}');
+    let mut plain = parts.next().unwrap_or("").to_string();
+    parts.for_each(|part| plain += part.split_once('m').map_or("", |(_, text)| text));
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn module(name: &str) -> ModulePath {
@@ -161,7 +173,10 @@ mod tests {
         assert_eq!(linked.texels, [0, 1]);
         assert!(linked.wgsl.contains("textureLoad(a, texel(i))"), "{}", linked.wgsl);
         validate(&add, &linked.wgsl).unwrap();
-        assert_eq!(index_by_texel("xa[a[i] + a[0]] = ba[1];", "a"), "xa[textureLoad(a, texel(i)) + textureLoad(a, texel(0))] = ba[1];");
+        assert_eq!(
+            index_by_texel("xa[a[i] + a[0]] = ba[1];", "a"),
+            "xa[textureLoad(a, texel(i)) + textureLoad(a, texel(0))] = ba[1];"
+        );
     }
 
     #[test]

@@ -38,8 +38,12 @@ impl CaseGraph {
     /// Builds the graph of a case.
     pub fn new(case: &Case) -> Self {
         let mut graph = Graph::new();
-        let inputs: Vec<ValueId> =
-            case.inputs.iter().enumerate().map(|(i, (ty, _))| graph.input(&format!("input {i}"), ty.clone())).collect();
+        let inputs: Vec<ValueId> = case
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, (ty, _))| graph.input(&format!("input {i}"), ty.clone()))
+            .collect();
         for (_, input) in case.op.def().infer(&case.types()).in_place {
             // Slabs of inputs are read-only in a dispatch; what is updated lives with the moments.
             graph.set_kind(inputs[input], Kind::Moment);
@@ -68,7 +72,8 @@ impl CaseGraph {
         let mut contents: Vec<_> = self.inputs.iter().copied().zip(self.case.data(seed)).collect();
         for (i, &(_, id)) in self.seeds.iter().enumerate() {
             let ty: TensorType = self.graph.value(id).ty.clone();
-            let data = Case { inputs: vec![(ty, Fill::Normal(1.0))], ..self.case.clone() }.data(seed + 1 + i as u64);
+            let data =
+                Case { inputs: vec![(ty, Fill::Normal(1.0))], ..self.case.clone() }.data(seed + 1 + i as u64);
             contents.extend(data.into_iter().map(|data| (id, data)));
         }
         contents

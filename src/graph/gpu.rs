@@ -28,18 +28,32 @@ impl GpuExecutor {
     /// Allocates and records `graph` as `plan` says.
     pub fn new(device: Arc<Device>, graph: &Graph, plan: Plan) -> Result<Self> {
         let before = device.allocated();
-        let buffers =
-            plan.buffers.iter().map(|b| device.tensor_buffer(&b.name, b.bytes)).collect::<Result<Vec<_>>>()?;
+        let buffers = plan
+            .buffers
+            .iter()
+            .map(|b| device.tensor_buffer(&b.name, b.bytes))
+            .collect::<Result<Vec<_>>>()?;
         let texels = Texels::new(&device, &plan.texel_rows)?;
         let staging = device.staging_buffer("staging", STAGING)?;
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {
             let bytes = graph.value(id).ty.bytes();
-            let pair = [device.staging_buffer("deferred read", bytes)?, device.staging_buffer("deferred read", bytes)?];
+            let pair = [
+                device.staging_buffer("deferred read", bytes)?,
+                device.staging_buffer("deferred read", bytes)?,
+            ];
             deferred.insert(id, (pair, 0));
         }
-        let mut executor =
-            GpuExecutor { device, plan, buffers, texels, programs: Vec::new(), staging, deferred, allocated: 0 };
+        let mut executor = GpuExecutor {
+            device,
+            plan,
+            buffers,
+            texels,
+            programs: Vec::new(),
+            staging,
+            deferred,
+            allocated: 0,
+        };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
@@ -150,6 +164,9 @@ impl Executor for GpuExecutor {
     }
 
     fn profile(&self, program: ProgramId) -> Vec<(String, f64)> {
-        self.programs[program.0 as usize].times().map(|(label, time)| (label.into(), time.as_secs_f64())).collect()
+        self.programs[program.0 as usize]
+            .times()
+            .map(|(label, time)| (label.into(), time.as_secs_f64()))
+            .collect()
     }
 }

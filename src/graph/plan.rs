@@ -173,7 +173,8 @@ fn launches(graph: &Graph, caps: &Caps, places: &[Place]) -> (u64, Vec<u32>) {
                 continue;
             }
             // A kernel that does not link is reported when its pipeline is made.
-            let texels = shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
+            let texels =
+                shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
             for (texture, binding) in texels.into_iter().enumerate() {
                 let binding = dispatch.bindings[binding];
                 let place = places[node.operand(binding.slot).0 as usize];

@@ -76,7 +76,8 @@ impl<T: Real> ReferenceExecutor<T> {
             })
             .collect();
         let gone = Data::Float(Vec::new());
-        let inputs = node.inputs.iter().map(|&id| self.data[self.root(id)].as_ref().unwrap_or(&gone)).collect();
+        let inputs =
+            node.inputs.iter().map(|&id| self.data[self.root(id)].as_ref().unwrap_or(&gone)).collect();
         let mut io = RefIo { io: Io { inputs: &types, signature: &signature }, inputs, outputs };
         node.op.reference(&mut io);
         let outputs = io.outputs;

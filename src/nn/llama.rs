@@ -55,7 +55,13 @@ pub struct Tokens {
 
 impl Tokens {
     /// Adds the inputs of a batch of `batch` x `length` tokens to a graph.
-    pub fn new(graph: &mut Graph, config: &LlamaConfig, batch: usize, length: usize, trainable: bool) -> Self {
+    pub fn new(
+        graph: &mut Graph,
+        config: &LlamaConfig,
+        batch: usize,
+        length: usize,
+        trainable: bool,
+    ) -> Self {
         let rows = TensorType::u32(&[batch * length]);
         Tokens {
             batch,
@@ -70,13 +76,18 @@ impl Tokens {
 impl Llama {
     /// Adds the parameters to a graph.
     pub fn new(graph: &mut Graph, config: &LlamaConfig) -> Self {
-        let mut parameters =
-            config.parameters().into_iter().map(|(name, shape)| graph.parameter(&name, &shape)).collect::<Vec<_>>().into_iter();
+        let mut parameters = config
+            .parameters()
+            .into_iter()
+            .map(|(name, shape)| graph.parameter(&name, &shape))
+            .collect::<Vec<_>>()
+            .into_iter();
         let mut next = || parameters.next().expect("the configuration lists every parameter");
         let embedding = next();
         let blocks = (0..config.num_hidden_layers)
             .map(|_| {
-                let [input_norm, q, k, v, o, post_norm, gate, up, down] = std::array::from_fn(|_| next().whole());
+                let [input_norm, q, k, v, o, post_norm, gate, up, down] =
+                    std::array::from_fn(|_| next().whole());
                 Block { input_norm, q, k, v, o, post_norm, gate, up, down }
             })
             .collect();

@@ -61,10 +61,18 @@ impl OpDef for AdamW {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let (kernel, count) = super::row_kernel("adamw", "step", caps, io.input(0).elements());
-        let slots =
-            [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1), Slot::Out(2)].map(Into::into);
+        let state = [Slot::Out(0), Slot::Out(1), Slot::Out(2)];
+        let mut slots = [&[Slot::In(0), Slot::In(1), Slot::In(2)], &state[..]].concat();
+        if kernel.flags.contains(&"texels") {
+            slots.extend(state);
+        }
         const PER_GROUP: usize = 8 * super::ELEMENT_GROUP as usize; // PER_INVOCATION in the shader
-        vec![Dispatch::new(kernel, slots, &count, fold((count as usize).div_ceil(PER_GROUP)))]
+        vec![Dispatch::new(
+            kernel,
+            slots.into_iter().map(Into::into),
+            &count,
+            fold((count as usize).div_ceil(PER_GROUP)),
+        )]
     }
 
     fn cost(&self, io: &Io) -> Cost {

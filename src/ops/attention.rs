@@ -8,7 +8,8 @@
 
 use super::reference::Real;
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType,
 };
 use rayon::prelude::*;
 
@@ -74,7 +75,7 @@ impl Attention {
         let (shader, block) = self.variant(caps, pass, e);
         let kernel = Kernel::new(shader, pass.entry())
             .constant("HEAD_DIM", e as u32)
-            .constant("QUERIES", QUERIES as u32)
+            .constant("QUERIES", block as u32)
             // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
             .constant("KEYS", if e <= 64 { 32 } else { 16 })
             .constant("LANES", caps.lane_count())
@@ -89,10 +90,11 @@ impl Attention {
     /// Shader file, and tokens of a workgroup.
     fn variant(&self, caps: &Caps, pass: Pass, e: usize) -> (&'static str, usize) {
         // In the `lanes` family an invocation keeps this many rows in registers; more take too long to compile.
-        let rows = |budget: usize| (budget / e).clamp(1, 8) * caps.lane_count() as usize;
+        let rows = |budget: usize| (budget / e).clamp(1, 4) * caps.lane_count() as usize;
         match pass {
-            Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(256)),
-            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(128)),
+            Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(128)),
+            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(64)),
+            Pass::Delta if caps.is_lanes() => ("attention_backward", caps.lane_count() as usize),
             Pass::Forward => ("attention_forward", QUERIES),
             Pass::Delta | Pass::Queries | Pass::Keys => ("attention_backward", QUERIES),
         }
@@ -167,8 +169,10 @@ impl OpDef for Attention {
         let [o, lse] = io.outs();
         // One task per sequence: rows of o belong to it alone.
         let tokens = self.tokens;
-        o.par_chunks_mut(tokens * head.q_width).zip(lse.par_chunks_mut(self.heads * tokens)).enumerate().for_each(
-            |(b, (o, lse))| {
+        o.par_chunks_mut(tokens * head.q_width)
+            .zip(lse.par_chunks_mut(self.heads * tokens))
+            .enumerate()
+            .for_each(|(b, (o, lse))| {
                 for h in 0..self.heads {
                     for t in 0..tokens {
                         let query = head.q(q, b, t, h);
@@ -183,8 +187,7 @@ impl OpDef for Attention {
                         }
                     }
                 }
-            },
-        );
+            });
     }
 }
 
@@ -232,7 +235,8 @@ impl OpDef for AttentionBackward {
                             let key = head.kv(k, b, s, h);
                             let score = dot(query, key) * T::of(head.scale);
                             let weight = (score - lse[(b * heads + h) * tokens + t]).exp();
-                            let ds = weight * (dot(gradient, head.kv(v, b, s, h)) - delta) * T::of(head.scale);
+                            let ds =
+                                weight * (dot(gradient, head.kv(v, b, s, h)) - delta) * T::of(head.scale);
                             let at = s * kv_width + h / head.group * head.e;
                             add_scaled(&mut dq[t * head.q_width + h * head.e..][..head.e], ds, key);
                             add_scaled(&mut dk[at..][..head.e], ds, query);
@@ -291,14 +295,21 @@ fn add_scaled<T: Real>(sum: &mut [T], scale: T, x: &[T]) {
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
     // batch, tokens, heads, kv heads, head width
-    [(1, 1, 1, 1, 2), (2, 7, 4, 2, 8), (1, 65, 3, 1, 20), (2, 33, 2, 2, 64), (1, 9, 2, 1, 128), (1, 130, 2, 1, 6)]
-        .map(|(batch, tokens, heads, kv_heads, e)| {
-            let q = [batch * tokens, heads * e];
-            let kv = [batch * tokens, kv_heads * e];
-            Case::new(Attention { tokens, heads, kv_heads })
-                .with(&q, Fill::Normal(1.5))
-                .with(&kv, Fill::Normal(1.5))
-                .with(&kv, Fill::Normal(1.0))
-        })
-        .to_vec()
+    [
+        (1, 1, 1, 1, 2),
+        (2, 7, 4, 2, 8),
+        (1, 65, 3, 1, 20),
+        (2, 33, 2, 2, 64),
+        (1, 9, 2, 1, 128),
+        (1, 130, 2, 1, 6),
+    ]
+    .map(|(batch, tokens, heads, kv_heads, e)| {
+        let q = [batch * tokens, heads * e];
+        let kv = [batch * tokens, kv_heads * e];
+        Case::new(Attention { tokens, heads, kv_heads })
+            .with(&q, Fill::Normal(1.5))
+            .with(&kv, Fill::Normal(1.5))
+            .with(&kv, Fill::Normal(1.0))
+    })
+    .to_vec()
 }

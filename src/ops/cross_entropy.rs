@@ -8,8 +8,8 @@
 use super::reference::{Real, for_rows};
 use super::testing::IGNORE;
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
-    fold, row_grid, row_kernel,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType, fold, row_grid, row_kernel,
 };
 
 /// logits, labels -> nll, lse. See the module.
@@ -38,7 +38,13 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    fn launch(&self, caps: &Caps, entry: &'static str, flag: &'static str, bindings: Vec<Binding>) -> Command {
+    fn launch(
+        &self,
+        caps: &Caps,
+        entry: &'static str,
+        flag: &'static str,
+        bindings: Vec<Binding>,
+    ) -> Command {
         let (kernel, _) = row_kernel("cross_entropy", entry, caps, self.columns);
         let params =
             Params { rows: self.rows as u32, columns: self.columns as u32, first: self.first as u32 };
@@ -51,7 +57,14 @@ impl Chunk {
     }
 
     /// Replaces the chunk's logits by their gradient.
-    pub fn gradient_in_place(&self, caps: &Caps, labels: Slot, lse: Slot, dnll: Slot, logits: Binding) -> Command {
+    pub fn gradient_in_place(
+        &self,
+        caps: &Caps,
+        labels: Slot,
+        lse: Slot,
+        dnll: Slot,
+        logits: Binding,
+    ) -> Command {
         self.launch(caps, "gradient", "in_place", vec![labels.into(), lse.into(), dnll.into(), logits])
     }
 }

@@ -6,8 +6,8 @@
 
 use super::reference::Real;
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
-    ValueId, fold,
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType, ValueId, fold,
 };
 
 /// ids, [order], table shards -> y. See the module.
@@ -67,7 +67,10 @@ impl OpDef for Embedding {
 
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         let width = inputs[self.shards()].columns();
-        assert!(inputs[self.shards()..].iter().all(|w| w.columns() == width), "embedding: shards differ in width");
+        assert!(
+            inputs[self.shards()..].iter().all(|w| w.columns() == width),
+            "embedding: shards differ in width"
+        );
         Signature::of([TensorType::f32(&[inputs[0].elements(), width])])
     }
 
@@ -86,7 +89,10 @@ impl OpDef for Embedding {
         let shards = &node.inputs[2..];
         let partials: Vec<Option<ValueId>> = shards.iter().map(|&w| tape.partial_in_place(w)).collect();
         let accumulate = partials.iter().all(Option::is_some);
-        assert!(accumulate || partials.iter().all(Option::is_none), "embedding: shards disagree on accumulation");
+        assert!(
+            accumulate || partials.iter().all(Option::is_none),
+            "embedding: shards disagree on accumulation"
+        );
         let shard_rows = shards.iter().map(|&w| tape.ty(w).rows()).collect();
         let columns = tape.ty(shards[0]).columns();
         let inputs: Vec<_> =
@@ -135,7 +141,8 @@ impl OpDef for EmbeddingBackward {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let dy = io.input(2);
-        let clears = (0..self.shard_rows.len()).filter(|_| !self.accumulate).map(|s| Command::Clear(Slot::Out(s)));
+        let clears =
+            (0..self.shard_rows.len()).filter(|_| !self.accumulate).map(|s| Command::Clear(Slot::Out(s)));
         let sums =
             per_shard(caps, "backward", dy.rows(), dy.columns(), self.shard_rows.iter().copied(), |shard| {
                 vec![Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(shard)]

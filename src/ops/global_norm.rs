@@ -3,8 +3,8 @@
 
 use super::reference::Real;
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, row_grid,
-    row_kernel,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType,
+    row_grid, row_kernel,
 };
 
 /// See the module.

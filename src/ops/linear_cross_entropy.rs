@@ -10,7 +10,8 @@ use super::cross_entropy::{Chunk, finish, row_gradient, row_loss};
 use super::matmul::{Form, Product};
 use super::reference::Real;
 use super::{
-    Binding, Caps, Case, Command, Cost, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType, ValueId,
+    Binding, Caps, Case, Command, Cost, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
+    ValueId,
 };
 
 /// x, labels, head shards -> nll, lse. See the module.
@@ -86,7 +87,10 @@ impl OpDef for LinearCrossEntropy {
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         let (x, shards) = (&inputs[0], &inputs[2..]);
         assert!(self.chunk.is_multiple_of(64), "linear_cross_entropy: chunk {} breaks alignment", self.chunk);
-        assert!(shards.iter().all(|w| w.columns() == x.columns()), "linear_cross_entropy: {x:?} and {shards:?}");
+        assert!(
+            shards.iter().all(|w| w.columns() == x.columns()),
+            "linear_cross_entropy: {x:?} and {shards:?}"
+        );
         let rows = TensorType::f32(&[x.rows()]);
         let state = TensorType::f32(&[x.rows(), 4]);
         Signature::of([rows.clone(), rows]).with_scratch([chunk_type(x, shards, self.chunk), state])
@@ -168,11 +172,23 @@ impl OpDef for LinearCrossEntropyBackward {
             let logits = window.logits(Slot::Scratch(0), x);
             let head = window.head(Slot::In(4 + window.shard), x);
             let product = window.product(x);
-            let dx = Product { form: Form::NN, accumulate: i > 0, m: x.rows(), n: x.columns(), k: window.count };
-            let dw =
-                Product { form: Form::TN, accumulate: self.accumulate, m: window.count, n: x.columns(), k: x.rows() };
+            let dx =
+                Product { form: Form::NN, accumulate: i > 0, m: x.rows(), n: x.columns(), k: window.count };
+            let dw = Product {
+                form: Form::TN,
+                accumulate: self.accumulate,
+                m: window.count,
+                n: x.columns(),
+                k: x.rows(),
+            };
             commands.push(product.launch(caps, Slot::In(1).into(), head, logits));
-            commands.push(window.chunk(x).gradient_in_place(caps, Slot::In(2), Slot::In(3), Slot::In(0), logits));
+            commands.push(window.chunk(x).gradient_in_place(
+                caps,
+                Slot::In(2),
+                Slot::In(3),
+                Slot::In(0),
+                logits,
+            ));
             commands.push(dx.launch(caps, logits, head, Slot::Out(0).into()));
             let dhead = window.head(Slot::Out(1 + window.shard), x);
             commands.push(dw.launch(caps, logits, Slot::In(1).into(), dhead));
@@ -182,7 +198,8 @@ impl OpDef for LinearCrossEntropyBackward {
 
     fn cost(&self, io: &Io) -> Cost {
         let (x, classes) = (io.input(1), io.inputs[4..4 + self.shards].iter().map(TensorType::rows).sum());
-        let once = Product { form: Form::NT, accumulate: false, m: x.rows(), n: classes, k: x.columns() }.cost();
+        let once =
+            Product { form: Form::NT, accumulate: false, m: x.rows(), n: classes, k: x.columns() }.cost();
         Cost { flops: 3.0 * once.flops, bytes: 3.0 * once.bytes }
     }
 

@@ -8,8 +8,8 @@
 
 use super::reference::{Mat, Real, gemm};
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType, ValueId,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
+    Tape, TensorType, ValueId,
 };
 
 /// Which operands are transposed.

@@ -194,7 +194,9 @@ mod tests {
                 let signature = case.op.def().infer(&types);
                 for command in case.op.def().lower(&Io { inputs: &types, signature: &signature }, &caps) {
                     let Command::Dispatch(dispatch) = command else { continue };
-                    assert!(dispatch.bindings.len() <= 8, "{}: too many bindings", dispatch.kernel.label());
+                    let texels = link(&dispatch.kernel).unwrap().texels.len();
+                    let buffers = dispatch.bindings.len() - texels;
+                    assert!(buffers <= 8 && texels <= 4, "{}: too many bindings", dispatch.kernel.label());
                     if seen.insert(dispatch.kernel.clone()) {
                         let linked = link(&dispatch.kernel).unwrap();
                         validate(&dispatch.kernel, &linked.wgsl).unwrap();

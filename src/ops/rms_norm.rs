@@ -7,7 +7,8 @@
 
 use super::reference::{Real, for_rows, sum_rows};
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType,
 };
 
 /// See the module.
@@ -66,8 +67,7 @@ impl OpDef for RmsNorm {
         let (x, w) = (node.inputs[0], node.inputs[1]);
         let (residual, dw) = (tape.partial(x), tape.partial_in_place(w));
         let op = RmsNormBackward { residual: residual.is_some(), accumulate: dw.is_some() };
-        let inputs: Vec<_> =
-            [dy, x, w, node.outputs[1]].into_iter().chain(residual).chain(dw).collect();
+        let inputs: Vec<_> = [dy, x, w, node.outputs[1]].into_iter().chain(residual).chain(dw).collect();
         let grads = tape.emit(op.into(), &inputs);
         tape.give(x, grads[0]);
         tape.give(w, grads[1]);
@@ -184,7 +184,9 @@ impl OpDef for RmsNormBackward {
 pub fn cases() -> Vec<Case> {
     [[1, 2], [7, 65], [70, 64], [2100, 12]]
         .map(|shape| {
-            Case::new(RmsNorm { eps: 1e-5 }).with(&shape, Fill::Normal(1.5)).with(&shape[1..], Fill::AroundOne)
+            Case::new(RmsNorm { eps: 1e-5 })
+                .with(&shape, Fill::Normal(1.5))
+                .with(&shape[1..], Fill::AroundOne)
         })
         .to_vec()
 }

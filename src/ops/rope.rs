@@ -6,7 +6,8 @@
 
 use super::reference::{Real, for_rows};
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType, fold,
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
+    fold,
 };
 
 /// See the module.
@@ -57,7 +58,12 @@ impl OpDef for Rope {
         let (x, table) = (&inputs[0], &inputs[1]);
         assert!(self.head_dim.is_multiple_of(2) && x.columns().is_multiple_of(self.head_dim), "rope: {x:?}");
         assert_eq!(table.columns(), self.head_dim, "rope: table must be [T, E]");
-        assert!(x.rows().is_multiple_of(table.rows()), "rope: {} rows for {} positions", x.rows(), table.rows());
+        assert!(
+            x.rows().is_multiple_of(table.rows()),
+            "rope: {} rows for {} positions",
+            x.rows(),
+            table.rows()
+        );
         Signature::of([x.clone()])
     }
 

@@ -73,8 +73,12 @@ impl Case {
             let mut normals = |scale: f64| normal(&mut rng, n, scale);
             let data = match fill {
                 Fill::Normal(std) => Data::Float(normals(*std)),
-                Fill::AroundOne => Data::Float(normals(0.2).iter().map(|x| (1.0 + x) as f32 as f64).collect()),
-                Fill::Squares(std) => Data::Float(normals(*std).iter().map(|x| (x * x) as f32 as f64).collect()),
+                Fill::AroundOne => {
+                    Data::Float(normals(0.2).iter().map(|x| (1.0 + x) as f32 as f64).collect())
+                }
+                Fill::Squares(std) => {
+                    Data::Float(normals(*std).iter().map(|x| (x * x) as f32 as f64).collect())
+                }
                 Fill::Ids(below) => Data::Index((0..n).map(|_| rng.random_range(0..*below)).collect()),
                 Fill::Labels(below) => Data::Index(
                     (0..n).map(|i| if i % 5 == 4 { IGNORE } else { rng.random_range(0..*below) }).collect(),

@@ -34,7 +34,8 @@ impl Progress {
         bar.set_position(position);
         bar.reset_eta();
         let now = Instant::now();
-        let plain = (!terminal).then(|| Plain { what: what.into(), begun: now, first: position, printed: now });
+        let plain =
+            (!terminal).then(|| Plain { what: what.into(), begun: now, first: position, printed: now });
         Progress { bar, plain }
     }
 

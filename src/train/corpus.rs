@@ -130,7 +130,8 @@ fn prepare_tokenizer(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resul
         documents.extend(sample(world, dataset, share)?);
     }
     let mut progress = Progress::new("training the tokenizer", documents.len() as u64, 0);
-    let tokenizer = Tokenizer::train(documents.into_iter(), training.vocab_size, |at| progress.set(at.documents, ""))?;
+    let tokenizer =
+        Tokenizer::train(documents.into_iter(), training.vocab_size, |at| progress.set(at.documents, ""))?;
     progress.finish();
     tokenizer.save(&kept, recipe.model.max_position_embeddings, crate::tokenizer::Role::Base)?;
     std::fs::write(&note, key.to_string()).map_err(Error::io(&note))?;
@@ -164,7 +165,8 @@ fn prepare_set(
             (tokenize(tokenizer, documents.map(Ok), folder, name, options, &mut show)?, None)
         }
         None => {
-            let (counts, report) = tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
+            let (counts, report) =
+                tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
             (counts, Some(report))
         }
     };
@@ -174,7 +176,11 @@ fn prepare_set(
         counts.documents, counts.tokens, counts.held_out_tokens
     );
     if let Some(report) = broken.filter(|report| report.broken > 0) {
-        eprintln!("warning: {name}: {} broken records skipped, first: {}", report.broken, report.first_broken.join("; "));
+        eprintln!(
+            "warning: {name}: {} broken records skipped, first: {}",
+            report.broken,
+            report.first_broken.join("; ")
+        );
     }
     Ok(())
 }

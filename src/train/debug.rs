@@ -1,12 +1,12 @@
 //! What `smolter debug` computes: one batch through a model from disk, for comparison with other programs.
 
 use super::engine::{Backend, Engine, IGNORE, MicroBatch, Shape};
-use crate::checkpoint::safetensors::{Dtype, write};
 use crate::checkpoint::TensorFile;
+use crate::checkpoint::safetensors::{Dtype, write};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::recompute::Policy;
-use crate::graph::Graph;
 use crate::nn::llama::{Tokens, join_logits};
 use crate::nn::{Llama, LlamaConfig};
 use crate::ops::adamw::Hyper;
@@ -123,7 +123,13 @@ fn pass(engine: &mut Engine, ids: &Rows, labels: &[u32]) -> Result<f64> {
     Ok(nll.iter().map(|&x| x as f64).sum::<f64>() / count as f64)
 }
 
-fn forward(backend: &Backend, config: &LlamaConfig, weights: &TensorFile, ids: &Rows, out: &Path) -> Result<()> {
+fn forward(
+    backend: &Backend,
+    config: &LlamaConfig,
+    weights: &TensorFile,
+    ids: &Rows,
+    out: &Path,
+) -> Result<()> {
     let mut graph = Graph::new();
     let llama = Llama::new(&mut graph, config);
     let tokens = Tokens::new(&mut graph, config, ids.batch, ids.length, false);

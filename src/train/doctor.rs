@@ -65,7 +65,13 @@ pub fn diagnose(backend: &Backend) -> Result<Vec<Line>> {
     let mut progress = Progress::new("checking", (cases.len() * (variants.len() + 1) + 10) as u64, 0);
     let mut done = 0;
     let mut enter = |order: usize, what: String, limit: f64, error: f64, at: String| {
-        let line = lines.entry((order, what.clone())).or_insert(Line { what, cases: 0, worst: 0.0, limit, at: String::new() });
+        let line = lines.entry((order, what.clone())).or_insert(Line {
+            what,
+            cases: 0,
+            worst: 0.0,
+            limit,
+            at: String::new(),
+        });
         line.cases += 1;
         // NaN and infinity are the worst of all.
         if line.at.is_empty() || error.is_nan() || error > line.worst {
@@ -96,9 +102,14 @@ pub fn diagnose(backend: &Backend) -> Result<Vec<Line>> {
         done += 1;
     }
     let mut lines: Vec<Line> = lines.into_values().collect();
-    let (weights, loss) = ten_steps(backend, |step| progress.set(done + step, "training steps"))?;
-    lines.push(Line { what: "10 training steps, weights".into(), cases: 10, worst: weights, limit: STEPS, at: "AdamW on a small Llama".into() });
-    lines.push(Line { what: "10 training steps, loss".into(), cases: 10, worst: loss, limit: STEPS, at: "AdamW on a small Llama".into() });
+    let (weights, loss, at) = match ten_steps(backend, |step| progress.set(done + step, "training steps")) {
+        Ok((weights, loss)) => (weights, loss, "AdamW on a small Llama".to_string()),
+        Err(error) => (f64::NAN, f64::NAN, error.to_string()),
+    };
+    for (what, worst) in [("weights", weights), ("loss", loss)] {
+        let what = format!("10 training steps, {what}");
+        lines.push(Line { what, cases: 10, worst, limit: STEPS, at: at.clone() });
+    }
     progress.finish();
     Ok(lines)
 }
@@ -135,7 +146,8 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
         for t in 1..=10 {
             engine.begin_step()?;
             for _ in 0..shape.passes {
-                let mut draw = || (0..rows).map(|_| rng.random_range(0..config.vocab_size as u32)).collect::<Vec<u32>>();
+                let mut draw =
+                    || (0..rows).map(|_| rng.random_range(0..config.vocab_size as u32)).collect::<Vec<u32>>();
                 let (ids, labels) = (draw(), draw());
                 let weight = 1.0 / (rows * shape.passes) as f32;
                 let ticket = engine.micro_batch(&MicroBatch { ids: &ids, labels: &labels, weight })?;

@@ -56,8 +56,12 @@ impl Backend {
     pub fn description(&self) -> String {
         match self {
             Backend::Gpu(device) => device.description.clone(),
-            Backend::Reference => format!("reference executor, f32 on {} CPU threads", rayon::current_num_threads()),
-            Backend::Oracle => format!("reference executor, f64 on {} CPU threads", rayon::current_num_threads()),
+            Backend::Reference => {
+                format!("reference executor, f32 on {} CPU threads", rayon::current_num_threads())
+            }
+            Backend::Oracle => {
+                format!("reference executor, f64 on {} CPU threads", rayon::current_num_threads())
+            }
         }
     }
 
@@ -261,7 +265,11 @@ impl Engine {
         found.unwrap_or_else(|| panic!("the model has no parameter {name}")).shards.clone()
     }
 
-    fn read_parameter(&mut self, name: &str, of: impl Fn(&StageGraph, ValueId) -> ValueId) -> Result<Vec<f32>> {
+    fn read_parameter(
+        &mut self,
+        name: &str,
+        of: impl Fn(&StageGraph, ValueId) -> ValueId,
+    ) -> Result<Vec<f32>> {
         let mut values = Vec::new();
         for shard in self.parameter(name) {
             values.extend(self.executor.read(of(&self.stage, shard))?);
@@ -334,7 +342,11 @@ impl Engine {
 
     /// Logits [V] of the token after `prompt`, which must not exceed the stage's length.
     pub fn next_logits(&mut self, prompt: &[u32]) -> Result<Vec<f32>> {
-        assert!(!prompt.is_empty() && prompt.len() <= self.stage.shape.length, "prompt of {} tokens", prompt.len());
+        assert!(
+            !prompt.is_empty() && prompt.len() <= self.stage.shape.length,
+            "prompt of {} tokens",
+            prompt.len()
+        );
         let mut ids = prompt.to_vec();
         ids.resize(self.stage.shape.length, 0); // later positions cannot be seen from earlier ones
         self.executor.write_u32(self.stage.prompt.ids, &ids);

@@ -53,7 +53,8 @@ pub fn choose(
         given => vec![given],
     };
     // Larger passes than enough are never better; the smallest size that has enough tokens is the first to try.
-    let enough = sizes.iter().copied().filter(|size| size * length >= ENOUGH_TOKENS).min().unwrap_or(sizes[0]);
+    let enough =
+        sizes.iter().copied().filter(|size| size * length >= ENOUGH_TOKENS).min().unwrap_or(sizes[0]);
     let mut best: Option<Candidate> = None;
     let mut smallest = String::new();
     for policy in Policy::ALL {

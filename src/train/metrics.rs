@@ -64,7 +64,9 @@ impl MetricsFile {
         if path.exists() {
             let kept: Vec<String> = read_lines(path)?
                 .into_iter()
-                .filter(|line| serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| metrics.step <= step))
+                .filter(|line| {
+                    serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| metrics.step <= step)
+                })
                 .map(|line| line + "\n")
                 .collect();
             let temporary = path.with_extension("jsonl.tmp");

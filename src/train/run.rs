@@ -3,7 +3,7 @@
 use super::engine::{Backend, Engine};
 use super::saved::RECIPE_FILE;
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::folder;
+use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
 use crate::generate::sample;
@@ -61,7 +61,10 @@ pub fn start(recipe: Recipe, options: Options) -> Result<()> {
 pub fn resume(options: Options) -> Result<()> {
     let path = options.run.join(RECIPE_FILE);
     if !path.exists() {
-        return Err(Error::input(format!("{}: no run to resume here (no {RECIPE_FILE})", options.run.display())));
+        return Err(Error::input(format!(
+            "{}: no run to resume here (no {RECIPE_FILE})",
+            options.run.display()
+        )));
     }
     let recipe = Recipe::load(&path.to_string_lossy(), &[])?;
     introduce(&recipe, &options);
@@ -90,14 +93,19 @@ fn complete(mut trainer: Trainer) -> Result<()> {
     if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
         let stage = trainer.engine.stage();
         for program in [stage.micro, stage.update.program] {
-            eprintln!("{}:\n{}", stage.graph.program_name(program), profile::table(&trainer.engine.executor().profile(program)));
+            eprintln!(
+                "{}:\n{}",
+                stage.graph.program_name(program),
+                profile::table(&trainer.engine.executor().profile(program))
+            );
         }
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
     match ending {
         Ending::Stopped { step } => {
             println!("stopped after step {step}; saved {saved}");
-            let run = Path::new(&saved).ancestors().nth(2).map(|p| p.display().to_string()).unwrap_or_default();
+            let run =
+                Path::new(&saved).ancestors().nth(2).map(|p| p.display().to_string()).unwrap_or_default();
             println!("continue with: smolter train --resume {run}");
         }
         Ending::Finished => {
@@ -117,7 +125,8 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, windows: &[&[u32]]| {
-            let grams = baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.iter().copied())));
+            let grams =
+                baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.iter().copied())));
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
         };
         for (i, dataset) in recipe.datasets.iter().enumerate() {
@@ -212,12 +221,16 @@ pub fn verify_resume(
             break;
         }
         if let Some(status) = child.try_wait().map_err(Error::io(&broken))? {
-            return Err(Error::failure(format!("the run to be killed ended by itself at step {lines} ({status})")));
+            return Err(Error::failure(format!(
+                "the run to be killed ended by itself at step {lines} ({status})"
+            )));
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     child.kill().and_then(|()| child.wait()).map_err(Error::io(&broken))?;
-    let checkpoint = folder::newest_whole(&broken)?.map(|(checkpoint, _)| checkpoint);
+    // A quick run may have got to its end before the kill; what is resumed must have steps left.
+    let unfinished = folder::list(&broken)?.into_iter().rev().find(|&(step, _)| step < steps);
+    let checkpoint = unfinished.map(|(_, path)| Checkpoint::open(&path)).transpose()?;
     let from = checkpoint.as_ref().map_or("the beginning".into(), |c| format!("step {}", c.state.step));
     println!("   killed after step {kill_at} or later; resuming from {from}");
     let mut second = Trainer::new(recipe.clone(), options("killed"), checkpoint)?;
@@ -232,7 +245,11 @@ pub fn verify_resume(
         });
         let (a, b) = (a?, b?);
         if a != b {
-            return Err(Error::failure(format!("{file} differs between {} and {}", first.display(), second.display())));
+            return Err(Error::failure(format!(
+                "{file} differs between {} and {}",
+                first.display(),
+                second.display()
+            )));
         }
         println!("   {file}: {} bytes identical", a.len());
     }

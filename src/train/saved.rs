@@ -55,18 +55,32 @@ pub fn save(
         let path = staging.join(name);
         files.push((name.into(), std::fs::read(&path).map_err(Error::io(&path))?));
     }
-    let mut read = |part: Part, name: &str| match part {
-        Part::Weights => engine.read_weight(name),
-        Part::ExpAvg => engine.read_moment(name, 0),
-        Part::ExpAvgSq => engine.read_moment(name, 1),
+    let mut read = |part: Part, name: &str| {
+        let values = match part {
+            Part::Weights => engine.read_weight(name),
+            Part::ExpAvg => engine.read_moment(name, 0),
+            Part::ExpAvgSq => engine.read_moment(name, 1),
+        }?;
+        // A finite loss says nothing of the update that followed it; nothing spoiled goes to disk.
+        if values.iter().all(|x| x.is_finite()) {
+            Ok(values)
+        } else {
+            Err(Error::failure(format!("step {}: {name} is not finite and was not saved", position.step)))
+        }
     };
-    let contents = Contents { files: &files, parameters: &config.parameters(), read: &mut read, state: &state };
+    let contents =
+        Contents { files: &files, parameters: &config.parameters(), read: &mut read, state: &state };
     folder::save(run, contents, recipe.checkpoint.keep)
 }
 
 /// The shape that a checkpoint was trained with: sums of gradients depend on it in the last bit.
 pub fn shape(checkpoint: &Checkpoint, recipe: &Recipe, stage: usize) -> Result<Shape> {
-    let wrong = |what: &str| Error::damaged(checkpoint.path.join("trainer/state.json"), format!("{what}; resume from another checkpoint"));
+    let wrong = |what: &str| {
+        Error::damaged(
+            checkpoint.path.join("trainer/state.json"),
+            format!("{what}; resume from another checkpoint"),
+        )
+    };
     if checkpoint.state.recipe_hash != recipe.hash() {
         return Err(Error::input(format!(
             "{}: was made by another recipe; resume with the {RECIPE_FILE} of its run, unchanged",
@@ -78,7 +92,8 @@ pub fn shape(checkpoint: &Checkpoint, recipe: &Recipe, stage: usize) -> Result<S
     if micro_batch == 0 || !recipe.batch.sequences.is_multiple_of(micro_batch) {
         return Err(wrong("its micro_batch does not divide batch.sequences"));
     }
-    let recompute = extra["recompute"].as_str().and_then(policy).ok_or_else(|| wrong("no recompute policy"))?;
+    let recompute =
+        extra["recompute"].as_str().and_then(policy).ok_or_else(|| wrong("no recompute policy"))?;
     let passes = recipe.batch.sequences / micro_batch;
     Ok(Shape { micro_batch, passes, length: recipe.stages[stage].sequence_length, recompute })
 }
@@ -111,7 +126,8 @@ impl Snapshot {
         let names: Vec<String> =
             engine.stage().llama.config.parameters().into_iter().map(|(name, _)| name).collect();
         let copy = |name: String| {
-            let state = [engine.read_weight(&name)?, engine.read_moment(&name, 0)?, engine.read_moment(&name, 1)?];
+            let state =
+                [engine.read_weight(&name)?, engine.read_moment(&name, 0)?, engine.read_moment(&name, 1)?];
             Ok((name, state))
         };
         Ok(Snapshot { tensors: names.into_iter().map(copy).collect::<Result<_>>()? })

@@ -132,6 +132,9 @@ impl<'a> Trainer<'a> {
             }
             self.enter(stage.stage)?;
             while self.step < stage.end_step {
+                if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
+                    return Ok(Ending::Stopped { step: self.step });
+                }
                 self.train_step(&stage, &mixture)?;
                 let stop = self.options.interrupted.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
@@ -247,13 +250,9 @@ impl<'a> Trainer<'a> {
         let tokens: u64 = sums.iter().map(|(sequences, _)| sequences * length).sum();
         let loss = sums.iter().map(|(_, nll)| nll).sum::<f64>() / tokens as f64;
         if !loss.is_finite() || !grad_norm.is_finite() {
-            let good = match &self.last_saved {
-                Some(path) => format!("the last good checkpoint is {}", path.display()),
-                None => "there is no checkpoint yet".into(),
-            };
-            return Err(Error::failure(format!(
-                "step {step}: loss {loss}, gradient norm {grad_norm}: not finite; {good}; lower schedule.peak_lr or check the data"
-            )));
+            return Err(
+                self.diverged(&format!("step {step}: loss {loss}, gradient norm {grad_norm}: not finite"))
+            );
         }
         let seconds = self.last_step.elapsed().as_secs_f64();
         self.last_step = Instant::now();
@@ -283,6 +282,15 @@ impl<'a> Trainer<'a> {
         self.metrics.append(&metrics)?;
         self.progress.set(step, &format!("loss {loss:.3}  {:.0} tokens/s", metrics.timing.tokens_per_second));
         Ok(())
+    }
+
+    /// The error of a run that has gone astray, with the way back.
+    fn diverged(&self, what: &str) -> Error {
+        let good = match &self.last_saved {
+            Some(path) => format!("the last good checkpoint is {}", path.display()),
+            None => "there is no checkpoint yet".into(),
+        };
+        Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
     }
 
     /// Mean held-out loss over all datasets, and per dataset.
@@ -328,8 +336,12 @@ impl<'a> Trainer<'a> {
         self.drain()?;
         let stage = first_stage(&self.recipe, self.step.saturating_sub(1));
         let progress = saved::Position { step: self.step, tokens: self.tokens, stage };
-        let (path, warnings) =
-            saved::save(&mut self.engine, &self.recipe, &self.corpus.tokenizer, &self.options.run, progress)?;
+        let saved =
+            saved::save(&mut self.engine, &self.recipe, &self.corpus.tokenizer, &self.options.run, progress);
+        let (path, warnings) = saved.map_err(|error| match error {
+            Error::Failure(what) => self.diverged(&what),
+            other => other,
+        })?;
         warnings.iter().for_each(|warning| self.progress.line(&format!("warning: {warning}")));
         self.last_saved = Some(path);
         self.last_step = Instant::now();
@@ -372,7 +384,10 @@ fn choose_shape(recipe: &Recipe, options: &Options, stage: usize, micro_batch: u
         .map(|candidate| candidate.stage.shape)
         .map_err(|why| {
             let gib = options.memory as f64 / (1u64 << 30) as f64;
-            Error::input(format!("recipe {}: does not fit {gib:.1} GiB: {why}; give more with --memory", recipe.name))
+            Error::input(format!(
+                "recipe {}: does not fit {gib:.1} GiB: {why}; give more with --memory",
+                recipe.name
+            ))
         })
 }
 
