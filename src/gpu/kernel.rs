@@ -160,7 +160,7 @@ pub enum Command {
 
 impl Dispatch {
     /// A launch of `kernel` over `grid` workgroups.
-    pub fn new<P: bytemuck::NoUninit>(
+    pub fn command<P: bytemuck::NoUninit>(
         kernel: Kernel,
         bindings: impl IntoIterator<Item = Binding>,
         params: &P,

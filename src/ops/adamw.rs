@@ -67,7 +67,7 @@ impl OpDef for AdamW {
             slots.extend(state);
         }
         const PER_GROUP: usize = 8 * super::ELEMENT_GROUP as usize; // PER_INVOCATION in the shader
-        vec![Dispatch::new(
+        vec![Dispatch::command(
             kernel,
             slots.into_iter().map(Into::into),
             &count,

@@ -84,7 +84,7 @@ impl Attention {
             .flag("vec4", vec4)
             .flag("texels", vec4 && caps.texels);
         let grid = [self.tokens.div_ceil(block) as u32, heads as u32, self.batch(q) as u32];
-        Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
+        Dispatch::command(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
     }
 
     /// Shader file, and tokens of a workgroup.

@@ -48,7 +48,7 @@ impl Chunk {
         let (kernel, _) = row_kernel("cross_entropy", entry, caps, self.columns);
         let params =
             Params { rows: self.rows as u32, columns: self.columns as u32, first: self.first as u32 };
-        Dispatch::new(kernel.flag(flag, !flag.is_empty()), bindings, &params, row_grid(caps, self.rows))
+        Dispatch::command(kernel.flag(flag, !flag.is_empty()), bindings, &params, row_grid(caps, self.rows))
     }
 
     /// Folds the chunk into the running state [rows, 4].
@@ -74,7 +74,7 @@ pub(super) fn finish(caps: &Caps, rows: usize, state: Slot, labels: Slot, nll: S
     let (kernel, _) = row_kernel("cross_entropy", "finish", caps, 4);
     let params = Params { rows: rows as u32, columns: 0, first: 0 };
     let grid = fold(rows.div_ceil(super::ELEMENT_GROUP as usize));
-    Dispatch::new(kernel, [state, labels, nll, lse].map(Into::into), &params, grid)
+    Dispatch::command(kernel, [state, labels, nll, lse].map(Into::into), &params, grid)
 }
 
 /// (logsumexp, nll) of one row.

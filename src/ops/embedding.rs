@@ -49,7 +49,7 @@ fn per_shard(
         let (kernel, width): (Kernel, u32) = super::row_kernel("embedding", entry, caps, columns);
         let params = Params { tokens: tokens as u32, columns: width, first: first as u32, rows: rows as u32 };
         first += rows;
-        Dispatch::new(kernel, slots(shard).into_iter().map(Into::into), &params, fold(tokens))
+        Dispatch::command(kernel, slots(shard).into_iter().map(Into::into), &params, fold(tokens))
     };
     shard_rows.enumerate().map(launch).collect()
 }

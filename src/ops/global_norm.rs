@@ -28,12 +28,17 @@ impl OpDef for GlobalNorm {
             .map(|i| {
                 let (kernel, count) = row_kernel("global_norm", "squares", caps, io.input(i).elements());
                 let window = Slot::Scratch(0).rows(i, 1, 4 * PARTIALS as u64);
-                Dispatch::new(kernel, [Binding::from(Slot::In(i)), window], &count, row_grid(caps, PARTIALS))
+                Dispatch::command(
+                    kernel,
+                    [Binding::from(Slot::In(i)), window],
+                    &count,
+                    row_grid(caps, PARTIALS),
+                )
             })
             .collect();
         let (kernel, count) = row_kernel("global_norm", "finish", caps, io.inputs.len() * PARTIALS);
         let slots = [Slot::Scratch(0), Slot::Out(0)].map(Into::into);
-        commands.push(Dispatch::new(kernel, slots, &count, [1, 1, 1]));
+        commands.push(Dispatch::command(kernel, slots, &count, [1, 1, 1]));
         commands
     }
 

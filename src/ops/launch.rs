@@ -37,5 +37,5 @@ pub fn elementwise<const N: usize>(
 ) -> Command {
     let (kernel, count) = row_kernel(shader, entry, caps, elements);
     let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
-    Dispatch::new(kernel, slots.map(Into::into), &count, grid)
+    Dispatch::command(kernel, slots.map(Into::into), &count, grid)
 }

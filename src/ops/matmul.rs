@@ -63,7 +63,7 @@ impl Product {
         let (kernel, grid) = if caps.is_lanes() { self.lanes(caps) } else { self.tiled() };
         let kernel =
             kernel.flag("a_transposed", self.form == Form::TN).flag("b_transposed", self.form == Form::NT);
-        Dispatch::new(kernel, [a, b, y], &params, grid)
+        Dispatch::command(kernel, [a, b, y], &params, grid)
     }
 
     /// 64 x 64 tile in workgroup memory, 4 x 4 per invocation.

@@ -59,7 +59,7 @@ impl OpDef for RmsNorm {
         let params =
             Params { rows: x.rows() as u32, columns: width, blocks: 0, rows_per_block: 0, eps: self.eps };
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0), Slot::Out(1)].map(Into::into);
-        vec![Dispatch::new(kernel, slots, &params, super::row_grid(caps, x.rows()))]
+        vec![Dispatch::command(kernel, slots, &params, super::row_grid(caps, x.rows()))]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -126,11 +126,11 @@ impl OpDef for RmsNormBackward {
         slots.push(Slot::Out(0));
         let across = |kernel: Kernel, slots: &[Slot], y: usize| {
             let groups = (width as usize).div_ceil(super::ELEMENT_GROUP as usize);
-            Dispatch::new(kernel, slots.iter().map(|&s| s.into()), &params, [groups as u32, y as u32, 1])
+            Dispatch::command(kernel, slots.iter().map(|&s| s.into()), &params, [groups as u32, y as u32, 1])
         };
         let column_kernel = |entry| super::row_kernel("rms_norm", entry, caps, columns).0;
         vec![
-            Dispatch::new(
+            Dispatch::command(
                 dx.flag("residual", self.residual),
                 slots.into_iter().map(Into::into),
                 &params,

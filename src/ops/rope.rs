@@ -81,7 +81,7 @@ impl OpDef for Rope {
         };
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)].map(Into::into);
         let grid = fold(pairs.div_ceil(super::ELEMENT_GROUP as usize));
-        vec![Dispatch::new(kernel, slots, &params, grid)]
+        vec![Dispatch::command(kernel, slots, &params, grid)]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {

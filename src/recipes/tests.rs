@@ -116,13 +116,12 @@ fn the_stages_of_the_1_7b_follow_one_another() {
 }
 
 #[test]
-fn microcosm_is_the_default_and_its_last_stage_is_the_decay() {
+fn microcosm_is_the_default_and_mixes_every_generated_register() {
     let recipe = load(EMBEDDED[0].0, &[]);
     assert_eq!(recipe.name, "microcosm");
     assert!(recipe.datasets.iter().all(|dataset| dataset.microcosm.is_some()));
-    let decay = recipe.stage_steps().pop().unwrap();
-    assert_eq!(decay.end_step - decay.start_step, recipe.decay_steps());
-    assert_eq!(decay.end_step, recipe.total_steps());
+    assert!(recipe.weights_at(0).iter().all(|&weight| weight > 0.0));
+    assert_eq!(recipe.total_tokens(), recipe.stages[0].tokens);
 }
 
 #[test]
