@@ -2,7 +2,7 @@
 //!
 //! Submissions are bounded: watchdogs kill a device whose work takes too long (2 s on Windows and amdgpu). The
 //! first replays submit span by span and measure each one; later ones pack spans into submissions of at most
-//! [`budget`] of measured GPU time.
+//! 100 ms (`SMOLTER_SUBMIT_MS`) of measured GPU time.
 
 use super::device::{Device, Pipeline};
 use super::kernel::Dispatch;
