@@ -1,4 +1,5 @@
-//! Weighted mixtures of datasets: which tokens training sequence i is made of (recipe.md 2.2).
+//! Weighted mixtures of datasets: which tokens training sequence i is made of (as SmolLM2 mixes its
+//! stages: arXiv 2502.02737, section 4).
 //!
 //! The order is a pure function of the datasets (names, sizes, weights, caps, what earlier stages took), the
 //! sequence length, the seed and i. Any i is looked up in constant time, so resuming costs nothing, and

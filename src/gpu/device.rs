@@ -190,7 +190,12 @@ impl Device {
         Device { caps, ..self.clone() }
     }
 
-    /// Bytes of all buffers that are alive or were made through this device.
+    /// The same, counting from zero what is allocated through it.
+    pub fn with_own_count(&self) -> Device {
+        Device { allocated: Arc::default(), ..self.clone() }
+    }
+
+    /// Bytes of all buffers and textures made through this device.
     pub fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
     }
@@ -295,7 +300,12 @@ impl Device {
 
     /// Waits for everything submitted so far.
     pub fn wait(&self) -> Result<()> {
-        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        self.wait_for(None)
+    }
+
+    /// Waits for one submission, and for those before it.
+    pub(super) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(PATIENCE) };
         let polled = self.device.poll(wait);
         self.check()?;
         polled.map(|_| ()).map_err(|e| self.lost(&format!("no answer within {PATIENCE:?}: {e}")))

@@ -25,7 +25,7 @@ fn budget() -> Duration {
 }
 
 /// A window of a buffer.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Window {
     /// The buffer.
     pub buffer: wgpu::Buffer,
@@ -33,6 +33,14 @@ pub struct Window {
     pub offset: u64,
     /// Length in bytes.
     pub bytes: u64,
+}
+
+impl Window {
+    fn overlaps(&self, other: &Window) -> bool {
+        self.buffer == other.buffer
+            && self.offset < other.offset + other.bytes
+            && other.offset < self.offset + self.bytes
+    }
 }
 
 enum Step {
@@ -78,6 +86,8 @@ pub struct Recording {
     params: Option<wgpu::Buffer>,
     params_used: u64,
     texels: Texels,
+    /// What each texture holds at this point of the recording, so that it is not copied there again.
+    held: Vec<Option<Window>>,
     steps: Vec<Step>,
     spans: Vec<Span>,
     replays: u32,
@@ -92,6 +102,7 @@ impl Recording {
             device,
             params,
             params_used: 0,
+            held: vec![None; texels.0.len()],
             texels,
             steps: Vec::new(),
             spans: Vec::new(),
@@ -145,8 +156,19 @@ impl Recording {
             entries: &entries,
         });
         for (texture, &binding) in pipeline.texels.iter().enumerate() {
-            let (window, texture) = (windows[binding].clone(), self.texels.0[texture].clone());
-            self.push(Step::ToTexture { window, texture });
+            let window = Some(windows[binding].clone());
+            if self.held[texture] != window {
+                self.held[texture] = window;
+                self.push(Step::ToTexture {
+                    window: windows[binding].clone(),
+                    texture: self.texels.0[texture].clone(),
+                });
+            }
+        }
+        for (binding, window) in windows.iter().enumerate() {
+            if !pipeline.texels.contains(&binding) {
+                self.may_change(window);
+            }
         }
         self.params_used += PARAMS_STRIDE;
         self.push(Step::Launch { pipeline, bind_group, grid: dispatch.grid });
@@ -155,7 +177,15 @@ impl Recording {
 
     /// Records the zeroing of a window.
     pub fn clear(&mut self, window: Window) {
+        self.may_change(&window);
         self.push(Step::Clear(window));
+    }
+
+    /// Forgets textures whose source is written.
+    fn may_change(&mut self, window: &Window) {
+        for held in &mut self.held {
+            held.take_if(|held| held.overlaps(window));
+        }
     }
 
     /// Runs everything; returns when it is submitted, not when it is done.
@@ -322,7 +352,7 @@ impl Timer {
         if self.passes.get() == 0 {
             return Ok(Duration::ZERO);
         }
-        let bytes = device.read_mapped(&self.staging, 16 * self.passes.get() as u64)?;
+        let bytes = device.read_mapped(&self.staging, 16 * self.passes.get() as u64, None)?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
         let busy: u64 = ticks.chunks(2).map(|pass| pass[1].saturating_sub(pass[0])).sum();
         Ok(Duration::from_nanos((busy as f64 * self.period as f64) as u64))
@@ -330,10 +360,16 @@ impl Timer {
 }
 
 impl Device {
-    /// Maps a staging buffer, waiting for the copies into it, and returns its first `bytes` bytes.
-    pub fn read_mapped(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+    /// Maps a staging buffer, waiting for the submission that copied into it (for all of them where none is named)
+    /// but for nothing after it, and returns its first `bytes` bytes.
+    pub fn read_mapped(
+        &self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        copied: Option<wgpu::SubmissionIndex>,
+    ) -> Result<Vec<u8>> {
         staging.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-        self.wait()?;
+        self.wait_for(copied)?;
         let range = staging.get_mapped_range(0..bytes).map_err(|e| self.lost(&e.to_string()))?;
         let data = range.to_vec();
         drop(range);
@@ -342,9 +378,9 @@ impl Device {
     }
 
     /// Copies a window into a staging buffer, after what is submitted so far.
-    pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) {
+    pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) -> wgpu::SubmissionIndex {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&window.buffer, window.offset, staging, 0, window.bytes);
-        self.queue.submit([encoder.finish()]);
+        self.queue.submit([encoder.finish()])
     }
 }

@@ -19,15 +19,23 @@ pub struct GpuExecutor {
     texels: Texels,
     programs: Vec<Recording>,
     staging: wgpu::Buffer,
-    /// Two staging buffers per value that is read without waiting, and which one is next.
-    deferred: HashMap<ValueId, ([wgpu::Buffer; 2], usize)>,
-    allocated: u64,
+    /// Per value that is read without waiting.
+    deferred: HashMap<ValueId, Deferred>,
+}
+
+/// Two staging buffers that are used in turn.
+struct Deferred {
+    staging: [wgpu::Buffer; 2],
+    /// The submission that fills each.
+    copied: [Option<wgpu::SubmissionIndex>; 2],
+    /// Which one is next.
+    next: usize,
 }
 
 impl GpuExecutor {
     /// Allocates and records `graph` as `plan` says.
     pub fn new(device: Arc<Device>, graph: &Graph, plan: Plan) -> Result<Self> {
-        let before = device.allocated();
+        let device = Arc::new(device.with_own_count());
         let buffers = plan
             .buffers
             .iter()
@@ -38,26 +46,17 @@ impl GpuExecutor {
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {
             let bytes = graph.value(id).ty.bytes();
-            let pair = [
+            let staging = [
                 device.staging_buffer("deferred read", bytes)?,
                 device.staging_buffer("deferred read", bytes)?,
             ];
-            deferred.insert(id, (pair, 0));
+            deferred.insert(id, Deferred { staging, copied: [None, None], next: 0 });
         }
-        let mut executor = GpuExecutor {
-            device,
-            plan,
-            buffers,
-            texels,
-            programs: Vec::new(),
-            staging,
-            deferred,
-            allocated: 0,
-        };
+        let mut executor =
+            GpuExecutor { device, plan, buffers, texels, programs: Vec::new(), staging, deferred };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
-        executor.allocated = executor.device.allocated() - before;
         Ok(executor)
     }
 
@@ -137,8 +136,8 @@ impl Executor for GpuExecutor {
         for start in (0..whole.bytes).step_by(STAGING as usize) {
             let bytes = STAGING.min(whole.bytes - start);
             let window = Window { offset: whole.offset + start, bytes, buffer: whole.buffer.clone() };
-            self.device.copy_to_staging(&window, &self.staging);
-            let read = self.device.read_mapped(&self.staging, bytes)?;
+            let copied = self.device.copy_to_staging(&window, &self.staging);
+            let read = self.device.read_mapped(&self.staging, bytes, Some(copied))?;
             data.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&read));
         }
         Ok(data)
@@ -146,21 +145,24 @@ impl Executor for GpuExecutor {
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
         let window = self.whole(value);
-        let (staging, next) = self.deferred.get_mut(&value).expect("only small kept values are read later");
-        let slot = *next;
-        *next = 1 - slot;
-        self.device.copy_to_staging(&window, &staging[slot]);
+        let deferred = self.deferred.get_mut(&value).expect("only small kept values are read later");
+        let slot = deferred.next;
+        deferred.next = 1 - slot;
+        deferred.copied[slot] = Some(self.device.copy_to_staging(&window, &deferred.staging[slot]));
         Ok(Ticket { value, slot, ready: None })
     }
 
     fn fetch(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
         let bytes = self.plan.place(ticket.value).bytes;
-        let read = self.device.read_mapped(&self.deferred[&ticket.value].0[ticket.slot], bytes)?;
+        let deferred =
+            self.deferred.get_mut(&ticket.value).expect("the ticket names a value that is read later");
+        let copied = deferred.copied[ticket.slot].take();
+        let read = self.device.read_mapped(&deferred.staging[ticket.slot], bytes, copied)?;
         Ok(bytemuck::pod_collect_to_vec(&read))
     }
 
     fn allocated(&self) -> u64 {
-        self.allocated
+        self.device.allocated()
     }
 
     fn profile(&self, program: ProgramId) -> Vec<(String, f64)> {

@@ -50,17 +50,18 @@ pub struct LlamaConfig {
 pub const PRESETS: [&str; 3] = ["smollm2-135m", "smollm2-360m", "smollm2-1.7b"];
 
 impl LlamaConfig {
-    /// SmolLM2-135M as it is pretrained: 2048 positions, RoPE base 10,000 (recipe.md 1.1).
+    /// SmolLM2-135M as it is pretrained: 2048 positions, RoPE base 10,000 (arXiv 2502.02737, table 6, and
+    /// config_smollm2_135M.yaml of huggingface/smollm).
     pub fn smollm2_135m() -> Self {
         Self::smollm2(576, 1536, 30, 9, 3, 0.041_666_7)
     }
 
-    /// SmolLM2-360M as it is pretrained (recipe.md 1.1).
+    /// SmolLM2-360M as it is pretrained; see [`Self::smollm2_135m`].
     pub fn smollm2_360m() -> Self {
         Self::smollm2(960, 2560, 32, 15, 5, 0.03227)
     }
 
-    /// SmolLM2-1.7B as it is pretrained (recipe.md 1.1).
+    /// SmolLM2-1.7B as it is pretrained; see [`Self::smollm2_135m`].
     pub fn smollm2_1_7b() -> Self {
         Self::smollm2(2048, 8192, 24, 32, 32, 0.02)
     }

@@ -1,4 +1,4 @@
-//! Initial weights, as nanotron draws them (recipe.md 1.1): matrices and embedding Normal(0, std), those that write
+//! Initial weights, as nanotron draws them (its scaling/parametrization.py): matrices and embedding Normal(0, std), those that write
 //! to the residual stream Normal(0, std / sqrt(2 layers)), norms 1.
 
 use super::LlamaConfig;

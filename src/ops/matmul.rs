@@ -74,7 +74,8 @@ impl Product {
     /// TM x (TN LANES) tile in registers, one subgroup.
     fn lanes(&self, caps: &Caps) -> (Kernel, [u32; 3]) {
         // Measured: with b along its rows the wider tile spills registers.
-        let (tm, tn) = if self.form == Form::NN { (16, 4) } else { (16, 8) };
+        let tn = if self.form == Form::NN { 4 } else { 8 };
+        let tm = if self.m > 16 { 32 } else { 16 };
         // Rows of a vec4 kernel's operands and result are whole vectors.
         let contiguous = match self.form {
             Form::NN => [self.k, self.n],

@@ -5,7 +5,7 @@
 /// Steps count optimizer updates from 1: the first update uses `lr(1)`, the last of N uses `lr(N)`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
-    /// Warmup-stable-decay with linear decay, as nanotron computes it (recipe.md 2.1; SmolLM2 paper, section 4.1).
+    /// Warmup-stable-decay with linear decay, as nanotron computes it (SmolLM2, arXiv 2502.02737, section 4.1).
     Wsd {
         /// Learning rate of the stable part.
         peak: f64,

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 pub use plan::StageSteps;
 pub use schema::{
-    Batch, Checkpoint, Dataset, HeldOut, LearningRate, OnBroken, Optimizer, Recipe, Sample, ScheduleKind,
-    Stage, StageKind, Tokenizer, TokenizerTraining,
+    Batch, Checkpoint, Dataset, HeldOut, LearningRate, Optimizer, Recipe, Sample, ScheduleKind, Stage,
+    StageKind, Tokenizer, TokenizerTraining,
 };
 
 use crate::error::{Error, Result};

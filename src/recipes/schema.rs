@@ -1,10 +1,12 @@
-//! The keys of a recipe, as they stand in its TOML file. Defaults are SmolLM2's (recipe.md, section 2).
+//! The keys of a recipe, as they stand in its TOML file. Defaults are SmolLM2's (arXiv 2502.02737,
+//! section 4.1 and table 6).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::source::OnBroken;
 use crate::nn::config::LlamaConfig;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
@@ -163,17 +165,6 @@ pub struct Dataset {
 
 fn default_fields() -> Vec<String> {
     vec!["text".into()]
-}
-
-/// What to do about a broken document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnBroken {
-    /// Stop and name it.
-    #[default]
-    Refuse,
-    /// Leave it out, count it and report the count.
-    Skip,
 }
 
 /// One of `[[stages]]`.

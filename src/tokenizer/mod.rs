@@ -1,4 +1,4 @@
-//! Text to token ids and back: the byte-level BPE tokenizer of SmolLM2 (recipe.md 1.4), or any other that
+//! Text to token ids and back: the byte-level BPE tokenizer of SmolLM2, or any other that
 //! comes as a Hugging Face `tokenizer.json`.
 
 mod pieces;

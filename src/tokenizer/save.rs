@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, Tokenizer, chat_template};
 use crate::error::{Error, Result};
 
-/// What the model is for, which decides the roles of the special tokens (recipe.md 1.2).
+/// What the model is for, which decides the roles of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A pretrained model: every role is `<|endoftext|>`.

@@ -1,4 +1,5 @@
-//! The special tokens of SmolLM2 and the chat template that uses them (recipe.md 1.2 and 5.2).
+//! The special tokens of SmolLM2 and the chat template that uses them (tokenizer_config.json of
+//! SmolLM2-Instruct).
 
 /// End of a document. Also beginning of sequence and unknown token of the base models.
 pub const END_OF_TEXT: &str = "<|endoftext|>";

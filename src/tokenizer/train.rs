@@ -1,4 +1,5 @@
-//! Training of a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens (recipe.md 1.4).
+//! Training of a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens (those of
+//! HuggingFaceTB/cosmo2-tokenizer).
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;

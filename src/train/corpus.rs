@@ -3,10 +3,10 @@
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
 use crate::data::shard::{TokenSet, Verify, exists};
-use crate::data::source::{OnBroken, Source};
+use crate::data::source::Source;
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
-use crate::recipes::{self, Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe};
 use crate::report::progress::Progress;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
@@ -23,11 +23,7 @@ pub struct Corpus {
 }
 
 fn source(dataset: &Dataset) -> Source {
-    let on_broken = match dataset.on_broken {
-        recipes::OnBroken::Refuse => OnBroken::Refuse,
-        recipes::OnBroken::Skip => OnBroken::Skip,
-    };
-    Source::new(&dataset.paths).fields(&dataset.fields, "\n").on_broken(on_broken)
+    Source::new(&dataset.paths).fields(&dataset.fields, "\n").on_broken(dataset.on_broken)
 }
 
 /// The generated documents of a dataset, if it is generated.

@@ -202,6 +202,8 @@ impl StageGraph {
 /// A stage on an executor.
 pub struct Engine {
     stage: StageGraph,
+    /// Floating-point operations of a step, without the optimizer's.
+    pub step_flops: f64,
     executor: Box<dyn Executor>,
 }
 
@@ -227,7 +229,8 @@ impl Engine {
         })?;
         let mut executor = backend.execute(&stage.graph, plan)?;
         executor.write_f32(stage.tokens.rope, &stage.llama.rope_table(shape.length));
-        Ok(Engine { stage, executor })
+        let step_flops = stage.graph.cost(stage.micro).flops * shape.passes as f64;
+        Ok(Engine { stage, step_flops, executor })
     }
 
     /// The stage's graph.

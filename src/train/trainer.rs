@@ -12,6 +12,7 @@ use crate::data::mixture::Mixture;
 use crate::error::{Error, Result};
 use crate::graph::recompute::Policy;
 use crate::ops::adamw::Hyper;
+use crate::optim::schedule::Schedule;
 use crate::recipes::{Recipe, StageSteps};
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
@@ -56,6 +57,7 @@ enum Pending {
 /// A run in progress.
 pub struct Trainer<'a> {
     recipe: Recipe,
+    schedule: Schedule,
     options: Options<'a>,
     /// The tokenised datasets.
     pub corpus: Corpus,
@@ -102,6 +104,7 @@ impl<'a> Trainer<'a> {
         let sums = vec![(0, 0.0); recipe.datasets.len()];
         let now = Instant::now();
         Ok(Trainer {
+            schedule: recipe.schedule(),
             recipe,
             options,
             corpus,
@@ -202,7 +205,7 @@ impl<'a> Trainer<'a> {
         }
         self.step += 1;
         self.tokens += stage.tokens_per_step;
-        let lr = self.recipe.schedule().lr(self.step);
+        let lr = self.schedule.lr(self.step);
         let optimizer = &self.recipe.optimizer;
         let hyper = Hyper {
             lr,
@@ -256,8 +259,6 @@ impl<'a> Trainer<'a> {
         }
         let seconds = self.last_step.elapsed().as_secs_f64();
         self.last_step = Instant::now();
-        let stage = self.engine.stage();
-        let flops = stage.graph.cost(stage.micro).flops * stage.shape.passes as f64;
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, (sequences, _))| *sequences > 0);
         let metrics = Metrics {
             step,
@@ -275,7 +276,7 @@ impl<'a> Trainer<'a> {
             timing: Timing {
                 seconds: self.begun.elapsed().as_secs_f64(),
                 tokens_per_second: tokens as f64 / seconds,
-                gflops: flops / seconds / 1e9,
+                gflops: self.engine.step_flops / seconds / 1e9,
                 memory: self.engine.executor().allocated(),
             },
         };
