@@ -9,7 +9,9 @@ struct Params { pairs: u32, half: u32, heads: u32, positions: u32, sign: f32 }
 @group(0) @binding(0) var<storage, read> x: array<Elem>;
 @group(0) @binding(1) var<storage, read> table: array<Elem>; // per position: half cosines, half sines
 @group(0) @binding(2) var<storage, read_write> y: array<Elem>;
-@group(0) @binding(3) var<uniform> p: Params;
+@if(placed) @group(0) @binding(3) var<storage, read> positions: array<u32>; // one per row
+@if(placed) @group(0) @binding(4) var<uniform> p: Params;
+@if(!placed) @group(0) @binding(3) var<uniform> p: Params;
 
 @compute @workgroup_size(EG)
 fn forward(
@@ -21,7 +23,8 @@ fn forward(
     if (pair >= p.pairs) { return; }
     let i = pair % p.half;
     let head = pair / p.half; // row * heads + head
-    let position = (head / p.heads) % p.positions;
+    @if(placed) let position = min(positions[head / p.heads], p.positions - 1u);
+    @if(!placed) let position = (head / p.heads) % p.positions;
     let turn = position * 2u * p.half + i;
     let low = head * 2u * p.half + i;
     let cosine = table[turn];

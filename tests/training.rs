@@ -1,6 +1,7 @@
 //! T2: training as a whole: it repeats, it does not depend on how the work is cut up, and it learns.
 
 use crate::support::{Place, device, devices, run};
+use smolter::graph::Backend;
 use smolter::graph::plan::{BufferPlan, Place as Window};
 use smolter::graph::recompute::Policy;
 use smolter::graph::{Graph, Kind, Plan, null};
@@ -8,7 +9,7 @@ use smolter::nn::LlamaConfig;
 use smolter::ops::adamw::Hyper;
 use smolter::ops::testing::{nmse, order_of};
 use smolter::ops::{DType, ValueId};
-use smolter::train::engine::{Backend, Engine, MicroBatch, Shape, StageGraph};
+use smolter::train::engine::{Engine, MicroBatch, Shape, StageGraph};
 use smolter::train::metrics::Metrics;
 
 const HYPER: Hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };

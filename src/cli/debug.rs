@@ -2,9 +2,9 @@
 
 use super::DeviceFlag;
 use crate::error::Result;
+use crate::graph::Backend;
 use crate::ops::adamw::Hyper;
 use crate::train::debug::{self, Job};
-use crate::train::engine::Backend;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -3,8 +3,8 @@
 use super::DeviceFlag;
 use crate::error::{Error, Result};
 use crate::gpu::device;
+use crate::graph::Backend;
 use crate::train::doctor::diagnose;
-use crate::train::engine::Backend;
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
 

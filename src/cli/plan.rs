@@ -3,10 +3,10 @@
 use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
+use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::ops::TensorType;
 use crate::recipes::Recipe;
-use crate::train::engine::Backend;
 use crate::train::fit::{Candidate, candidate, choose};
 use crate::train::measure::matmul_speed;
 use clap::Args;

@@ -2,8 +2,8 @@
 
 use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::error::{Error, Result};
+use crate::graph::Backend;
 use crate::recipes::Recipe;
-use crate::train::engine::Backend;
 use crate::train::run::{default_memory, fresh_folder, resume, start, verify_resume};
 use crate::train::trainer::Options;
 use clap::Args;

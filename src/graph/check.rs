@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::testing::nmse;
 use crate::ops::{Case, DType, Data, Fill, TensorType, ValueId};
 
-/// Largest error of an f32 kernel against f64 (DESIGN section 5).
+/// Largest error of an f32 kernel against f64.
 pub const TOLERANCE: f64 = 1e-7;
 
 /// A case as a graph: its inputs first, then the op, and its gradients where it has any.
@@ -96,8 +96,16 @@ impl CaseGraph {
         named
             .chain(gradients)
             .map(|(name, id)| {
-                let got: Vec<f64> = executor.read(id)?.iter().map(|&x| x as f64).collect();
-                let error = nmse(&got, oracle.contents(id).floats());
+                let (got, want): (Vec<f64>, Vec<f64>) = match oracle.contents(id) {
+                    Data::Float(want) => {
+                        (executor.read(id)?.iter().map(|&x| x as f64).collect(), want.clone())
+                    }
+                    Data::Index(want) => {
+                        let widen = |x: &[u32]| x.iter().map(|&x| x as f64).collect();
+                        (widen(&executor.read_u32(id)?), widen(want))
+                    }
+                };
+                let error = nmse(&got, &want);
                 Ok(Finding { what: format!("{} {name}", self.case.label()), nmse: error })
             })
             .collect()

@@ -27,10 +27,13 @@ pub trait Executor {
     /// Runs a program. A device may return before it is done.
     fn run(&mut self, program: ProgramId) -> Result<()>;
 
-    /// Reads a value that is kept, waiting for what was submitted.
+    /// Reads a float value that is kept, waiting for what was submitted.
     fn read(&mut self, value: ValueId) -> Result<Vec<f32>>;
 
-    /// Asks for a small kept value as it is after the programs run so far. At most two reads of one value may be
+    /// Reads an index value that is kept, waiting for what was submitted.
+    fn read_u32(&mut self, value: ValueId) -> Result<Vec<u32>>;
+
+    /// Asks for a small kept float value as it is after the programs run so far. At most two reads of one value may be
     /// open at a time.
     fn read_later(&mut self, value: ValueId) -> Result<Ticket>;
 

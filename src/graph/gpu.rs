@@ -106,6 +106,19 @@ impl GpuExecutor {
         Window { buffer: self.buffers[place.buffer].clone(), offset: place.offset, bytes: place.bytes }
     }
 
+    fn read_all<T: bytemuck::Pod>(&mut self, value: ValueId) -> Result<Vec<T>> {
+        let whole = self.whole(value);
+        let mut data = Vec::with_capacity((whole.bytes / 4) as usize);
+        for start in (0..whole.bytes).step_by(STAGING as usize) {
+            let bytes = STAGING.min(whole.bytes - start);
+            let window = Window { offset: whole.offset + start, bytes, buffer: whole.buffer.clone() };
+            let copied = self.device.copy_to_staging(&window, &self.staging);
+            let read = self.device.read_mapped(&self.staging, bytes, Some(copied))?;
+            data.extend(bytemuck::pod_collect_to_vec::<u8, T>(&read));
+        }
+        Ok(data)
+    }
+
     fn write(&mut self, value: ValueId, bytes: &[u8]) {
         let place = self.plan.place(value);
         assert_eq!(bytes.len() as u64, place.bytes, "a write must fill the value");
@@ -131,16 +144,11 @@ impl Executor for GpuExecutor {
     }
 
     fn read(&mut self, value: ValueId) -> Result<Vec<f32>> {
-        let whole = self.whole(value);
-        let mut data = Vec::with_capacity((whole.bytes / 4) as usize);
-        for start in (0..whole.bytes).step_by(STAGING as usize) {
-            let bytes = STAGING.min(whole.bytes - start);
-            let window = Window { offset: whole.offset + start, bytes, buffer: whole.buffer.clone() };
-            let copied = self.device.copy_to_staging(&window, &self.staging);
-            let read = self.device.read_mapped(&self.staging, bytes, Some(copied))?;
-            data.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&read));
-        }
-        Ok(data)
+        self.read_all(value)
+    }
+
+    fn read_u32(&mut self, value: ValueId) -> Result<Vec<u32>> {
+        self.read_all(value)
     }
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {

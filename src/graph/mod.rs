@@ -3,6 +3,7 @@
 //! Shapes are fixed, so a graph is built once: a table of values and a list of nodes, both plain data. Nodes are
 //! grouped into programs (a micro-batch, the optimizer step, an evaluation) that run whole and share weights.
 
+pub mod backend;
 pub mod backward;
 pub mod check;
 pub mod executor;
@@ -12,6 +13,7 @@ pub mod plan;
 pub mod recompute;
 pub mod reference;
 
+pub use backend::Backend;
 pub use executor::Executor;
 pub use plan::Plan;
 
@@ -30,6 +32,8 @@ pub enum Kind {
     Gradient,
     /// Optimizer state.
     Moment,
+    /// Kept from program to program: caches, the tokens last chosen.
+    State,
     /// Written by the host before a program runs, or once (tables).
     Input,
     /// Kept for the host to read, or for another program.
@@ -246,10 +250,10 @@ impl Graph {
 
     /// Work of a program.
     pub fn cost(&self, program: ProgramId) -> Cost {
-        self.nodes.iter().filter(|node| node.program == program).fold(Cost::default(), |sum, node| {
-            let cost = self.node_cost(node);
-            Cost { flops: sum.flops + cost.flops, bytes: sum.bytes + cost.bytes }
-        })
+        self.nodes
+            .iter()
+            .filter(|node| node.program == program)
+            .fold(Cost::default(), |sum, node| sum + self.node_cost(node))
     }
 }
 

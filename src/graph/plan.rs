@@ -200,6 +200,7 @@ fn slab_name(kind: Kind, colour: usize) -> String {
         Kind::Weight => "weights".into(),
         Kind::Gradient => "gradients".into(),
         Kind::Moment => "moments".into(),
+        Kind::State => "state".into(),
         Kind::Input => "inputs".into(),
         Kind::Temporary | Kind::Result => format!("activations {}", (b'a' + colour as u8) as char),
     }

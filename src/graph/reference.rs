@@ -4,7 +4,7 @@ use super::executor::{Executor, Ticket};
 use super::{Graph, Kind, ProgramId};
 use crate::error::Result;
 use crate::ops::reference::Real;
-use crate::ops::{DType, Data, Io, RefIo, ValueId};
+use crate::ops::{DType, Data, Io, RefIo, TensorType, ValueId};
 
 /// A graph on the host, computed in `T`.
 pub struct ReferenceExecutor<T> {
@@ -13,6 +13,13 @@ pub struct ReferenceExecutor<T> {
     data: Vec<Option<Data<T>>>,
     /// Last node that touches each root.
     last: Vec<usize>,
+}
+
+fn zeros<T: Real>(ty: &TensorType) -> Data<T> {
+    match ty.dtype {
+        DType::F32 => Data::Float(vec![T::default(); ty.elements()]),
+        DType::U32 => Data::Index(vec![0; ty.elements()]),
+    }
 }
 
 impl<T: Real> ReferenceExecutor<T> {
@@ -30,10 +37,7 @@ impl<T: Real> ReferenceExecutor<T> {
             .enumerate()
             .map(|(i, value)| {
                 let kept = value.kind != Kind::Temporary && value.root.0 as usize == i;
-                kept.then(|| match value.ty.dtype {
-                    DType::F32 => Data::Float(vec![T::default(); value.ty.elements()]),
-                    DType::U32 => Data::Index(vec![0; value.ty.elements()]),
-                })
+                kept.then(|| zeros(&value.ty))
             })
             .collect();
         ReferenceExecutor { graph, data, last }
@@ -58,7 +62,7 @@ impl<T: Real> ReferenceExecutor<T> {
         let node = self.graph.nodes()[index].clone();
         let (types, signature) = self.graph.types(&node);
         // Outputs first: those that update an input take its contents along.
-        let outputs: Vec<Vec<T>> = node
+        let outputs: Vec<Data<T>> = node
             .outputs
             .iter()
             .enumerate()
@@ -66,12 +70,8 @@ impl<T: Real> ReferenceExecutor<T> {
                 let in_place = signature.in_place.iter().any(|&(output, _)| output == i);
                 let root = self.root(id);
                 match self.data[root].take() {
-                    Some(Data::Float(x)) if in_place => x,
-                    Some(Data::Float(mut x)) => {
-                        x.fill(T::default());
-                        x
-                    }
-                    _ => vec![T::default(); self.graph.value(id).ty.elements()],
+                    Some(contents) if in_place => contents,
+                    _ => zeros(&self.graph.value(id).ty),
                 }
             })
             .collect();
@@ -83,7 +83,7 @@ impl<T: Real> ReferenceExecutor<T> {
         let outputs = io.outputs;
         for (&id, data) in node.outputs.iter().zip(outputs) {
             let root = self.root(id);
-            self.data[root] = Some(Data::Float(data));
+            self.data[root] = Some(data);
         }
         for &id in node.inputs.iter().chain(&node.outputs) {
             let root = self.root(id);
@@ -125,6 +125,10 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
 
     fn read(&mut self, value: ValueId) -> Result<Vec<f32>> {
         Ok(self.floats(value))
+    }
+
+    fn read_u32(&mut self, value: ValueId) -> Result<Vec<u32>> {
+        Ok(self.contents(value).indices().to_vec())
     }
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {

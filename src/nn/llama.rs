@@ -2,11 +2,14 @@
 //! Per block: x += o_proj(attention(rope(q), rope(k), v)) of the normed x; x += down(silu(gate) * up) of the normed x.
 
 use super::LlamaConfig;
-use crate::graph::{Graph, Parameter};
+use crate::graph::{Graph, Kind, Parameter};
 use crate::ops::add::Add;
 use crate::ops::attention::Attention;
+use crate::ops::attention_cached::AttentionCached;
 use crate::ops::embedding::Embedding;
+use crate::ops::kv_cache::KvCache;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
+use crate::ops::logits::Logits;
 use crate::ops::matmul::Matmul;
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rope::{Rope, table};
@@ -36,6 +39,26 @@ struct Block {
     gate: ValueId,
     up: ValueId,
     down: ValueId,
+}
+
+/// Keys and values of earlier tokens, kept on the device from program to program.
+pub struct Cache {
+    /// C, positions of a sequence.
+    pub capacity: usize,
+    /// Keys and values of each block, [B C, K E] both.
+    blocks: Vec<[ValueId; 2]>,
+}
+
+/// New tokens of sequences whose earlier ones are in a [`Cache`], as graph values. Rows of different sequences may
+/// stand at different positions.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTokens {
+    /// Token ids [N].
+    pub ids: ValueId,
+    /// Position of each in its sequence [N], or [`ABSENT`](crate::ops::kv_cache::ABSENT).
+    pub positions: ValueId,
+    /// Rotary table [C, E].
+    pub rope: ValueId,
 }
 
 /// A batch of token sequences, as graph inputs.
@@ -103,31 +126,77 @@ impl Llama {
 
     /// Hidden states after the final norm, [B T, D].
     pub fn hidden(&self, graph: &mut Graph, tokens: &Tokens) -> ValueId {
-        let mut inputs = vec![tokens.ids];
-        inputs.extend(tokens.order);
-        inputs.extend(&self.embedding.shards);
-        let mut x = graph.push(Embedding { trainable: tokens.order.is_some() }, &inputs)[0];
-        for (i, block) in self.blocks.iter().enumerate() {
-            graph.set_block(Some(i));
-            x = self.block(graph, block, tokens, x);
-        }
-        graph.set_block(None);
-        graph.push(self.rms_norm(), &[x, self.norm])[0]
-    }
-
-    fn block(&self, graph: &mut Graph, block: &Block, tokens: &Tokens, x: ValueId) -> ValueId {
-        let linear = |graph: &mut Graph, x, w| graph.push(Matmul::linear(), &[x, w])[0];
-        let rope = Rope { head_dim: self.config.head_dim, inverse: false };
+        let rope = Rope { head_dim: self.config.head_dim, placed: false, inverse: false };
         let attention = Attention {
             tokens: tokens.length,
             heads: self.config.num_attention_heads,
             kv_heads: self.config.num_key_value_heads,
         };
+        self.blocks(graph, tokens.ids, tokens.order, |graph, _, [q, k, v]| {
+            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &[x, tokens.rope])[0]);
+            graph.push(attention.clone(), &[q, k, v])[0]
+        })
+    }
 
+    /// A cache for `batch` sequences of at most `capacity` tokens.
+    pub fn cache(&self, graph: &mut Graph, batch: usize, capacity: usize) -> Cache {
+        let width = self.config.num_key_value_heads * self.config.head_dim;
+        let ty = TensorType::f32(&[batch * capacity, width]);
+        let mut value =
+            |name: &str, i: usize| graph.add_value(format!("{name} of block {i}"), ty.clone(), Kind::State);
+        let blocks = (0..self.blocks.len()).map(|i| [value("keys", i), value("values", i)]).collect();
+        Cache { capacity, blocks }
+    }
+
+    /// Hidden states of new tokens after the final norm, [N, D]; their keys and values go into the cache.
+    pub fn hidden_cached(&self, graph: &mut Graph, tokens: &NewTokens, cache: &Cache) -> ValueId {
+        let rope = Rope { head_dim: self.config.head_dim, placed: true, inverse: false };
+        let store = KvCache { capacity: cache.capacity };
+        let attention = AttentionCached {
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            capacity: cache.capacity,
+        };
+        let NewTokens { ids, positions, rope: table } = *tokens;
+        self.blocks(graph, ids, None, |graph, i, [q, k, v]| {
+            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &[x, table, positions])[0]);
+            let [keys, values] = cache.blocks[i];
+            let keys = graph.push(store.clone(), &[k, positions, keys])[0];
+            let values = graph.push(store.clone(), &[v, positions, values])[0];
+            graph.push(attention.clone(), &[q, keys, values, positions])[0]
+        })
+    }
+
+    /// From token ids to the final norm; `attend` maps a block's q, k, v to what its queries see.
+    fn blocks(
+        &self,
+        graph: &mut Graph,
+        ids: ValueId,
+        order: Option<ValueId>,
+        mut attend: impl FnMut(&mut Graph, usize, [ValueId; 3]) -> ValueId,
+    ) -> ValueId {
+        let inputs: Vec<ValueId> =
+            [ids].into_iter().chain(order).chain(self.embedding.shards.clone()).collect();
+        let mut x = graph.push(Embedding { trainable: order.is_some() }, &inputs)[0];
+        for (i, block) in self.blocks.iter().enumerate() {
+            graph.set_block(Some(i));
+            x = self.block(graph, block, x, |graph, qkv| attend(graph, i, qkv));
+        }
+        graph.set_block(None);
+        graph.push(self.rms_norm(), &[x, self.norm])[0]
+    }
+
+    fn block(
+        &self,
+        graph: &mut Graph,
+        block: &Block,
+        x: ValueId,
+        attend: impl FnOnce(&mut Graph, [ValueId; 3]) -> ValueId,
+    ) -> ValueId {
+        let linear = |graph: &mut Graph, x, w| graph.push(Matmul::linear(), &[x, w])[0];
         let normed = graph.push(self.rms_norm(), &[x, block.input_norm])[0];
-        let [q, k, v] = [block.q, block.k, block.v].map(|w| linear(graph, normed, w));
-        let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &[x, tokens.rope])[0]);
-        let attended = graph.push(attention, &[q, k, v])[0];
+        let qkv = [block.q, block.k, block.v].map(|w| linear(graph, normed, w));
+        let attended = attend(graph, qkv);
         let attended = linear(graph, attended, block.o);
         let x = graph.push(Add, &[x, attended])[0];
 
@@ -149,23 +218,14 @@ impl Llama {
         graph.push(LinearCrossEntropy { chunk: VOCABULARY_CHUNK }, &inputs)[0]
     }
 
-    /// Logits of every row of `hidden`, [rows, rows of the shard] per shard of the head.
-    pub fn logits(&self, graph: &mut Graph, hidden: ValueId) -> Vec<ValueId> {
-        self.head.shards.iter().map(|&shard| graph.push(Matmul::linear(), &[hidden, shard])[0]).collect()
+    /// Logits of every row of `hidden`, as [`Logits`] stores them.
+    pub fn logits(&self, graph: &mut Graph, hidden: ValueId) -> ValueId {
+        let inputs: Vec<ValueId> = [hidden].into_iter().chain(self.head.shards.clone()).collect();
+        graph.push(Logits, &inputs)[0]
     }
-}
 
-/// Logits [rows, V] from the shards that [`Llama::logits`] makes.
-pub fn join_logits(shards: &[Vec<f32>], rows: usize) -> Vec<f32> {
-    if let [only] = shards {
-        return only.clone();
+    /// Classes in every shard of the logits but the last one.
+    pub fn logits_shard(&self, graph: &Graph) -> usize {
+        graph.value(self.head.shards[0]).ty.rows()
     }
-    (0..rows)
-        .flat_map(|row| {
-            shards.iter().flat_map(move |shard| {
-                let width = shard.len() / rows;
-                shard[row * width..(row + 1) * width].iter().copied()
-            })
-        })
-        .collect()
 }

@@ -224,9 +224,9 @@ impl OpDef for LinearCrossEntropyBackward {
                 }
                 class += ty.rows();
                 let to_x = Product { form: Form::NN, accumulate: s > 0, m: rows, n: d, k: ty.rows() };
-                to_x.reference(&part, shards[s], &mut dx[0][first * d..(first + rows) * d]);
+                to_x.reference(&part, shards[s], &mut dx[0].floats_mut()[first * d..(first + rows) * d]);
                 let to_w = Product { form: Form::TN, accumulate: true, m: ty.rows(), n: d, k: rows };
-                to_w.reference(&part, block, &mut dshards[s]);
+                to_w.reference(&part, block, dshards[s].floats_mut());
             }
         });
     }

@@ -9,15 +9,19 @@
 pub mod adamw;
 pub mod add;
 pub mod attention;
+pub mod attention_cached;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod global_norm;
+pub mod kv_cache;
 mod launch;
 pub mod linear_cross_entropy;
+pub mod logits;
 pub mod matmul;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 pub mod testing;
 pub mod types;
@@ -137,12 +141,20 @@ ops! {
     Attention(attention::Attention),
     /// Its gradients.
     AttentionBackward(attention::AttentionBackward),
+    /// Storing new keys and values for generation.
+    KvCache(kv_cache::KvCache),
+    /// Attention over them.
+    AttentionCached(attention_cached::AttentionCached),
     /// silu(gate) * up.
     Swiglu(swiglu::Swiglu),
     /// Its gradients.
     SwigluBackward(swiglu::SwigluBackward),
     /// Elementwise sum.
     Add(add::Add),
+    /// Scores of every class, for the choice of the next token.
+    Logits(logits::Logits),
+    /// The next token.
+    Sample(sample::Sample),
     /// Loss of given logits.
     CrossEntropy(cross_entropy::CrossEntropy),
     /// Its gradient.
@@ -167,8 +179,12 @@ pub fn all_cases() -> Vec<Case> {
         rope::cases(),
         matmul::cases(),
         attention::cases(),
+        kv_cache::cases(),
+        attention_cached::cases(),
         swiglu::cases(),
         add::cases(),
+        logits::cases(),
+        sample::cases(),
         cross_entropy::cases(),
         linear_cross_entropy::cases(),
         global_norm::cases(),

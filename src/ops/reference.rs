@@ -87,6 +87,22 @@ impl<T> Data<T> {
             Data::Float(_) => panic!("an op read a float tensor as indices"),
         }
     }
+
+    /// The floats, to be written; panics on an index tensor.
+    pub fn floats_mut(&mut self) -> &mut [T] {
+        match self {
+            Data::Float(x) => x,
+            Data::Index(_) => panic!("an op wrote floats to an index tensor"),
+        }
+    }
+
+    /// The indices, to be written; panics on a float tensor.
+    pub fn indices_mut(&mut self) -> &mut [u32] {
+        match self {
+            Data::Index(x) => x,
+            Data::Float(_) => panic!("an op wrote indices to a float tensor"),
+        }
+    }
 }
 
 /// What a reference computes on: inputs to read, outputs to fill. An output that updates an input in place
@@ -97,7 +113,7 @@ pub struct RefIo<'a, T> {
     /// Contents of the inputs; those updated in place are left empty.
     pub inputs: Vec<&'a Data<T>>,
     /// Contents of the outputs.
-    pub outputs: Vec<Vec<T>>,
+    pub outputs: Vec<Data<T>>,
 }
 
 impl<'a, T: Real> RefIo<'a, T> {
@@ -113,13 +129,13 @@ impl<'a, T: Real> RefIo<'a, T> {
 
     /// Output `i`.
     pub fn out(&mut self, i: usize) -> &mut [T] {
-        &mut self.outputs[i]
+        self.outputs[i].floats_mut()
     }
 
-    /// All outputs, to fill several at once.
+    /// The first `N` outputs, to fill several at once.
     pub fn outs<const N: usize>(&mut self) -> [&mut [T]; N] {
         let mut iter = self.outputs.iter_mut();
-        std::array::from_fn(|_| iter.next().expect("the op has that many outputs").as_mut_slice())
+        std::array::from_fn(|_| iter.next().expect("the op has that many outputs").floats_mut())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rotary position embedding, split-half (Su et al. 2021, arXiv 2104.09864; pairing as in `transformers`' Llama):
 //! within each head, element i and element i + E/2 turn by the angle `position * theta^(-2i/E)`.
-//! x, y [N, H E]; table [T, E] holds E/2 cosines, then E/2 sines per position; row n is at position n mod T.
+//! x, y [N, H E]; table [T, E] holds E/2 cosines, then E/2 sines per position; row n is at position n mod T, or at
+//! `positions[n]` where that input [N] is given (generation: rows of different sequences stand anywhere).
 //!
 //! Backward: the rotation is orthogonal, so dx is dy turned back; nothing is saved.
 
@@ -10,11 +11,13 @@ use super::{
     fold,
 };
 
-/// See the module.
+/// x, table, [positions] -> y. See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// E.
     pub head_dim: usize,
+    /// Whether positions are given.
+    pub placed: bool,
     /// Turn back instead.
     pub inverse: bool,
 }
@@ -58,12 +61,10 @@ impl OpDef for Rope {
         let (x, table) = (&inputs[0], &inputs[1]);
         assert!(self.head_dim.is_multiple_of(2) && x.columns().is_multiple_of(self.head_dim), "rope: {x:?}");
         assert_eq!(table.columns(), self.head_dim, "rope: table must be [T, E]");
-        assert!(
-            x.rows().is_multiple_of(table.rows()),
-            "rope: {} rows for {} positions",
-            x.rows(),
-            table.rows()
-        );
+        match self.placed {
+            true => assert_eq!(inputs[2].elements(), x.rows(), "rope: one position per row"),
+            false => assert!(x.rows().is_multiple_of(table.rows()), "rope: {x:?} at positions of {table:?}"),
+        }
         Signature::of([x.clone()])
     }
 
@@ -79,15 +80,19 @@ impl OpDef for Rope {
             positions: io.input(1).rows() as u32,
             sign: if self.inverse { -1.0 } else { 1.0 },
         };
-        let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)].map(Into::into);
+        let slots: &[Slot] = match self.placed {
+            true => &[Slot::In(0), Slot::In(1), Slot::Out(0), Slot::In(2)],
+            false => &[Slot::In(0), Slot::In(1), Slot::Out(0)],
+        };
         let grid = fold(pairs.div_ceil(super::ELEMENT_GROUP as usize));
-        vec![Dispatch::command(kernel, slots, &params, grid)]
+        let kernel = kernel.flag("placed", self.placed);
+        vec![Dispatch::command(kernel, slots.iter().map(|&slot| slot.into()), &params, grid)]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
         let Some(dy) = tape.grad(node.outputs[0]) else { return };
         let turned = Rope { inverse: !self.inverse, ..self.clone() };
-        let dx = tape.emit(turned.into(), &[dy, node.inputs[1]])[0];
+        let dx = tape.emit(turned.into(), &[&[dy], &node.inputs[1..]].concat())[0];
         tape.give(node.inputs[0], dx);
     }
 
@@ -100,8 +105,13 @@ impl OpDef for Rope {
         let (e, half) = (self.head_dim, self.head_dim / 2);
         let (heads, positions) = (io.io.input(0).columns() / e, table.len() / e);
         let sign = T::of(if self.inverse { -1.0 } else { 1.0 });
+        let placed = self.placed.then(|| io.indices(2));
+        let position = |row: usize| match placed {
+            Some(all) => (all[row] as usize).min(positions - 1),
+            None => row % positions,
+        };
         for_rows(io.out(0), e, |block, y| {
-            let turn = &table[(block / heads % positions) * e..][..e];
+            let turn = &table[position(block / heads) * e..][..e];
             let x = &x[block * e..][..e];
             for i in 0..half {
                 let (cos, sin) = (turn[i], turn[half + i] * sign);
@@ -114,12 +124,21 @@ impl OpDef for Rope {
 
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
-    [(1, 1, 1, 2, 1e4), (2, 7, 3, 20, 1e4), (1, 33, 2, 64, 1e5)]
-        .map(|(batch, positions, heads, head_dim, theta)| {
-            let angles = table(positions, head_dim, theta).iter().map(|&x| x as f64).collect();
-            Case::new(Rope { head_dim, inverse: false })
-                .with(&[batch * positions, heads * head_dim], Fill::Normal(1.0))
-                .fixed(TensorType::f32(&[positions, head_dim]), Fill::Floats(angles))
-        })
-        .to_vec()
+    let case = |placed: bool, rows: usize, positions: usize, heads: usize, head_dim: usize, theta: f64| {
+        let angles = table(positions, head_dim, theta).iter().map(|&x| x as f64).collect();
+        Case::new(Rope { head_dim, placed, inverse: false })
+            .with(&[rows, heads * head_dim], Fill::Normal(1.0))
+            .fixed(TensorType::f32(&[positions, head_dim]), Fill::Floats(angles))
+    };
+    let placed = |rows: usize, positions: usize, heads: usize, head_dim: usize| {
+        case(true, rows, positions, heads, head_dim, 1e5)
+            .fixed(TensorType::u32(&[rows]), Fill::Ids(positions as u32))
+    };
+    vec![
+        case(false, 1, 1, 1, 2, 1e4),
+        case(false, 14, 7, 3, 20, 1e4),
+        case(false, 33, 33, 2, 64, 1e5),
+        placed(3, 7, 3, 20),
+        placed(9, 65, 2, 64),
+    ]
 }

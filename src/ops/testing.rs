@@ -21,6 +21,8 @@ pub enum Fill {
     OrderOf(usize),
     /// Exactly these floats.
     Floats(Vec<f64>),
+    /// Exactly these indices.
+    Indices(Vec<u32>),
 }
 
 /// One op on one set of shapes.
@@ -85,6 +87,7 @@ impl Case {
                 ),
                 Fill::OrderOf(ids) => Data::Index(order_of(all[*ids].indices())),
                 Fill::Floats(x) => Data::Float(x.iter().map(|&x| x as f32 as f64).collect()),
+                Fill::Indices(x) => Data::Index(x.clone()),
             };
             all.push(data);
         }

@@ -131,6 +131,14 @@ pub struct Cost {
     pub bytes: f64,
 }
 
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
 impl Cost {
     /// `flops` per element of the larger side, and every tensor of `io` moved once.
     pub fn elementwise(io: &Io, flops: f64) -> Self {

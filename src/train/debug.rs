@@ -1,15 +1,17 @@
 //! What `smolter debug` computes: one batch through a model from disk, for comparison with other programs.
 
-use super::engine::{Backend, Engine, IGNORE, MicroBatch, Shape};
+use super::engine::{Engine, IGNORE, MicroBatch, Shape};
 use crate::checkpoint::TensorFile;
 use crate::checkpoint::safetensors::{Dtype, write};
 use crate::error::{Error, Result};
+use crate::graph::Backend;
 use crate::graph::Graph;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::recompute::Policy;
-use crate::nn::llama::{Tokens, join_logits};
+use crate::nn::llama::Tokens;
 use crate::nn::{Llama, LlamaConfig};
 use crate::ops::adamw::Hyper;
+use crate::ops::logits::rows_of;
 use std::path::Path;
 
 /// What to compute.
@@ -136,7 +138,7 @@ fn forward(
     let program = graph.program("forward");
     let hidden = llama.hidden(&mut graph, &tokens);
     let logits = llama.logits(&mut graph, hidden);
-    logits.iter().for_each(|&id| graph.keep(id));
+    graph.keep(logits);
     if too_large(&graph).is_some() {
         return Err(Error::input(format!(
             "input_ids [{}, {}]: the logits exceed a 128 MiB binding; give fewer tokens",
@@ -157,8 +159,7 @@ fn forward(
     executor.write_f32(tokens.rope, &llama.rope_table(ids.length));
     executor.write_u32(tokens.ids, &ids.values);
     executor.run(program)?;
-    let shards = logits.iter().map(|&id| executor.read(id)).collect::<Result<Vec<_>>>()?;
-    let values = join_logits(&shards, ids.batch * ids.length);
+    let values = rows_of(&executor.read(logits)?, ids.batch * ids.length, llama.logits_shard(&graph));
     let shape = vec![ids.batch, ids.length, config.vocab_size];
     write(out, Dtype::F32, &[("logits".to_string(), shape)], |_| Ok(values.clone()))
 }

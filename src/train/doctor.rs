@@ -1,9 +1,10 @@
 //! Proof that a device computes right values and right gradients: every op and variant against f64, the gradients
 //! against finite differences, and ten training steps against the reference executor.
 
-use super::engine::{Backend, Engine, MicroBatch, Shape};
+use super::engine::{Engine, MicroBatch, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
+use crate::graph::Backend;
 use crate::graph::check::{CaseGraph, TOLERANCE};
 use crate::graph::plan::Plan;
 use crate::graph::recompute::Policy;

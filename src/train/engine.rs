@@ -1,95 +1,22 @@
 //! One training stage as programs of one graph on one executor: micro-batch, update, evaluation, next-token logits.
 
 use crate::error::{Error, Result};
-use crate::gpu::{Caps, Device};
+use crate::gpu::Caps;
+use crate::graph::backend::Backend;
 use crate::graph::backward::{Accumulate, backward};
-use crate::graph::gpu::GpuExecutor;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::recompute::{Policy, recompute};
-use crate::graph::reference::ReferenceExecutor;
 use crate::graph::{Executor, Graph, ProgramId};
-use crate::nn::llama::{Llama, Tokens, join_logits};
+use crate::nn::llama::{Llama, Tokens};
 use crate::nn::{LlamaConfig, init};
 use crate::ops::adamw::Hyper;
 use crate::ops::embedding::Embedding;
 use crate::ops::testing::order_of;
 use crate::ops::{TensorType, ValueId};
 use crate::optim::update::Update;
-use std::sync::Arc;
 
 pub use crate::graph::executor::Ticket;
 pub use crate::ops::testing::IGNORE;
-
-/// Where a graph runs.
-#[derive(Clone)]
-pub enum Backend {
-    /// On this adapter.
-    Gpu(Arc<Device>),
-    /// On the host in f32: the fallback.
-    Reference,
-    /// On the host in f64: the oracle.
-    Oracle,
-}
-
-impl Backend {
-    /// `auto`, part of an adapter's name, or `reference`.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if no adapter has that name, [`Error::Device`] if it cannot be opened.
-    pub fn open(choice: &str) -> Result<Backend> {
-        if choice == "reference" {
-            return Ok(Backend::Reference);
-        }
-        match Device::open(choice)? {
-            Some(device) => Ok(Backend::Gpu(Arc::new(device))),
-            None => {
-                eprintln!(
-                    "warning: no GPU and no software adapter found; computing on the CPU by the reference executor \
-                     (on Debian or Ubuntu: apt-get install mesa-vulkan-drivers)"
-                );
-                Ok(Backend::Reference)
-            }
-        }
-    }
-
-    /// What it is, for people.
-    pub fn description(&self) -> String {
-        match self {
-            Backend::Gpu(device) => device.description.clone(),
-            Backend::Reference => {
-                format!("reference executor, f32 on {} CPU threads", rayon::current_num_threads())
-            }
-            Backend::Oracle => {
-                format!("reference executor, f64 on {} CPU threads", rayon::current_num_threads())
-            }
-        }
-    }
-
-    /// What kernels may use there.
-    pub fn caps(&self) -> Caps {
-        match self {
-            Backend::Gpu(device) => device.caps,
-            _ => Caps::baseline(),
-        }
-    }
-
-    /// The same, restricted to what `caps` allow.
-    pub fn with_caps(&self, caps: Caps) -> Backend {
-        match self {
-            Backend::Gpu(device) => Backend::Gpu(Arc::new(device.with_caps(caps))),
-            other => other.clone(),
-        }
-    }
-
-    /// Allocates a planned graph.
-    pub fn execute(&self, graph: &Graph, plan: Plan) -> Result<Box<dyn Executor>> {
-        Ok(match self {
-            Backend::Gpu(device) => Box::new(GpuExecutor::new(device.clone(), graph, plan)?),
-            Backend::Reference => Box::new(ReferenceExecutor::<f32>::new(graph.clone())),
-            Backend::Oracle => Box::new(ReferenceExecutor::<f64>::new(graph.clone())),
-        })
-    }
-}
 
 /// Shape of a stage's work on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +53,7 @@ pub struct StageGraph {
     next: ProgramId,
     prompt: Tokens,
     row: ValueId,
-    next_logits: Vec<ValueId>,
+    next_logits: ValueId,
     gradients: std::collections::HashMap<ValueId, ValueId>,
 }
 
@@ -164,7 +91,7 @@ impl StageGraph {
         // Only the last position's logits: its row is gathered like an embedding.
         let last = graph.push(Embedding { trainable: false }, &[row, hidden])[0];
         let next_logits = llama.logits(&mut graph, last);
-        next_logits.iter().for_each(|&id| graph.keep(id));
+        graph.keep(next_logits);
 
         StageGraph {
             graph,
@@ -355,8 +282,6 @@ impl Engine {
         self.executor.write_u32(self.stage.prompt.ids, &ids);
         self.executor.write_u32(self.stage.row, &[prompt.len() as u32 - 1]);
         self.executor.run(self.stage.next)?;
-        let ids = self.stage.next_logits.clone();
-        let shards = ids.into_iter().map(|id| self.executor.read(id)).collect::<Result<Vec<_>>>()?;
-        Ok(join_logits(&shards, 1))
+        self.executor.read(self.stage.next_logits) // one row: shard after shard is class after class
     }
 }

@@ -1,7 +1,7 @@
 //! Short measurements of a device.
 
-use super::engine::Backend;
 use crate::error::Result;
+use crate::graph::Backend;
 use crate::graph::plan::Plan;
 use crate::graph::{Executor, Graph};
 use crate::ops::TensorType;

@@ -1,12 +1,13 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
-use super::engine::{Backend, Engine};
+use super::engine::Engine;
 use super::saved::RECIPE_FILE;
 use super::trainer::{Ending, Options, Trainer};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
 use crate::generate::sample;
+use crate::graph::Backend;
 use crate::recipes::Recipe;
 use crate::report::profile;
 use comfy_table::{CellAlignment, Table};

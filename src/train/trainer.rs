@@ -3,13 +3,14 @@
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
 use super::corpus::Corpus;
-use super::engine::{Backend, Engine, MicroBatch, Shape, Ticket};
+use super::engine::{Engine, MicroBatch, Shape, Ticket};
 use super::fit;
 use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
 use super::saved;
 use crate::checkpoint::{Checkpoint, folder};
 use crate::data::mixture::Mixture;
 use crate::error::{Error, Result};
+use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
