@@ -1,4 +1,6 @@
-//! Text from a model: choosing the next token from its logits.
+//! Text from a model: generation with a cache ([`engine`]), and the choice of a token on the host.
+
+pub mod engine;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
