@@ -8,6 +8,7 @@ pub mod eval;
 pub mod generate;
 pub mod gpu;
 pub mod graph;
+pub mod model;
 pub mod nn;
 pub mod ops;
 pub mod optim;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each module may import, besides itself. From the bottom up.
-const FLOORS: [(&str, &[&str]); 16] = [
+const FLOORS: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("tokenizer", &["error", "data", "checkpoint"]),
     ("data", &["error", "tokenizer", "checkpoint"]),
@@ -14,6 +14,7 @@ const FLOORS: [(&str, &[&str]); 16] = [
     ("graph", &["error", "gpu", "ops"]),
     ("nn", &["error", "gpu", "ops", "graph", "optim"]),
     ("optim", &["error", "gpu", "ops", "graph", "nn"]),
+    ("model", &["error", "tokenizer", "data", "checkpoint", "nn"]),
     ("recipes", &["error", "tokenizer", "data", "nn", "optim"]),
     ("train", &[BELOW, "eval", "generate", "report"]),
     ("eval", &[BELOW, "train", "generate", "report"]),

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Disk, RealDisk};
+use super::dtype::Dtype;
 use super::manifest::{self, Hashing, Manifest, verify};
-use super::safetensors::{Dtype, TensorFile, write_to};
+use super::safetensors::{TensorFile, write_to};
 use crate::error::{Error, Result};
 
 /// Layout version of `trainer/state.json`.

@@ -66,6 +66,18 @@ impl<W: Write> Write for Hashing<W> {
 /// # Errors
 /// [`Error::Damaged`] naming the first file that is missing, cannot be read, or is not what was written.
 pub fn verify(folder: &Path) -> Result<()> {
+    verify_those(folder, |_| true)
+}
+
+/// As [`verify`], for the model alone: the optimizer's moments are neither needed nor read.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_model(folder: &Path) -> Result<()> {
+    verify_those(folder, |name| !name.starts_with("trainer/"))
+}
+
+fn verify_those(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let path = folder.join(PATH);
     let unreadable = |e: io::Error| Error::damaged(&path, format!("cannot be read ({e})"));
     let text = std::fs::read_to_string(&path).map_err(unreadable)?;
@@ -75,7 +87,7 @@ pub fn verify(folder: &Path) -> Result<()> {
         let why = format!("has version {}, but this smolter reads 1: use a newer one", manifest.version);
         return Err(Error::input(format!("{}: {why}", path.display())));
     }
-    for (name, expected) in &manifest.files {
+    for (name, expected) in manifest.files.iter().filter(|(name, _)| wanted(name)) {
         let path = folder.join(name);
         let found = entry_of(&path).map_err(|e| Error::damaged(&path, format!("cannot be read ({e})")))?;
         if found.size != expected.size {

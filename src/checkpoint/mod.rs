@@ -3,10 +3,18 @@
 //! Knows nothing of models or devices: a tensor here is a name, a shape and numbers.
 
 mod disk;
+mod dtype;
 pub mod folder;
+pub mod gguf;
 mod manifest;
+mod publish;
 pub mod safetensors;
 
+pub use dtype::{Dtype, Rounding};
 pub use folder::{Checkpoint, Contents, Part, TrainerState};
-pub use manifest::verify;
-pub use safetensors::{Dtype, TensorFile};
+pub use manifest::{verify, verify_model};
+pub use publish::{publish, write_file};
+pub use safetensors::TensorFile;
+
+/// Takes the next bytes of a file that is being written.
+pub type Put<'a> = dyn FnMut(&[u8]) -> crate::error::Result<()> + 'a;

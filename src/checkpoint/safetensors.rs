@@ -1,59 +1,16 @@
 //! Tensors in safetensors files: memory-mapped reading, streaming writing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::tensor::{Dtype as StoredDtype, Metadata, SafeTensors, TensorInfo};
-use half::{bf16, f16};
 use memmap2::Mmap;
 
+use super::{Dtype, Put};
 use crate::error::{Error, Result};
-
-/// Element type of tensors that smolter writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit float.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-impl Dtype {
-    fn stored(self) -> StoredDtype {
-        match self {
-            Dtype::F32 => StoredDtype::F32,
-            Dtype::F16 => StoredDtype::F16,
-            Dtype::Bf16 => StoredDtype::BF16,
-        }
-    }
-
-    /// The name in `config.json`, such as `float32`.
-    pub fn torch_name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-        }
-    }
-
-    fn encode(self, values: &[f32]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(values.len() * self.stored().bitsize() / 8);
-        match self {
-            Dtype::F32 => values.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes())),
-            Dtype::F16 => {
-                values.iter().for_each(|&x| bytes.extend_from_slice(&f16::from_f32(x).to_le_bytes()))
-            }
-            Dtype::Bf16 => {
-                values.iter().for_each(|&x| bytes.extend_from_slice(&bf16::from_f32(x).to_le_bytes()))
-            }
-        }
-        bytes
-    }
-}
 
 /// The tensors of one safetensors file, or of all shards of a model folder, read on demand.
 pub struct TensorFile {
@@ -72,8 +29,8 @@ impl TensorFile {
     /// Opens a file, or a folder with `model.safetensors` or `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Damaged`] if a header does not describe its file,
-    /// [`Error::Input`] if the folder holds no model.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Damaged`] if a header does not describe its file or an index
+    /// not its shards, [`Error::Input`] if the folder holds no model.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Self::from_shards(path, vec![path.to_path_buf()]);
@@ -88,16 +45,18 @@ impl TensorFile {
             return Err(Error::input(format!("{}: {why}", path.display())));
         }
         let weight_map = read_index(&index)?;
-        let mut names: Vec<&String> = weight_map.values().collect();
-        names.sort();
-        names.dedup();
+        let names: BTreeSet<&String> = weight_map.values().collect();
+        if let Some(name) = names.iter().find(|name| !path.join(name).is_file()) {
+            let what = format!("it names the shard {name}, which is not beside it; copy all shards");
+            return Err(Error::damaged(&index, what));
+        }
         let file = Self::from_shards(&index, names.iter().map(|name| path.join(name)).collect())?;
         for (tensor, shard) in &weight_map {
             let found = file.tensors.get(tensor).map(|&(i, _)| &file.shards[i].path);
             if found != Some(&path.join(shard)) {
                 return Err(Error::damaged(
                     &index,
-                    format!("tensor '{tensor}' is not in {shard} as it says"),
+                    format!("tensor '{}' is not in {shard} as it says", tensor.escape_debug()),
                 ));
             }
         }
@@ -109,8 +68,11 @@ impl TensorFile {
         for path in paths {
             let (shard, metadata) = Shard::open(path)?;
             for name in metadata.offset_keys() {
-                if let Some(info) = metadata.info(&name) {
-                    file.tensors.insert(name, (file.shards.len(), info.clone()));
+                let Some(info) = metadata.info(&name) else { continue };
+                let place = (file.shards.len(), info.clone());
+                if let Some((first, _)) = file.tensors.insert(name.clone(), place) {
+                    let (name, first) = (name.escape_debug(), file.shards[first].path.display());
+                    return Err(Error::damaged(&shard.path, format!("tensor '{name}' is also in {first}")));
                 }
             }
             file.shards.push(shard);
@@ -142,11 +104,9 @@ impl TensorFile {
     /// [`Error::Input`] naming the file and the tensor if it is missing, or has another shape or type.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (dtype, bytes) = self.float(name, shape)?;
-        Ok(match dtype {
-            StoredDtype::F16 => elements(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            StoredDtype::BF16 => elements(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => elements(bytes, f32::from_le_bytes),
-        })
+        let mut values = Vec::with_capacity(bytes.len() / dtype.size());
+        dtype.decode(bytes, &mut values);
+        Ok(values)
     }
 
     /// Reads a tensor of i64 or i32 values as (shape, values), row-major.
@@ -171,14 +131,21 @@ impl TensorFile {
         }
     }
 
-    fn float(&self, name: &str, shape: &[usize]) -> Result<(StoredDtype, &[u8])> {
+    /// The type and the bytes of a tensor of f32, f16 or bf16 values, as they lie in the file: row-major,
+    /// little-endian.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file and the tensor if it is missing, or has another shape or type.
+    pub fn float(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8])> {
         let (shard, info) = self.find(name)?;
         if info.shape != shape {
             return Err(shard.refuse(name, format!("has shape {:?}, but {shape:?} is needed", info.shape)));
         }
-        match info.dtype {
-            StoredDtype::F32 | StoredDtype::F16 | StoredDtype::BF16 => Ok((info.dtype, shard.slice(info))),
-            other => Err(shard.refuse(name, format!("holds {other:?}, but F32, F16 or BF16 is needed"))),
+        match Dtype::of(info.dtype) {
+            Some(dtype) => Ok((dtype, shard.slice(info))),
+            None => {
+                Err(shard.refuse(name, format!("holds {:?}, but F32, F16 or BF16 is needed", info.dtype)))
+            }
         }
     }
 }
@@ -193,7 +160,8 @@ impl Shard {
         // SAFETY: the map is read-only; smolter replaces files by rename and never writes into an old one.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            Error::damaged(&path, format!("not a whole safetensors file: {e}; copy it again"))
+            let why = e.to_string().escape_debug().to_string();
+            Error::damaged(&path, format!("not a whole safetensors file: {why}; copy it again"))
         })?;
         Ok((Shard { path, bytes, data_start: header + 8 }, metadata))
     }
@@ -205,7 +173,7 @@ impl Shard {
     }
 
     fn refuse(&self, tensor: &str, why: String) -> Error {
-        Error::input(format!("{}: tensor '{tensor}' {why}", self.path.display()))
+        Error::input(format!("{}: tensor '{}' {why}", self.path.display(), tensor.escape_debug()))
     }
 }
 
@@ -222,8 +190,13 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let index: Index =
         serde_json::from_str(&text).map_err(|e| Error::damaged(path, format!("not a shard index: {e}")))?;
-    match index.weight_map.values().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        Some(name) => Err(Error::damaged(path, format!("'{name}' is not the name of a file beside it"))),
+    let is_name =
+        |name: &str| Path::new(name).file_name() == Some(name.as_ref()) && !name.contains(char::is_control);
+    match index.weight_map.values().find(|name| !is_name(name)) {
+        Some(name) => {
+            let name = name.escape_debug();
+            Err(Error::damaged(path, format!("'{name}' is not the name of a file beside it")))
+        }
         None => Ok(index.weight_map),
     }
 }
@@ -256,14 +229,43 @@ pub(crate) fn write_to(
     tensors: &[(String, Vec<usize>)],
     mut read: impl FnMut(&str) -> Result<Vec<f32>>,
 ) -> Result<()> {
+    write_pieces(sink, path, dtype, tensors, |name, put| {
+        let mut bytes = Vec::new();
+        dtype.encode(&read(name)?, &mut bytes);
+        put(&bytes)
+    })
+}
+
+/// Writes tensors whose bytes come in pieces, so that no whole tensor need be in memory.
+///
+/// `fill` is called once for each tensor, in their order, and puts its bytes: row-major, little-endian. `path` is what
+/// errors name.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`, or what `fill` returns; what `sink` has is then incomplete.
+///
+/// # Panics
+/// If `fill` puts another number of bytes than the shape says.
+pub fn write_pieces(
+    sink: &mut impl Write,
+    path: &Path,
+    dtype: Dtype,
+    tensors: &[(String, Vec<usize>)],
+    mut fill: impl FnMut(&str, &mut Put) -> Result<()>,
+) -> Result<()> {
     let header = header(path, dtype, tensors)?;
-    let mut put = |bytes: &[u8]| sink.write_all(bytes).map_err(Error::io(path));
+    let written = Cell::new(0);
+    let mut put = |bytes: &[u8]| {
+        written.set(written.get() + bytes.len());
+        sink.write_all(bytes).map_err(Error::io(path))
+    };
     put(&(header.len() as u64).to_le_bytes())?;
     put(&header)?;
+    let mut end = 8 + header.len();
     for (name, shape) in tensors {
-        let values = read(name)?;
-        assert_eq!(values.len(), shape.iter().product::<usize>(), "values of '{name}' for shape {shape:?}");
-        put(&dtype.encode(&values))?;
+        fill(name, &mut put)?;
+        end += shape.iter().product::<usize>() * dtype.size();
+        assert_eq!(written.get(), end, "bytes up to the end of '{name}' of shape {shape:?}");
     }
     Ok(())
 }
@@ -274,7 +276,7 @@ fn header(path: &Path, dtype: Dtype, tensors: &[(String, Vec<usize>)]) -> Result
     let mut offset = 0;
     let infos = tensors.iter().map(|(name, shape)| {
         let start = offset;
-        offset += shape.iter().product::<usize>() * stored.bitsize() / 8;
+        offset += shape.iter().product::<usize>() * dtype.size();
         (name.clone(), TensorInfo { dtype: stored, shape: shape.clone(), data_offsets: (start, offset) })
     });
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);

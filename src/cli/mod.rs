@@ -3,6 +3,7 @@
 mod data;
 mod debug;
 mod doctor;
+mod export;
 mod plan;
 mod recipes;
 mod train;
@@ -32,6 +33,8 @@ enum Command {
     /// Works on text before training.
     #[command(subcommand)]
     Data(data::Data),
+    /// Writes a model in another format or element type: Hugging Face folder or GGUF file.
+    Export(export::Export),
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -91,6 +94,7 @@ pub fn run() -> u8 {
         Command::Doctor(command) => command.run(),
         Command::Recipes(command) => command.run(),
         Command::Data(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
     };
     match result {

@@ -1,13 +1,14 @@
 //! What `smolter debug` computes: one batch through a model from disk, for comparison with other programs.
 
 use super::engine::{Engine, IGNORE, MicroBatch, Shape};
-use crate::checkpoint::TensorFile;
-use crate::checkpoint::safetensors::{Dtype, write};
+use crate::checkpoint::safetensors::write;
+use crate::checkpoint::{Dtype, TensorFile};
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::graph::Graph;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::recompute::Policy;
+use crate::model::ModelFolder;
 use crate::nn::llama::Tokens;
 use crate::nn::{Llama, LlamaConfig};
 use crate::ops::adamw::Hyper;
@@ -61,9 +62,7 @@ fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Ro
 /// # Errors
 /// [`Error::Input`] or [`Error::Damaged`] naming the file and the tensor, [`Error::Device`] from the backend.
 pub fn run(backend: &Backend, model: &Path, input: &Path, out: &Path, job: Job) -> Result<()> {
-    let config = LlamaConfig::from_hf_json(&model.join("config.json"))?;
-    let weights = TensorFile::open(model)?;
-    weights.expect(&config.parameters())?;
+    let ModelFolder { config, tensors: weights, .. } = ModelFolder::open(model)?;
     let ids = read_rows(input, "input_ids", config.vocab_size, false)?;
     match job {
         Job::Forward => forward(backend, &config, &weights, &ids, out),

@@ -38,7 +38,15 @@ impl LlamaConfig {
                 ));
             }
         };
-        let rope = fields.get("rope_parameters").and_then(Value::as_object).unwrap_or(fields);
+        // Version 5 of transformers keeps the base in `rope_parameters`, version 4 beside it.
+        let nested = fields.get("rope_parameters").and_then(Value::as_object);
+        let nested = nested.map_or(Ok(None), |rope| get_number(rope, "rope_theta"))?;
+        let rope_theta = match (nested, get_number(fields, "rope_theta")?) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(format!("rope_theta is {other}, but rope_parameters says {one}"));
+            }
+            (one, other) => one.or(other).unwrap_or(10_000.0),
+        };
         // Defaults of optional fields are those of transformers' LlamaConfig.
         let config = LlamaConfig {
             vocab_size: size("vocab_size")?,
@@ -49,9 +57,7 @@ impl LlamaConfig {
             num_key_value_heads: get_size(fields, "num_key_value_heads")?.unwrap_or(num_attention_heads),
             head_dim,
             max_position_embeddings: get_size(fields, "max_position_embeddings")?.unwrap_or(2048),
-            rope_theta: get_number(rope, "rope_theta")?
-                .or(get_number(fields, "rope_theta")?)
-                .unwrap_or(10_000.0),
+            rope_theta,
             rms_norm_eps: get_number(fields, "rms_norm_eps")?.unwrap_or(1e-6),
             tie_word_embeddings: match fields.get("tie_word_embeddings") {
                 None | Some(Value::Null) => false,
@@ -100,6 +106,22 @@ impl LlamaConfig {
             "use_cache": true,
             "vocab_size": self.vocab_size,
         }))
+    }
+
+    /// A `config.json` with all that it holds but for the weights' type, which becomes `dtype`, such as `bfloat16`.
+    ///
+    /// # Errors
+    /// What is wrong, if `text` is not a JSON object.
+    pub fn hf_json_with_dtype(text: &str, dtype: &str) -> std::result::Result<String, String> {
+        let mut json: Value = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
+        let fields = json.as_object_mut().ok_or("not a JSON object")?;
+        // Version 5 of transformers writes `dtype`, version 4 `torch_dtype`.
+        let keys = ["torch_dtype", "dtype"].into_iter().filter(|key| fields.contains_key(*key));
+        let keys: Vec<&str> = keys.collect();
+        for key in if keys.is_empty() { vec!["torch_dtype"] } else { keys } {
+            fields.insert(key.into(), dtype.into());
+        }
+        Ok(pretty(&json))
     }
 
     /// The `generation_config.json` of a model folder.
@@ -169,7 +191,8 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> std::result::Result<(), St
             "attention_bias" | "mlp_bias" | "rope_interleaved" => *value == json!(false),
             "pretraining_tp" => *value == json!(1),
             "attention_dropout" => value.as_f64() == Some(0.0),
-            "rope_scaling" | "rope_parameters" => has_plain_rope(value),
+            "rope_parameters" => is_plain_rope(value, true),
+            "rope_scaling" => is_plain_rope(value, false),
             name => name.starts_with('_') || METADATA.contains(&name) || READ.contains(&name),
         };
         if !fits {
@@ -179,10 +202,10 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> std::result::Result<(), St
     Ok(())
 }
 
-/// Whether a `rope_scaling` or `rope_parameters` object gives a base at most, and no scaling.
-fn has_plain_rope(value: &Value) -> bool {
+/// Whether an object about rotary positions asks for no scaling; a base may stand in it where it is read.
+fn is_plain_rope(value: &Value, with_base: bool) -> bool {
     let plain = |(key, value): (&String, &Value)| match key.as_str() {
-        "rope_theta" => true,
+        "rope_theta" => with_base,
         "rope_type" | "type" => *value == json!("default"),
         _ => false,
     };
@@ -268,8 +291,21 @@ mod tests {
 
     #[test]
     fn rope_base_may_be_nested() {
-        let nested = json!({"rope_type": "default", "rope_theta": 5e4});
-        assert_eq!(with("rope_parameters", nested).unwrap().rope_theta, 5e4);
+        let nested = json!({"rope_type": "default", "rope_theta": 1e4});
+        assert_eq!(with("rope_parameters", nested).unwrap().rope_theta, 1e4);
+        let mut json: Value =
+            serde_json::from_str(&LlamaConfig::smollm2_135m().to_hf_json("bfloat16")).unwrap();
+        json.as_object_mut().unwrap().remove("rope_theta");
+        json["rope_parameters"] = json!({"rope_theta": 5e4});
+        assert_eq!(LlamaConfig::from_hf_str(&json.to_string()).unwrap().rope_theta, 5e4);
+    }
+
+    #[test]
+    fn only_the_type_changes_with_the_type() {
+        let typed = |text: &str| LlamaConfig::hf_json_with_dtype(text, "float16").unwrap();
+        assert_eq!(typed(r#"{"a": [1], "torch_dtype": "x"}"#), typed(r#"{"a": [1]}"#));
+        assert_eq!(typed(r#"{"dtype": 1, "b": null}"#), "{\n  \"dtype\": \"float16\",\n  \"b\": null\n}\n");
+        assert!(LlamaConfig::hf_json_with_dtype("[]", "float16").is_err());
     }
 
     #[test]
@@ -279,6 +315,8 @@ mod tests {
             ("architectures", json!(["LlamaForSequenceClassification"])),
             ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0})),
             ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4})),
+            ("rope_parameters", json!({"rope_theta": 5e4})),
+            ("rope_scaling", json!({"rope_type": "default", "rope_theta": 5e4})),
             ("attention_bias", json!(true)),
             ("mlp_bias", json!(true)),
             ("hidden_act", json!("gelu")),

@@ -1,0 +1,83 @@
+//! Files and folders that appear whole or not at all.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use super::disk::{Disk, RealDisk};
+use crate::error::{Error, Result};
+
+/// Makes the file or folder `target`, which must not exist yet.
+///
+/// `fill` makes it under the name `.tmp-NAME` beside the target; it then takes its name by a rename. What an earlier
+/// call left under that name is removed first.
+///
+/// # Errors
+/// [`Error::Input`] if `target` exists, what `fill` returns, or [`Error::Io`]; the temporary one is then removed.
+pub fn publish<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    let Some(name) = target.file_name().filter(|_| !exists(target)) else {
+        let why = "is there already, and nothing is overwritten: remove it or name another --out";
+        return Err(Error::input(format!("{}: {why}", target.display())));
+    };
+    let folder = target.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let temporary = folder.join(format!(".tmp-{}", name.to_string_lossy()));
+    let remove = || match temporary.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(&temporary),
+        Ok(_) => std::fs::remove_file(&temporary),
+        Err(_) => Ok(()),
+    };
+    remove().map_err(Error::io(&temporary))?;
+    let made = fill(&temporary).and_then(|value| {
+        if temporary.is_dir() {
+            RealDisk.sync_dir(&temporary).map_err(Error::io(&temporary))?;
+        }
+        std::fs::rename(&temporary, target).map_err(Error::io(target))?;
+        Ok(value)
+    });
+    if made.is_err() {
+        // The first error is the one to report.
+        let _ = remove();
+    }
+    let value = made?;
+    RealDisk.sync_dir(folder).map_err(Error::io(folder))?;
+    Ok(value)
+}
+
+/// Writes the new file `path` through a buffer and flushes it to the medium.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`, or what `fill` returns; the file is then incomplete.
+pub fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
+    fill(&mut file)?;
+    file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_appears_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("new/model");
+        let failed: Result<()> = publish(&target, |path| {
+            std::fs::create_dir(path).map_err(Error::io(path))?;
+            write_file(&path.join("part"), |_| Err(Error::failure("no more")))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert_eq!(std::fs::read_dir(place.path().join("new")).unwrap().count(), 0);
+
+        std::fs::write(place.path().join("new/.tmp-model"), "left by a crash").unwrap();
+        let write = |text: &'static [u8]| {
+            move |path: &Path| write_file(path, |file| file.write_all(text).map_err(Error::io(path)))
+        };
+        publish(&target, write(b"one")).unwrap();
+        let refused = publish(&target, write(b"two")).unwrap_err();
+        assert!(refused.to_string().contains("there already") && refused.exit_code() == 2, "{refused}");
+        assert_eq!(std::fs::read(&target).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(place.path().join("new")).unwrap().count(), 1);
+    }
+}

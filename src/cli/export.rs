@@ -1,0 +1,96 @@
+//! `smolter export`: a model folder, or a run's newest checkpoint, in another format or element type.
+
+use super::bytes;
+use crate::checkpoint::Dtype;
+use crate::checkpoint::gguf::Type;
+use crate::error::Result;
+use crate::model::ModelFolder;
+use crate::model::export::{Format, Options, export};
+use crate::report::progress::Progress;
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct Export {
+    /// Model folder (config.json, model.safetensors), or a run folder for its newest whole checkpoint.
+    model: PathBuf,
+    /// The new folder, or for gguf the new file; nothing is overwritten.
+    #[arg(long)]
+    out: PathBuf,
+    /// Layout; by default gguf if OUT ends in .gguf, else hf.
+    #[arg(long, value_enum)]
+    format: Option<Layout>,
+    /// Element type; by default the one that the weights are stored in.
+    #[arg(long, value_enum)]
+    dtype: Option<Precision>,
+    /// Most bytes in one safetensors file; beyond it there are several, with an index.
+    #[arg(long, value_parser = bytes, default_value = "5GB")]
+    max_shard_size: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Layout {
+    /// A folder as transformers loads it.
+    Hf,
+    /// A file as llama.cpp loads it.
+    Gguf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Precision {
+    /// 32-bit float.
+    F32,
+    /// IEEE half precision; refused if a weight exceeds its largest value, 65504.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8 bits with a scale for every 32 weights; gguf only.
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl Export {
+    pub fn run(self) -> Result<()> {
+        let model = ModelFolder::open(&self.model)?;
+        model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let is_gguf = self.out.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
+        let format = match self.format {
+            Some(Layout::Gguf) => Format::Gguf,
+            None if is_gguf => Format::Gguf,
+            Some(Layout::Hf) | None => Format::Hf,
+        };
+        let ty = self.dtype.map(|precision| match precision {
+            Precision::F32 => Type::Plain(Dtype::F32),
+            Precision::F16 => Type::Plain(Dtype::F16),
+            Precision::Bf16 => Type::Plain(Dtype::Bf16),
+            Precision::Q8_0 => Type::Q8_0,
+        });
+        let options = Options { format, ty, max_shard: self.max_shard_size, name: name_of(&self.model) };
+        let mut progress: Option<Progress> = None;
+        let report = export(&model, &self.out, &options, &mut |done, total| {
+            let bar = progress.get_or_insert_with(|| Progress::new("exporting MB", total / 1_000_000, 0));
+            bar.set(done / 1_000_000, "");
+        });
+        if let Some(bar) = progress {
+            bar.finish();
+        }
+        let report = report?;
+        if report.vanished > 0 {
+            eprintln!(
+                "warning: {} weights are too small for {} and became 0",
+                report.vanished,
+                report.ty.name()
+            );
+        }
+        let files = if report.files == 1 { "one file".into() } else { format!("{} files", report.files) };
+        let (ty, tensors) = (report.ty.name(), report.tensors);
+        println!("{}: {tensors} tensors of {} as {ty} in {files}", self.out.display(), model.path.display());
+        Ok(())
+    }
+}
+
+/// The last part of the path that is a name.
+fn name_of(model: &Path) -> String {
+    let whole = model.canonicalize().unwrap_or_else(|_| model.into());
+    whole.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,82 @@
+//! Model folders, as Hugging Face lays them out: opened and checked, and written in several formats.
+//!
+//! A folder holds `config.json`, `model.safetensors` (or shards with `model.safetensors.index.json`) and the tokenizer's
+//! files; every checkpoint of smolter is one.
+
+pub mod export;
+mod gguf;
+mod hf;
+mod vocabulary;
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{TensorFile, folder};
+use crate::error::{Error, Result};
+use crate::nn::LlamaConfig;
+
+/// An open model folder: its shape, and exactly the tensors that this shape has.
+pub struct ModelFolder {
+    /// The folder: the one that was named, or a checkpoint in the run folder that was named.
+    pub path: PathBuf,
+    /// The shape, from `config.json`.
+    pub config: LlamaConfig,
+    /// The weights; each of `config.parameters()` is there in its shape.
+    pub tensors: TensorFile,
+    /// What the user should know, such as a checkpoint that was skipped because it is damaged.
+    pub warnings: Vec<String>,
+}
+
+impl ModelFolder {
+    /// Opens a model folder, or the newest whole checkpoint of a run folder.
+    ///
+    /// No weight is read yet, except to compare `lm_head.weight` with the embedding where the configuration ties them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file and the field, or the tensor that is missing, of another shape, or unknown to
+    /// the model; [`Error::Damaged`] naming a file that is not whole; [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let (path, warnings) = locate(path)?;
+        let config = LlamaConfig::from_hf_json(&path.join("config.json"))?;
+        let tensors = TensorFile::open(&path)?;
+        tensors.expect(&config.parameters())?;
+        refuse_unknown(&config, &tensors, &path)?;
+        Ok(ModelFolder { path, config, tensors, warnings })
+    }
+}
+
+/// The model folder that `path` means, and warnings about newer checkpoints that are damaged.
+fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    if path.join("config.json").exists() || !path.join("checkpoints").is_dir() {
+        return Ok((path.into(), Vec::new()));
+    }
+    match folder::newest_whole(path)? {
+        Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
+        None => Err(Error::input(format!("{}: this run has no checkpoint yet", path.display()))),
+    }
+}
+
+/// A tensor that the model does not use, such as a bias, means that the weights are another model's.
+fn refuse_unknown(config: &LlamaConfig, tensors: &TensorFile, path: &Path) -> Result<()> {
+    let parameters = config.parameters();
+    let known: std::collections::HashSet<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+    for name in tensors.names().filter(|name| !known.contains(name)) {
+        if name == HEAD {
+            // Some tools save a tied head a second time.
+            let (embedding, shape) = &parameters[0];
+            if tensors.float(HEAD, shape)? != tensors.float(embedding, shape)? {
+                let why = "differs from the embedding, though config.json ties them; \
+                           set tie_word_embeddings to false if it is a head of its own";
+                return Err(Error::input(format!("{}: tensor '{HEAD}' {why}", path.display())));
+            }
+        } else if !name.ends_with(".rotary_emb.inv_freq") {
+            // The frequencies that old versions of transformers saved follow from rope_theta.
+            let name = name.escape_debug();
+            let why = "is not part of the model that config.json describes, so the result would be wrong";
+            return Err(Error::input(format!("{}: tensor '{name}' {why}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// The output head's name.
+const HEAD: &str = "lm_head.weight";
