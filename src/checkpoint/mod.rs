@@ -4,6 +4,7 @@
 
 mod disk;
 pub mod folder;
+pub mod hub;
 mod manifest;
 pub mod safetensors;
 
