@@ -4,10 +4,14 @@
 mod pieces;
 mod save;
 mod special;
+mod stream;
+mod template;
 mod train;
 
 pub use save::Role;
 pub use special::{DEFAULT_SYSTEM_PROMPT, END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
+pub use stream::{StopStrings, TextStream};
+pub use template::{ChatTemplate, Message};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
 
 use std::path::Path;
@@ -28,6 +32,15 @@ pub struct Tokenizer {
     divisible: bool,
     vocab_size: usize,
     eos: u32,
+}
+
+/// What decoding does with special tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// Writes them out, such as `<|im_end|>`.
+    Show,
+    /// Leaves them out.
+    Skip,
 }
 
 /// Pieces that a long text is encoded in. The library holds about 160 bytes for each byte that it encodes.
@@ -94,8 +107,13 @@ impl Tokenizer {
     /// The text of `ids`, special tokens included. Bytes that are not UTF-8 become U+FFFD; ids outside the
     /// vocabulary become nothing.
     pub fn decode(&self, ids: &[u32]) -> String {
+        self.decode_with(ids, Special::Show)
+    }
+
+    /// As [`Tokenizer::decode`], with special tokens shown or skipped. [`Tokenizer::stream`] does it id by id.
+    pub fn decode_with(&self, ids: &[u32], special: Special) -> String {
         self.inner
-            .decode(ids, false)
+            .decode(ids, special == Special::Skip)
             .unwrap_or_else(|_| ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect())
     }
 
