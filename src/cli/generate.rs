@@ -81,9 +81,9 @@ struct Continuation<'a> {
 
 impl Continuation<'_> {
     /// Takes a token; returns the text that is now certain.
-    fn push(&mut self, choice: Choice, end: u32) -> String {
+    fn push(&mut self, choice: Choice, end: Option<u32>) -> String {
         self.choices.push(choice);
-        self.done = choice.token == end;
+        self.done = Some(choice.token) == end;
         let more = if self.done { String::new() } else { self.stream.push(choice.token) };
         let more = self.stops.push(&more);
         self.done |= self.stops.stopped().is_some();
@@ -104,11 +104,19 @@ impl Generate {
         let model = ModelFolder::open(&self.model)?;
         model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::load(&model.path)?;
-        let prompts = self
-            .prompt
-            .iter()
-            .map(|text| tokenizer.encode(text).map(|ids| if ids.is_empty() { vec![model.config.bos_token_id] } else { ids }))
-            .collect::<Result<Vec<_>>>()?;
+        let mut prompts = Vec::new();
+        for text in &self.prompt {
+            let mut ids = tokenizer.encode(text)?;
+            if ids.is_empty() {
+                ids.extend(model.config.bos_token_id);
+            }
+            if ids.is_empty() {
+                return Err(Error::input(
+                    "--prompt: an empty prompt, and the model has no beginning-of-text token",
+                ));
+            }
+            prompts.push(ids);
+        }
         if let Some(id) = prompts.iter().flatten().find(|&&id| id as usize >= model.config.vocab_size) {
             let vocab = model.config.vocab_size;
             return Err(Error::input(format!(
@@ -131,7 +139,7 @@ impl Generate {
         self.continue_all(&mut generator, &tokenizer, model.config.eos_token_id)
     }
 
-    fn continue_all(&self, generator: &mut Generator, tokenizer: &Tokenizer, end: u32) -> Result<()> {
+    fn continue_all(&self, generator: &mut Generator, tokenizer: &Tokenizer, end: Option<u32>) -> Result<()> {
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,

@@ -4,6 +4,7 @@ mod data;
 mod debug;
 mod doctor;
 mod export;
+mod generate;
 mod plan;
 mod recipes;
 mod train;
@@ -30,6 +31,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Lists the embedded recipes, or prints one.
     Recipes(recipes::Recipes),
+    /// Continues text with a model.
+    Generate(generate::Generate),
     /// Works on text before training.
     #[command(subcommand)]
     Data(data::Data),
@@ -93,6 +96,7 @@ pub fn run() -> u8 {
         Command::Plan(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Recipes(command) => command.run(),
+        Command::Generate(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),

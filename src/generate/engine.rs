@@ -64,7 +64,9 @@ impl Generator {
         let Sizes { batch, context, chunk } = sizes;
         if context > config.max_position_embeddings {
             let most = config.max_position_embeddings;
-            return Err(Error::input(format!("{context} tokens of context, but the model has {most} positions")));
+            return Err(Error::input(format!(
+                "{context} tokens of context, but the model has {most} positions"
+            )));
         }
         let mut graph = Graph::new();
         let llama = Llama::new(&mut graph, config);
@@ -156,9 +158,9 @@ impl Generator {
         let chunk = self.sizes.chunk;
         let longest = missing.iter().map(Vec::len).max().unwrap_or(0);
         for first in (0..longest).step_by(chunk) {
-            let rows = missing
-                .iter()
-                .flat_map(|tokens| (first..first + chunk).map(|i| tokens.get(i).copied().unwrap_or((0, ABSENT))));
+            let rows = missing.iter().flat_map(|tokens| {
+                (first..first + chunk).map(|i| tokens.get(i).copied().unwrap_or((0, ABSENT)))
+            });
             let (ids, positions): (Vec<u32>, Vec<u32>) = rows.unzip();
             self.executor.write_u32(self.prefill.ids, &ids);
             self.executor.write_u32(self.prefill.positions, &positions);
