@@ -3,8 +3,10 @@
 mod doctor;
 mod floors;
 mod hf_parity;
+mod hub;
 mod ops_on_device;
 mod plan;
 mod robustness;
 mod support;
+mod tokens;
 mod training;

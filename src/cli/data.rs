@@ -3,14 +3,19 @@
 use crate::data::source::{OnBroken, Source};
 use crate::error::{Error, Result};
 use crate::report::progress::Progress;
-use crate::tokenizer::{Role, Tokenizer};
+use crate::tokenizer::{Role, Special, Tokenizer};
 use clap::{Args, Subcommand};
+use std::io::{BufRead, BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub enum Data {
     /// Trains a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens.
     Tokenizer(TrainTokenizer),
+    /// Turns text into token ids: a JSON string per line of stdin, an array of ids per line of stdout.
+    Encode(Encode),
+    /// Turns token ids into text: an array of ids per line of stdin, a JSON string per line of stdout.
+    Decode(Decode),
 }
 
 #[derive(Args)]
@@ -38,10 +43,32 @@ pub struct TrainTokenizer {
     out: PathBuf,
 }
 
+#[derive(Args)]
+pub struct Encode {
+    /// Folder with a tokenizer.json, or the file itself.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// Takes special tokens that are written out in the text for ordinary text.
+    #[arg(long)]
+    ordinary: bool,
+}
+
+#[derive(Args)]
+pub struct Decode {
+    /// Folder with a tokenizer.json, or the file itself.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// Leaves special tokens out.
+    #[arg(long)]
+    skip_special: bool,
+}
+
 impl Data {
     pub fn run(self) -> Result<()> {
         match self {
             Data::Tokenizer(command) => command.run(),
+            Data::Encode(command) => command.run(),
+            Data::Decode(command) => command.run(),
         }
     }
 }
@@ -87,4 +114,39 @@ impl TrainTokenizer {
         );
         Ok(())
     }
+}
+
+impl Encode {
+    fn run(self) -> Result<()> {
+        let tokenizer = Tokenizer::load(&self.tokenizer)?;
+        each_line("a JSON string", |text: String| {
+            if self.ordinary { tokenizer.encode_ordinary(&text) } else { tokenizer.encode(&text) }
+        })
+    }
+}
+
+impl Decode {
+    fn run(self) -> Result<()> {
+        let tokenizer = Tokenizer::load(&self.tokenizer)?;
+        let special = if self.skip_special { Special::Skip } else { Special::Show };
+        each_line("a JSON array of token ids", |ids: Vec<u32>| Ok(tokenizer.decode_with(&ids, special)))
+    }
+}
+
+/// Answers each line of stdin, which holds `what`, with a line of JSON on stdout.
+fn each_line<I: serde::de::DeserializeOwned, O: serde::Serialize>(
+    what: &str,
+    answer: impl Fn(I) -> Result<O>,
+) -> Result<()> {
+    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    for (i, line) in std::io::stdin().lock().split(b'\n').enumerate() {
+        let line = line.map_err(Error::io("stdin"))?;
+        let input = serde_json::from_slice(&line)
+            .map_err(|error| Error::input(format!("stdin, line {}: not {what}: {error}", i + 1)))?;
+        let mut text =
+            serde_json::to_vec(&answer(input)?).map_err(|error| Error::failure(error.to_string()))?;
+        text.push(b'\n');
+        stdout.write_all(&text).map_err(Error::io("stdout"))?;
+    }
+    stdout.flush().map_err(Error::io("stdout"))
 }

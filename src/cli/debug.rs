@@ -1,6 +1,7 @@
 //! `smolter debug forward|backward|step`: logits, gradients or weights of a model folder on given token ids.
 
 use super::DeviceFlag;
+use crate::checkpoint::hub;
 use crate::error::Result;
 use crate::graph::Backend;
 use crate::ops::adamw::Hyper;
@@ -20,9 +21,9 @@ pub enum Debug {
 
 #[derive(Args)]
 pub struct Files {
-    /// Hugging Face model folder: config.json, model.safetensors.
+    /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
     #[arg(long)]
-    model: PathBuf,
+    model: String,
     /// `input_ids` and, but for `forward`, `labels`: [B, T] int64, -100 ignored, shifted inside as in transformers.
     #[arg(long)]
     input: PathBuf,
@@ -79,6 +80,6 @@ impl Files {
             Backend::Reference => Backend::Oracle,
             other => other,
         };
-        debug::run(&backend, &self.model, &self.input, &self.out, job)
+        debug::run(&backend, &hub::folder(&self.model)?, &self.input, &self.out, job)
     }
 }

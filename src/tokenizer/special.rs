@@ -38,19 +38,16 @@ pub const DEFAULT_SYSTEM_PROMPT: &str =
 /// Each message is `<|im_start|>role\ncontent<|im_end|>\n`; a chat without a system message first gets
 /// [`DEFAULT_SYSTEM_PROMPT`]; `add_generation_prompt` opens the assistant's turn.
 pub fn chat_template() -> String {
-    let open = |role: &str| format!("{{{{ '{IM_START}' + {role} + '\\n' }}}}");
-    let close = format!("{{{{ '{IM_END}' + '\\n' }}}}");
+    let message = |role: &str, content: &str| {
+        format!("{{{{ '{IM_START}' + {role} + '\\n' + {content} + '{IM_END}' + '\\n' }}}}")
+    };
     [
-        "{% if messages[0]['role'] != 'system' %}",
-        &open("'system'"),
-        DEFAULT_SYSTEM_PROMPT,
-        &close,
-        "{% endif %}{% for message in messages %}",
-        &open("message['role']"),
-        "{{ message['content'] }}",
-        &close,
+        "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}",
+        &message("'system'", &format!("'{DEFAULT_SYSTEM_PROMPT}'")),
+        "{% endif %}",
+        &message("message['role']", "message['content']"),
         "{% endfor %}{% if add_generation_prompt %}",
-        &open("'assistant'"),
+        &format!("{{{{ '{IM_START}' + 'assistant' + '\\n' }}}}"),
         "{% endif %}",
     ]
     .concat()
