@@ -1,6 +1,7 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
 use super::DeviceFlag;
+use crate::checkpoint::hub;
 use crate::error::{Error, Result};
 use crate::generate::engine::{Choice, Generator, Sizes};
 use crate::graph::Backend;
@@ -11,12 +12,11 @@ use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::io::Write;
-use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Generate {
-    /// Hugging Face model folder, or a run folder for its newest whole checkpoint.
-    model: PathBuf,
+    /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
+    model: String,
     /// Text to continue; several are continued side by side.
     #[arg(long, required = true)]
     prompt: Vec<String>,
@@ -101,7 +101,7 @@ impl Continuation<'_> {
 
 impl Generate {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&self.model)?;
+        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::load(&model.path)?;
         let mut prompts = Vec::new();

@@ -127,12 +127,12 @@ fn shards_are_found_through_the_index() {
     for lie in [
         r#"{"weight_map": {"a": "model-2.safetensors", "b": "model-2.safetensors"}}"#,
         r#"{"weight_map": {"a": "../model-1.safetensors"}}"#,
+        r#"{"weight_map": {"a": "model-3.safetensors"}}"#,
         r#"{"weight_map": {"a": 3}}"#,
         "{",
     ] {
         assert!(matches!(index(lie), Err(Error::Damaged { .. })), "{lie}");
     }
-    assert!(matches!(index(r#"{"weight_map": {"a": "model-3.safetensors"}}"#), Err(Error::Io { .. })));
     assert!(matches!(TensorFile::open(&dir.path().join("nothing")), Err(Error::Io { .. })));
     assert!(matches!(TensorFile::open(tempfile::tempdir().unwrap().path()), Err(Error::Input(_))));
 }
