@@ -228,7 +228,10 @@ mod tests {
             let mut changed = whole.clone();
             change(&mut changed);
             std::fs::write(&path, changed.to_string()).unwrap();
-            read(folder.path(), &config(vocab_size)).err().expect("was accepted").to_string()
+            match read(folder.path(), &config(vocab_size)) {
+                Err(error) => error.to_string(),
+                Ok(_) => panic!("was accepted"),
+            }
         };
         for (word, change) in [
             ("Unigram", (&|t: &mut Json| t["model"]["type"] = json!("Unigram")) as &dyn Fn(&mut Json)),

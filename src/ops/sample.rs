@@ -195,7 +195,7 @@ fn draw(x: &[f64], top_k: usize, top_p: f64, min_p: f64, uniform: f64) -> usize 
             return class;
         }
     }
-    (0..x.len()).filter(kept).next_back().unwrap_or_else(|| first_largest(x))
+    (0..x.len()).rfind(kept).unwrap_or_else(|| first_largest(x))
 }
 
 /// See [`super::all_cases`].
