@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub fn publish<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let exists = |path: &Path| path.symlink_metadata().is_ok();
     let Some(name) = target.file_name().filter(|_| !exists(target)) else {
-        let why = "is there already, and nothing is overwritten: remove it or name another --out";
+        let why = "is there already, and nothing is overwritten: remove it or give another name";
         return Err(Error::input(format!("{}: {why}", target.display())));
     };
     let folder = target.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));

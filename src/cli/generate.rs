@@ -1,13 +1,15 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
 use super::DeviceFlag;
+use super::sampling::SamplingFlags;
 use crate::checkpoint::hub;
 use crate::error::{Error, Result};
-use crate::generate::engine::{Choice, Generator, Sizes};
+use crate::generate::engine::{CHUNK, Generator, Sizes};
+use crate::generate::writer::Writer;
 use crate::graph::Backend;
 use crate::model::ModelFolder;
-use crate::ops::sample::Sampling;
-use crate::tokenizer::{Special, StopStrings, TextStream, Tokenizer};
+use crate::report::profile;
+use crate::tokenizer::Tokenizer;
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -23,27 +25,8 @@ pub struct Generate {
     /// Most new tokens of each.
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
-    /// Divides the logits; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0, value_parser = at_least_0)]
-    temperature: f32,
-    /// Draws from so many of the likeliest tokens; 0 from all.
-    #[arg(long, default_value_t = 0)]
-    top_k: u32,
-    /// Draws from the likeliest tokens up to this mass.
-    #[arg(long, default_value_t = 1.0, value_parser = share)]
-    top_p: f32,
-    /// Draws from tokens of at least this share of the likeliest one's probability.
-    #[arg(long, default_value_t = 0.0, value_parser = share)]
-    min_p: f32,
-    /// Divides the logits of tokens that have occurred.
-    #[arg(long, default_value_t = 1.0, value_parser = above_0)]
-    repetition_penalty: f32,
-    /// Seed of the random choices.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Ends the text before this string; may be repeated. The model's end-of-text token always ends it.
-    #[arg(long)]
-    stop: Vec<String>,
+    #[command(flatten)]
+    sampling: SamplingFlags,
     /// Prints token ids and log-probabilities instead of text: one JSON object per line and prompt.
     #[arg(long)]
     logprobs: bool,
@@ -51,59 +34,12 @@ pub struct Generate {
     device: DeviceFlag,
 }
 
-fn number(text: &str, fits: impl Fn(f32) -> bool, what: &str) -> std::result::Result<f32, String> {
-    text.parse().ok().filter(|&x: &f32| x.is_finite() && fits(x)).ok_or(format!("give a number {what}"))
-}
-
-fn at_least_0(text: &str) -> std::result::Result<f32, String> {
-    number(text, |x| x >= 0.0, "of at least 0")
-}
-
-fn above_0(text: &str) -> std::result::Result<f32, String> {
-    number(text, |x| x > 0.0, "above 0")
-}
-
-fn share(text: &str) -> std::result::Result<f32, String> {
-    number(text, |x| (0.0..=1.0).contains(&x), "from 0 to 1")
-}
-
-/// Prompt tokens that one pass takes, at most.
-const CHUNK: usize = 64;
-
-/// A prompt's continuation.
-struct Continuation<'a> {
-    stream: TextStream<'a>,
-    stops: StopStrings,
-    text: String,
-    choices: Vec<Choice>,
-    done: bool,
-}
-
-impl Continuation<'_> {
-    /// Takes a token; returns the text that is now certain.
-    fn push(&mut self, choice: Choice, end: Option<u32>) -> String {
-        self.choices.push(choice);
-        self.done = Some(choice.token) == end;
-        let more = if self.done { String::new() } else { self.stream.push(choice.token) };
-        let more = self.stops.push(&more);
-        self.done |= self.stops.stopped().is_some();
-        self.text += &more;
-        more
-    }
-
-    fn finish(&mut self) -> String {
-        let rest = self.stream.finish();
-        let rest = self.stops.push(&rest) + &self.stops.finish();
-        self.text += &rest;
-        rest
-    }
-}
-
 impl Generate {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::load(&model.path)?;
+        model.expect_vocabulary(&tokenizer)?;
         let mut prompts = Vec::new();
         for text in &self.prompt {
             let mut ids = tokenizer.encode(text)?;
@@ -117,13 +53,6 @@ impl Generate {
             }
             prompts.push(ids);
         }
-        if let Some(id) = prompts.iter().flatten().find(|&&id| id as usize >= model.config.vocab_size) {
-            let vocab = model.config.vocab_size;
-            return Err(Error::input(format!(
-                "{}: the tokenizer makes token {id}, but the model has {vocab}",
-                model.path.display()
-            )));
-        }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let sizes = Sizes {
             batch: prompts.len(),
@@ -131,76 +60,64 @@ impl Generate {
             chunk: longest.clamp(1, CHUNK),
         };
         let backend = Backend::open(&self.device.device)?;
-        let mut generator = Generator::new(&backend, &model.config, sizes)?;
-        for (name, shape) in model.config.parameters() {
-            generator.write_weight(&name, &model.tensors.read_f32(&name, &shape)?);
-        }
+        let mut generator = Generator::load(&backend, &model, sizes)?;
         generator.prompt(&prompts)?;
-        self.continue_all(&mut generator, &tokenizer, model.config.eos_token_id)
+        self.continue_all(&mut generator, &tokenizer, &model.end_tokens)?;
+        if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
+            eprintln!("decode:\n{}", profile::table(&generator.decode_profile()));
+        }
+        Ok(())
     }
 
-    fn continue_all(&self, generator: &mut Generator, tokenizer: &Tokenizer, end: Option<u32>) -> Result<()> {
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-        };
+    fn continue_all(&self, generator: &mut Generator, tokenizer: &Tokenizer, ends: &[u32]) -> Result<()> {
+        let sampling = self.sampling.settings(0.0, 1.0);
         let mut random: Vec<ChaCha8Rng> = (0..self.prompt.len() as u64)
             .map(|stream| {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                let mut rng = ChaCha8Rng::seed_from_u64(self.sampling.seed);
                 rng.set_stream(stream);
                 rng
             })
             .collect();
-        let mut all = Vec::new();
-        for _ in &self.prompt {
-            let (stream, stops) = (tokenizer.stream(Special::Skip), StopStrings::new(self.stop.clone())?);
-            all.push(Continuation { stream, stops, text: String::new(), choices: Vec::new(), done: false });
-        }
+        let writers = self.prompt.iter().map(|_| Writer::new(tokenizer, ends, &self.sampling.stop));
+        let mut writers: Vec<Writer> = writers.collect::<Result<_>>()?;
         // One prompt is printed as it grows; several one after the other in the end.
-        let streaming = all.len() == 1 && !self.logprobs;
-        let mut out = std::io::stdout();
-        let mut print = |text: &str| {
-            let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            done.map_err(Error::io("standard output"))
-        };
+        let streaming = writers.len() == 1 && !self.logprobs;
         if streaming {
             print(&self.prompt[0])?;
         }
         for _ in 0..self.max_tokens {
-            let active: Vec<bool> = all.iter().map(|it| !it.done).collect();
+            let active: Vec<bool> = writers.iter().map(|it| !it.ended).collect();
             let uniform: Vec<f32> = random.iter_mut().map(|rng| rng.random()).collect();
             let choices = generator.step(&sampling, &uniform, &active)?;
-            for (it, choice) in all.iter_mut().zip(choices) {
-                match choice {
-                    Some(choice) => {
-                        let more = it.push(choice, end);
-                        if streaming {
-                            print(&more)?;
-                        }
-                    }
-                    None => it.done = true,
-                }
-            }
-            if all.iter().all(|it| it.done) {
+            if choices.iter().all(Option::is_none) {
                 break;
             }
+            for (writer, choice) in writers.iter_mut().zip(choices) {
+                let more = choice.map(|choice| writer.push(choice)).unwrap_or_default();
+                if streaming {
+                    print(&more)?;
+                }
+            }
         }
-        for (prompt, it) in self.prompt.iter().zip(&mut all) {
-            let rest = it.finish();
+        for (prompt, writer) in self.prompt.iter().zip(&mut writers) {
+            let rest = writer.finish();
             if self.logprobs {
-                let tokens: Vec<u32> = it.choices.iter().map(|choice| choice.token).collect();
-                let logprobs: Vec<f32> = it.choices.iter().map(|choice| choice.logprob).collect();
-                let line = serde_json::json!({ "text": it.text, "tokens": tokens, "logprobs": logprobs });
+                let tokens: Vec<u32> = writer.choices.iter().map(|choice| choice.token).collect();
+                let logprobs: Vec<f32> = writer.choices.iter().map(|choice| choice.logprob).collect();
+                let line = serde_json::json!({ "text": writer.text, "tokens": tokens, "logprobs": logprobs });
                 print(&format!("{line}\n"))?;
             } else if streaming {
                 print(&format!("{rest}\n"))?;
             } else {
-                print(&format!("{prompt}{}\n\n", it.text))?;
+                print(&format!("{prompt}{}\n\n", writer.text))?;
             }
         }
         Ok(())
     }
+}
+
+/// Prints without waiting for the end of the line.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("standard output"))
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, flags only.
 
+mod chat;
 mod data;
 mod debug;
 mod doctor;
@@ -7,6 +8,7 @@ mod export;
 mod generate;
 mod plan;
 mod recipes;
+mod sampling;
 mod train;
 
 use crate::error::Result;
@@ -33,6 +35,8 @@ enum Command {
     Recipes(recipes::Recipes),
     /// Continues text with a model.
     Generate(generate::Generate),
+    /// Talks with a chat model.
+    Chat(chat::ChatCommand),
     /// Works on text before training.
     #[command(subcommand)]
     Data(data::Data),
@@ -97,6 +101,7 @@ pub fn run() -> u8 {
         Command::Doctor(command) => command.run(),
         Command::Recipes(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Chat(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::{Backend, Executor, Graph, Kind, ProgramId};
+use crate::model::ModelFolder;
 use crate::nn::LlamaConfig;
 use crate::nn::llama::{Llama, NewTokens};
 use crate::ops::kv_cache::ABSENT;
@@ -21,6 +22,9 @@ pub struct Sizes {
     /// Prompt tokens of each sequence that one pass takes.
     pub chunk: usize,
 }
+
+/// Prompt tokens of each sequence that one pass takes, at most.
+pub const CHUNK: usize = 64;
 
 /// A token and its log-probability (nats) in the model's own distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +121,18 @@ impl Generator {
         })
     }
 
+    /// As [`Generator::new`], with the weights of a model folder.
+    ///
+    /// # Errors
+    /// As [`Generator::new`], and [`Error::Input`] or [`Error::Io`] if a weight cannot be read.
+    pub fn load(backend: &Backend, model: &ModelFolder, sizes: Sizes) -> Result<Self> {
+        let mut generator = Self::new(backend, &model.config, sizes)?;
+        for (name, shape) in model.config.parameters() {
+            generator.write_weight(&name, &model.tensors.read_f32(&name, &shape)?);
+        }
+        Ok(generator)
+    }
+
     /// Writes a weight by its Hugging Face name.
     pub fn write_weight(&mut self, name: &str, values: &[f32]) {
         let parameter = self.graph.parameters().iter().find(|p| p.name == name);
@@ -133,12 +149,17 @@ impl Generator {
         &self.sequences[sequence]
     }
 
+    /// Measured device seconds per op of one decode step; empty where nothing is measured.
+    pub fn decode_profile(&self) -> Vec<(String, f64)> {
+        self.executor.profile(self.decode.program)
+    }
+
     /// Makes the sequences what `prompts` say, one each; what a sequence already has in common with its prompt is
-    /// taken from the cache. An empty prompt leaves its sequence out.
+    /// taken from the cache. An empty prompt leaves its sequence out. Returns the prompt tokens that the cache had.
     ///
     /// # Errors
     /// [`Error::Input`] if a prompt does not fit the context.
-    pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<()> {
+    pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<usize> {
         assert_eq!(prompts.len(), self.sizes.batch, "one prompt per sequence");
         if let Some(long) = prompts.iter().find(|prompt| prompt.len() > self.sizes.context) {
             let (length, room) = (long.len(), self.sizes.context);
@@ -170,7 +191,8 @@ impl Generator {
         let last: Vec<u32> = prompts.iter().map(|prompt| prompt.last().copied().unwrap_or(0)).collect();
         self.executor.write_u32(self.decode.ids, &last);
         self.executor.write_u32(self.seen, &self.occurrences());
-        Ok(())
+        let all: usize = prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).sum();
+        Ok(all - missing.iter().map(Vec::len).sum::<usize>())
     }
 
     /// 1 for every token that a sequence has, in the layout of the logits.

@@ -1,6 +1,9 @@
-//! Text from a model: generation with a cache ([`engine`]), and the choice of a token on the host.
+//! Text from a model: generation with a cache ([`engine`]), conversations ([`chat`]), and the choice of a token on the
+//! host.
 
+pub mod chat;
 pub mod engine;
+pub mod writer;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

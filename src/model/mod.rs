@@ -4,6 +4,7 @@
 //! files; every checkpoint of smolter is one.
 
 pub mod export;
+mod generation;
 mod gguf;
 mod hf;
 mod vocabulary;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{TensorFile, folder};
 use crate::error::{Error, Result};
 use crate::nn::LlamaConfig;
+use crate::tokenizer::Tokenizer;
 
 /// An open model folder: its shape, and exactly the tensors that this shape has.
 pub struct ModelFolder {
@@ -22,6 +24,8 @@ pub struct ModelFolder {
     pub config: LlamaConfig,
     /// The weights; each of `config.parameters()` is there in its shape.
     pub tensors: TensorFile,
+    /// Tokens that end a text, from `generation_config.json` or else `config.json`.
+    pub end_tokens: Vec<u32>,
     /// What the user should know, such as a checkpoint that was skipped because it is damaged.
     pub warnings: Vec<String>,
 }
@@ -40,7 +44,29 @@ impl ModelFolder {
         let tensors = TensorFile::open(&path)?;
         tensors.expect(&config.parameters())?;
         refuse_unknown(&config, &tensors, &path)?;
-        Ok(ModelFolder { path, config, tensors, warnings })
+        let end_tokens = match generation::end_tokens(&path, config.vocab_size)? {
+            Some(ids) => ids,
+            None => config.eos_token_id.into_iter().collect(),
+        };
+        Ok(ModelFolder { path, config, tensors, end_tokens, warnings })
+    }
+}
+
+impl ModelFolder {
+    /// Requires that the model has an embedding for every token that the tokenizer makes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the folder.
+    pub fn expect_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let (made, known) = (tokenizer.vocab_size(), self.config.vocab_size);
+        if made <= known {
+            return Ok(());
+        }
+        let why = "take the tokenizer that belongs to the model";
+        Err(Error::input(format!(
+            "{}: tokenizer.json has {made} tokens, but config.json vocab_size {known}: {why}",
+            self.path.display()
+        )))
     }
 }
 

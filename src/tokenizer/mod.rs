@@ -127,6 +127,17 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The special tokens, the longest first.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let added = self.inner.get_added_tokens_decoder().into_values();
+        let mut tokens: Vec<String> = added
+            .filter(|token| token.special && !token.content.is_empty())
+            .map(|token| token.content)
+            .collect();
+        tokens.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        tokens
+    }
+
     /// The id of `<|endoftext|>`, which ends a document.
     pub fn eos_id(&self) -> u32 {
         self.eos

@@ -4,6 +4,7 @@
 //! the newline after a block and the blanks before it are dropped, `tojson` is Python's `json.dumps` with
 //! `ensure_ascii=False`, and `raise_exception`, `strftime_now`, `{% break %}` and `{% generation %}` exist.
 
+mod encode;
 mod json;
 
 use std::path::Path;
@@ -86,6 +87,11 @@ impl ChatTemplate {
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| Error::input(describe(&place, &error)))?;
         Ok(ChatTemplate { environment, place, special_tokens })
+    }
+
+    /// A special token by its role, such as `eos_token`.
+    pub fn special_token(&self, role: &str) -> Option<&str> {
+        self.special_tokens.get(role)?.as_str()
     }
 
     /// The text of a conversation. A message is a [`Message`] or any other map with `role` and `content`.
