@@ -43,13 +43,24 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     let position = positions[n];
     let seen = select(position + 1u, 0u, position >= p.capacity);
 
+    // A part of the query per invocation; loads of the same address by all are not cheaper on a software adapter.
+    @if(subgroups) var part: array<Elem, PARTS>;
+    @if(subgroups) for (var i = 0u; i < PARTS; i++) { part[i] = q[query + min(i * WG + lane, WIDTH - 1u)]; }
+
     var sum: array<Elem, PARTS>;
     var peak = LOWEST;
     var mass = 0.0;
     for (var first = 0u; first < seen; first += WG) {
         let row = ((base + min(first + lane, seen - 1u)) * p.kv_heads + kv_head) * WIDTH;
         var dot = Elem(0.0);
-        for (var e = 0u; e < WIDTH; e++) { dot += q[query + e] * k[row + e]; }
+        @if(!subgroups) { for (var e = 0u; e < WIDTH; e++) { dot += q[query + e] * k[row + e]; } }
+        @if(subgroups) {
+            for (var i = 0u; i < PARTS; i++) {
+                for (var j = 0u; j < min(WG, WIDTH - i * WG); j++) {
+                    dot += subgroupShuffle(part[i], j) * k[row + i * WG + j];
+                }
+            }
+        }
         let score = select(LOWEST, total(dot) * p.scale, first + lane < seen);
         let higher = max(peak, largest_of(score, lane));
         let shrink = exp(peak - higher);

@@ -1,6 +1,7 @@
 //! Adapter choice and the open device: buffers, pipelines, and errors that say what to do.
 
 use super::kernel::{Caps, Family, Kernel};
+use super::recording::{texel_boxes, texel_layout, texels_from};
 use super::shader;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -13,6 +14,9 @@ pub const DISABLE_VARIABLE: &str = "SMOLTER_DISABLE";
 
 /// Longest wait for submitted work before the device is taken for lost.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most bytes that are written without a submission.
+const MAX_PENDING: u64 = 64 << 20;
 
 /// Uses of every tensor buffer.
 const TENSOR_USAGE: wgpu::BufferUsages =
@@ -31,6 +35,8 @@ pub struct Device {
     pub(super) timestamp_period: Option<f32>,
     pipelines: Arc<Mutex<HashMap<Kernel, Arc<Pipeline>>>>,
     allocated: Arc<AtomicU64>,
+    /// Bytes written since the host last submitted because of them.
+    pending: Arc<AtomicU64>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -38,7 +44,14 @@ pub struct Device {
 pub struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     /// Bindings that are textures.
-    pub(super) texels: Vec<usize>,
+    texels: Vec<usize>,
+}
+
+impl Pipeline {
+    /// Which of the textures a binding is, if it is one.
+    pub(super) fn texel(&self, binding: usize) -> Option<usize> {
+        self.texels.iter().position(|&texel| texel == binding)
+    }
 }
 
 /// Features that the user switched off.
@@ -181,6 +194,7 @@ impl Device {
             queue,
             pipelines: Arc::default(),
             allocated: Arc::default(),
+            pending: Arc::default(),
             trouble,
         })
     }
@@ -215,7 +229,7 @@ impl Device {
     }
 
     /// A texture that holds `rows` rows of texels for kernels to read; see [`super::shader::Linked::texels`].
-    pub(super) fn texel_texture(&self, rows: u32) -> Result<wgpu::Texture> {
+    pub fn texel_texture(&self, rows: u32) -> Result<wgpu::Texture> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let texture = self.device.create_texture(&wgpu::TextureDescriptor {
             label: Some("texels"),
@@ -296,6 +310,25 @@ impl Device {
     /// Writes to a buffer before the next submission.
     pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
         self.queue.write_buffer(buffer, offset, bytes);
+        self.bound_pending(bytes);
+    }
+
+    /// Writes to a texture of texels before the next submission.
+    pub fn write_texels(&self, texture: &wgpu::Texture, bytes: &[u8]) {
+        for (y, extent) in texel_boxes(bytes.len() as u64) {
+            let layout = texel_layout(y as u64 * shader::TEXEL_ROW_BYTES);
+            self.queue.write_texture(texels_from(texture, y), bytes, layout, extent);
+        }
+        self.bound_pending(bytes);
+    }
+
+    /// What is written waits in memory until something is submitted: loading a model would hold it twice.
+    fn bound_pending(&self, written: &[u8]) {
+        let pending = self.pending.fetch_add(written.len() as u64, Ordering::Relaxed) + written.len() as u64;
+        if pending > MAX_PENDING {
+            self.pending.store(0, Ordering::Relaxed);
+            self.queue.submit([]);
+        }
     }
 
     /// Waits for everything submitted so far.

@@ -57,15 +57,12 @@ enum Step {
     },
 }
 
-/// Textures that stand in for read-only inputs on software adapters, shared by all launches of a graph.
-#[derive(Clone, Default)]
-pub struct Texels(Vec<wgpu::Texture>);
-
-impl Texels {
-    /// Textures of so many rows each; see [`texel_rows`].
-    pub fn new(device: &Device, rows: &[u32]) -> Result<Self> {
-        Ok(Texels(rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?))
-    }
+/// What a launch binds.
+pub enum Operand {
+    /// A window of a buffer; copied to a texture first where the kernel reads one.
+    Window(Window),
+    /// A texture that already holds the tensor; only for bindings that the kernel reads as one.
+    Texture(wgpu::Texture),
 }
 
 /// Rows of a texture that holds `bytes`.
@@ -85,7 +82,8 @@ pub struct Recording {
     device: Arc<Device>,
     params: Option<wgpu::Buffer>,
     params_used: u64,
-    texels: Texels,
+    /// Textures that launches fill in turn with what they read, on software adapters.
+    texels: Vec<wgpu::Texture>,
     /// What each texture holds at this point of the recording, so that it is not copied there again.
     held: Vec<Option<Window>>,
     steps: Vec<Step>,
@@ -94,15 +92,15 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// An empty recording with room for the params of `dispatches` launches.
-    pub fn new(device: Arc<Device>, dispatches: usize, texels: Texels) -> Result<Self> {
+    /// An empty recording with room for the params of `dispatches` launches, which may use the textures `texels`.
+    pub fn new(device: Arc<Device>, dispatches: usize, texels: Vec<wgpu::Texture>) -> Result<Self> {
         let bytes = dispatches as u64 * PARAMS_STRIDE;
         let params = if bytes > 0 { Some(device.uniform_buffer(bytes)?) } else { None };
         Ok(Recording {
             device,
             params,
             params_used: 0,
-            held: vec![None; texels.0.len()],
+            held: vec![None; texels.len()],
             texels,
             steps: Vec::new(),
             spans: Vec::new(),
@@ -121,10 +119,23 @@ impl Recording {
     }
 
     /// Records a launch with its storage bindings in order.
-    pub fn launch(&mut self, dispatch: &Dispatch, windows: &[Window]) -> Result<()> {
+    pub fn launch(&mut self, dispatch: &Dispatch, operands: &[Operand]) -> Result<()> {
         let pipeline = self.device.pipeline(&dispatch.kernel)?;
         let params = self.params.as_ref().expect("room for the params was reserved");
         self.device.write(params, self.params_used, &dispatch.params);
+        // The texture that each binding is read from, if it is.
+        let textures: Vec<Option<wgpu::TextureView>> = operands
+            .iter()
+            .enumerate()
+            .map(|(binding, operand)| {
+                let texture = match (operand, pipeline.texel(binding)) {
+                    (Operand::Texture(texture), _) => texture,
+                    (Operand::Window(_), Some(texel)) => &self.texels[texel],
+                    (Operand::Window(_), None) => return None,
+                };
+                Some(texture.create_view(&Default::default()))
+            })
+            .collect();
         fn resource(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer,
@@ -132,22 +143,21 @@ impl Recording {
                 size: wgpu::BufferSize::new(bytes),
             })
         }
-        let views: Vec<wgpu::TextureView> =
-            self.texels.0.iter().map(|texture| texture.create_view(&Default::default())).collect();
-        let texture_of = |binding: usize| pipeline.texels.iter().position(|&texel| texel == binding);
-        let mut entries: Vec<wgpu::BindGroupEntry> = windows
+        let mut entries: Vec<wgpu::BindGroupEntry> = operands
             .iter()
+            .zip(&textures)
             .enumerate()
-            .map(|(i, w)| wgpu::BindGroupEntry {
+            .map(|(i, bound)| wgpu::BindGroupEntry {
                 binding: i as u32,
-                resource: match texture_of(i) {
-                    Some(texture) => wgpu::BindingResource::TextureView(&views[texture]),
-                    None => resource(&w.buffer, w.offset, w.bytes),
+                resource: match bound {
+                    (_, Some(view)) => wgpu::BindingResource::TextureView(view),
+                    (Operand::Window(w), None) => resource(&w.buffer, w.offset, w.bytes),
+                    (Operand::Texture(_), None) => unreachable!("every texture has a view"),
                 },
             })
             .collect();
         entries.push(wgpu::BindGroupEntry {
-            binding: windows.len() as u32,
+            binding: operands.len() as u32,
             resource: resource(params, self.params_used, dispatch.params.len().next_multiple_of(16) as u64),
         });
         let bind_group = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -155,18 +165,15 @@ impl Recording {
             layout: &pipeline.pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        for (texture, &binding) in pipeline.texels.iter().enumerate() {
-            let window = Some(windows[binding].clone());
-            if self.held[texture] != window {
-                self.held[texture] = window;
-                self.push(Step::ToTexture {
-                    window: windows[binding].clone(),
-                    texture: self.texels.0[texture].clone(),
-                });
+        for (binding, operand) in operands.iter().enumerate() {
+            let (Operand::Window(window), Some(texel)) = (operand, pipeline.texel(binding)) else { continue };
+            if self.held[texel].as_ref() != Some(window) {
+                self.held[texel] = Some(window.clone());
+                self.push(Step::ToTexture { window: window.clone(), texture: self.texels[texel].clone() });
             }
         }
-        for (binding, window) in windows.iter().enumerate() {
-            if !pipeline.texels.contains(&binding) {
+        for (binding, operand) in operands.iter().enumerate() {
+            if let (Operand::Window(window), None) = (operand, pipeline.texel(binding)) {
                 self.may_change(window);
             }
         }
@@ -271,31 +278,34 @@ impl Recording {
     }
 }
 
-/// Copies a window to a texture, texel after texel: the whole rows at once, then the rest of the last one.
+/// The two boxes of a texture that hold `bytes` texel after texel: the whole rows at once, then the rest of the last
+/// one. Each is its first row and its extent.
+pub(super) fn texel_boxes(bytes: u64) -> impl Iterator<Item = (u32, wgpu::Extent3d)> {
+    let whole = (bytes / TEXEL_ROW_BYTES) as u32;
+    let rest = (bytes % TEXEL_ROW_BYTES / 16) as u32;
+    [(0, TEXELS_PER_ROW, whole), (whole, rest, 1)]
+        .into_iter()
+        .filter(|&(_, width, height)| width > 0 && height > 0)
+        .map(|(y, width, height)| (y, wgpu::Extent3d { width, height, depth_or_array_layers: 1 }))
+}
+
+/// The texels from row `y` on.
+pub(super) fn texels_from(texture: &wgpu::Texture, y: u32) -> wgpu::TexelCopyTextureInfo<'_> {
+    let origin = wgpu::Origin3d { x: 0, y, z: 0 };
+    wgpu::TexelCopyTextureInfo { texture, mip_level: 0, origin, aspect: wgpu::TextureAspect::All }
+}
+
+/// Where rows of texels lie in memory that holds them from `offset` on.
+pub(super) fn texel_layout(offset: u64) -> wgpu::TexelCopyBufferLayout {
+    let bytes_per_row = Some(TEXEL_ROW_BYTES as u32);
+    wgpu::TexelCopyBufferLayout { offset, bytes_per_row, rows_per_image: None }
+}
+
 fn copy_to_texture(encoder: &mut wgpu::CommandEncoder, window: &Window, texture: &wgpu::Texture) {
-    let whole = (window.bytes / TEXEL_ROW_BYTES) as u32;
-    let rest = ((window.bytes % TEXEL_ROW_BYTES) / 16) as u32;
-    for (y, width, height) in [(0, TEXELS_PER_ROW, whole), (whole, rest, 1)] {
-        if width > 0 && height > 0 {
-            let layout = wgpu::TexelCopyBufferLayout {
-                offset: window.offset + y as u64 * TEXEL_ROW_BYTES,
-                bytes_per_row: Some(TEXEL_ROW_BYTES as u32),
-                rows_per_image: None,
-            };
-            let source = wgpu::TexelCopyBufferInfo { buffer: &window.buffer, layout };
-            let origin = wgpu::Origin3d { x: 0, y, z: 0 };
-            let target = wgpu::TexelCopyTextureInfo {
-                texture,
-                mip_level: 0,
-                origin,
-                aspect: wgpu::TextureAspect::All,
-            };
-            encoder.copy_buffer_to_texture(
-                source,
-                target,
-                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
-            );
-        }
+    for (y, extent) in texel_boxes(window.bytes) {
+        let layout = texel_layout(window.offset + y as u64 * TEXEL_ROW_BYTES);
+        let source = wgpu::TexelCopyBufferInfo { buffer: &window.buffer, layout };
+        encoder.copy_buffer_to_texture(source, texels_from(texture, y), extent);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Graph, Node, ProgramId};
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::gpu::kernel::{Binding, Command};
-use crate::gpu::recording::{Recording, Texels, Window};
+use crate::gpu::recording::{Operand, Recording, Window, texel_rows};
 use crate::ops::{Io, ValueId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,10 @@ pub struct GpuExecutor {
     device: Arc<Device>,
     plan: Plan,
     buffers: Vec<wgpu::Buffer>,
-    texels: Texels,
+    /// Textures that launches fill in turn, on software adapters.
+    texels: Vec<wgpu::Texture>,
+    /// Weights that are in textures of their own, and not in buffers.
+    weights: HashMap<ValueId, wgpu::Texture>,
     programs: Vec<Recording>,
     staging: wgpu::Buffer,
     /// Per value that is read without waiting.
@@ -41,7 +44,10 @@ impl GpuExecutor {
             .iter()
             .map(|b| device.tensor_buffer(&b.name, b.bytes))
             .collect::<Result<Vec<_>>>()?;
-        let texels = Texels::new(&device, &plan.texel_rows)?;
+        let texels =
+            plan.texels.shared_rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?;
+        let own = |&id| Ok((id, device.texel_texture(texel_rows(plan.place(id).bytes))?));
+        let weights = plan.texels.weights.iter().map(own).collect::<Result<_>>()?;
         let staging = device.staging_buffer("staging", STAGING)?;
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {
@@ -53,7 +59,7 @@ impl GpuExecutor {
             deferred.insert(id, Deferred { staging, copied: [None, None], next: 0 });
         }
         let mut executor =
-            GpuExecutor { device, plan, buffers, texels, programs: Vec::new(), staging, deferred };
+            GpuExecutor { device, plan, buffers, texels, weights, programs: Vec::new(), staging, deferred };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
@@ -83,9 +89,13 @@ impl GpuExecutor {
                 match command {
                     Command::Clear(slot) => recording.clear(self.window(node, slot.into())),
                     Command::Dispatch(dispatch) => {
-                        let windows: Vec<Window> =
-                            dispatch.bindings.iter().map(|&binding| self.window(node, binding)).collect();
-                        recording.launch(&dispatch, &windows)?;
+                        let operand = |&binding: &Binding| match self.weights.get(&node.operand(binding.slot))
+                        {
+                            Some(texture) => Operand::Texture(texture.clone()),
+                            None => Operand::Window(self.window(node, binding)),
+                        };
+                        let operands: Vec<Operand> = dispatch.bindings.iter().map(operand).collect();
+                        recording.launch(&dispatch, &operands)?;
                     }
                 }
             }
@@ -122,7 +132,10 @@ impl GpuExecutor {
     fn write(&mut self, value: ValueId, bytes: &[u8]) {
         let place = self.plan.place(value);
         assert_eq!(bytes.len() as u64, place.bytes, "a write must fill the value");
-        self.device.write(&self.buffers[place.buffer], place.offset, bytes);
+        match self.weights.get(&value) {
+            Some(texture) => self.device.write_texels(texture, bytes),
+            None => self.device.write(&self.buffers[place.buffer], place.offset, bytes),
+        }
     }
 }
 

@@ -55,8 +55,17 @@ pub struct Plan {
     pub params: u64,
     /// Staging for reads, in bytes.
     pub staging: u64,
-    /// Rows of each texture that stands in for inputs, on software adapters; empty elsewhere.
-    pub texel_rows: Vec<u32>,
+    /// Textures that stand in for inputs, on software adapters; none elsewhere.
+    pub texels: TexelPlan,
+}
+
+/// Textures of a graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TexelPlan {
+    /// Rows of each texture that launches fill in turn.
+    pub shared_rows: Vec<u32>,
+    /// Weights that no program changes and every launch reads as a texture: each has one of its own, and no buffer.
+    pub weights: BTreeSet<ValueId>,
 }
 
 /// First and last node that touch a value.
@@ -77,17 +86,19 @@ impl Plan {
     ///
     /// Panics if a value exceeds a storage binding; [`too_large`] finds such a value first.
     pub fn new(graph: &Graph, caps: &Caps) -> Plan {
+        let (launches, texels) = launches(graph, caps);
         let lives = lifetimes(graph);
         let colours = colour(graph, &lives);
         let mut slabs: BTreeMap<(Kind, usize), Vec<ValueId>> = BTreeMap::new();
         for (i, value) in graph.values().iter().enumerate() {
             let id = ValueId(i as u32);
-            if value.root == id {
+            if value.root == id && !texels.weights.contains(&id) {
                 slabs.entry(slab_of(value.kind, colours[i])).or_default().push(id);
             }
         }
         let mut buffers = Vec::new();
-        let mut places = vec![Place { buffer: 0, offset: 0, bytes: 0 }; graph.values().len()];
+        let nowhere = |value: &super::Value| Place { buffer: usize::MAX, offset: 0, bytes: value.ty.bytes() };
+        let mut places: Vec<Place> = graph.values().iter().map(nowhere).collect();
         for ((kind, colour), values) in slabs {
             let offsets = pack(graph, &values, &lives);
             let base = buffers.len();
@@ -108,18 +119,18 @@ impl Plan {
             places[i] = places[value.root.0 as usize];
         }
         let deferred: u64 = deferrable(graph).map(|id| 2 * graph.value(id).ty.bytes()).sum();
-        let (launches, texel_rows) = launches(graph, caps, &places);
-        Plan { buffers, places, params: launches * PARAMS_STRIDE, staging: STAGING + deferred, texel_rows }
+        Plan { buffers, places, params: launches * PARAMS_STRIDE, staging: STAGING + deferred, texels }
     }
 
     /// Everything that will be allocated, in bytes.
     pub fn total(&self) -> u64 {
         let buffers: u64 = self.buffers.iter().map(|buffer| buffer.bytes).sum();
-        buffers + self.params + self.staging + self.texels()
+        buffers + self.params + self.staging + self.texel_bytes()
     }
 
-    fn texels(&self) -> u64 {
-        self.texel_rows.iter().map(|&rows| rows as u64 * TEXEL_ROW_BYTES).sum()
+    fn texel_bytes(&self) -> u64 {
+        let weights = self.texels.weights.iter().map(|&id| texel_rows(self.place(id).bytes));
+        self.texels.shared_rows.iter().copied().chain(weights).map(|rows| rows as u64 * TEXEL_ROW_BYTES).sum()
     }
 
     /// Bytes per slab, in order.
@@ -134,13 +145,13 @@ impl Plan {
         }
         slabs.push(("params of launches".into(), self.params));
         slabs.push(("staging for reads".into(), self.staging));
-        if !self.texel_rows.is_empty() {
-            slabs.push(("textures for inputs".into(), self.texels()));
+        if self.texel_bytes() > 0 {
+            slabs.push(("textures for inputs".into(), self.texel_bytes()));
         }
         slabs
     }
 
-    /// Place of a value.
+    /// Place of a value; one of [`TexelPlan::weights`] is in no buffer.
     pub fn place(&self, id: ValueId) -> Place {
         self.places[id.0 as usize]
     }
@@ -160,31 +171,51 @@ pub fn deferrable(graph: &Graph) -> impl Iterator<Item = ValueId> {
     })
 }
 
-/// Launches of all programs, and the rows of the textures that their inputs are copied to.
-fn launches(graph: &Graph, caps: &Caps, places: &[Place]) -> (u64, Vec<u32>) {
+/// Launches of all programs, and the textures that they read.
+fn launches(graph: &Graph, caps: &Caps) -> (u64, TexelPlan) {
     let mut launches = 0;
-    let mut rows: Vec<u32> = Vec::new();
+    let mut plan = TexelPlan::default();
+    let frozen = frozen(graph);
+    // Launches that read a texture: which one, what, how much of it. And what is bound otherwise.
+    let (mut reads, mut bound) = (Vec::new(), BTreeSet::new());
     for node in graph.nodes() {
         let (inputs, signature) = graph.types(node);
         for command in node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, caps) {
             let Command::Dispatch(dispatch) = command else { continue };
             launches += 1;
-            if !caps.texels {
-                continue;
-            }
             // A kernel that does not link is reported when its pipeline is made.
             let texels =
                 shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
-            for (texture, binding) in texels.into_iter().enumerate() {
-                let binding = dispatch.bindings[binding];
-                let place = places[node.operand(binding.slot).0 as usize];
-                let bytes = binding.bytes.unwrap_or(place.bytes - binding.offset);
-                rows.resize(rows.len().max(texture + 1), 1);
-                rows[texture] = rows[texture].max(texel_rows(bytes));
+            for (i, binding) in dispatch.bindings.iter().enumerate() {
+                let id = node.operand(binding.slot);
+                let whole = graph.value(id).ty.bytes();
+                let bytes = binding.bytes.unwrap_or(whole - binding.offset);
+                let texture = texels.iter().position(|&texel| texel == i);
+                reads.extend(texture.map(|texture| (texture, id, bytes)));
+                if texture.is_none() || bytes < whole || !frozen.contains(&id) {
+                    bound.insert(id);
+                }
             }
         }
     }
-    (launches, rows)
+    for (texture, id, bytes) in reads {
+        let rows = &mut plan.shared_rows;
+        rows.resize(rows.len().max(texture + 1), 1);
+        if bound.contains(&id) {
+            rows[texture] = rows[texture].max(texel_rows(bytes));
+        } else {
+            plan.weights.insert(id);
+        }
+    }
+    (launches, plan)
+}
+
+/// Weights that no program writes.
+fn frozen(graph: &Graph) -> BTreeSet<ValueId> {
+    let written: BTreeSet<ValueId> =
+        graph.nodes().iter().flat_map(|node| &node.outputs).map(|&id| graph.value(id).root).collect();
+    let weights = graph.values().iter().filter(|value| value.kind == Kind::Weight).map(|value| value.root);
+    weights.filter(|root| !written.contains(root)).collect()
 }
 
 /// Kept and temporary values are coloured; every other kind has one slab.

@@ -65,6 +65,8 @@ impl OpDef for AttentionCached {
         let q = io.input(0);
         let e = q.columns() / self.heads;
         let vec4 = e.is_multiple_of(4);
+        // A texture takes the whole cache, which pays when several queries read it.
+        let texels = vec4 && caps.texels && self.params(io).rows >= 4;
         let kernel = Kernel::new("attention_cached", "forward")
             .constant("HEAD_DIM", e as u32)
             .constant("WG", if caps.is_lanes() { caps.lane_count() } else { 64 })
@@ -72,7 +74,7 @@ impl OpDef for AttentionCached {
             .flag("subgroups", caps.is_lanes() && caps.subgroup.is_some())
             .flag("tiled", true)
             .flag("vec4", vec4)
-            .flag("texels", vec4 && caps.texels);
+            .flag("texels", texels);
         let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(3), Slot::Out(0)].map(Into::into);
         vec![Dispatch::command(kernel, slots, &self.params(io), [self.heads as u32, q.rows() as u32, 1])]
     }

@@ -49,7 +49,8 @@ impl OpDef for KvCache {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let x = io.input(0);
-        let (kernel, width) = super::row_kernel("kv_cache", "store", caps, x.columns());
+        let (kernel, width) =
+            super::row_kernel("kv_cache", "store", &super::worth_texels(caps, x.elements()), x.columns());
         let count = x.rows() as u32 * width;
         let params = Params { count, width, rows: self.rows(io) as u32, capacity: self.capacity as u32 };
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)].map(Into::into);

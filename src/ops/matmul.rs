@@ -9,7 +9,7 @@
 use super::reference::{Mat, Real, gemm};
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
-    Tape, TensorType, ValueId,
+    Tape, TensorType, ValueId, fold,
 };
 
 /// Which operands are transposed.
@@ -60,10 +60,37 @@ impl Product {
             k: self.k as u32,
             accumulate: self.accumulate as u32,
         };
-        let (kernel, grid) = if caps.is_lanes() { self.lanes(caps) } else { self.tiled() };
+        let (kernel, grid) = match self.few_rows(caps) {
+            Some(launch) => launch,
+            None if caps.is_lanes() => self.lanes(caps),
+            None => self.tiled(),
+        };
         let kernel =
             kernel.flag("a_transposed", self.form == Form::TN).flag("b_transposed", self.form == Form::NT);
         Dispatch::command(kernel, [a, b, y], &params, grid)
+    }
+
+    /// A row or a few, as in decoding, where reading b is all that counts.
+    fn few_rows(&self, caps: &Caps) -> Option<(Kernel, [u32; 3])> {
+        // Measured: in the `lanes` family a second row costs as much as b does.
+        let most = if !caps.is_lanes() {
+            8
+        } else if caps.subgroup.is_some() {
+            1
+        } else {
+            0
+        };
+        if self.form != Form::NT || self.m > most || !self.k.is_multiple_of(4) {
+            return None;
+        }
+        let (wg, rows) = if caps.is_lanes() { (caps.lane_count(), 8) } else { (64, 4) };
+        let kernel = Kernel::new("matvec", "matvec")
+            .constant("WG", wg)
+            .constant("TM", self.m.next_power_of_two() as u32)
+            .constant("ROWS", rows)
+            .flag("subgroups", caps.is_lanes())
+            .flag("texels", caps.texels);
+        Some((kernel, fold(self.n.div_ceil(rows as usize))))
     }
 
     /// 64 x 64 tile in workgroup memory, 4 x 4 per invocation.
@@ -75,7 +102,12 @@ impl Product {
     fn lanes(&self, caps: &Caps) -> (Kernel, [u32; 3]) {
         // Measured: with b along its rows the wider tile spills registers.
         let tn = if self.form == Form::NN { 4 } else { 8 };
-        let tm = if self.m > 16 { 32 } else { 16 };
+        // A product of a few rows is bound by the loads of b: more rows of the tile would only add zeros.
+        let tm = match self.m {
+            ..=4 => 4,
+            5..=16 => 16,
+            _ => 32,
+        };
         // Rows of a vec4 kernel's operands and result are whole vectors.
         let contiguous = match self.form {
             Form::NN => [self.k, self.n],
@@ -190,7 +222,17 @@ impl OpDef for Matmul {
 
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
-    let sizes = [(1, 1, 1), (7, 65, 33), (70, 24, 65), (33, 140, 64), (130, 68, 132)];
+    let sizes = [
+        (1, 1, 1),
+        (1, 65, 36),
+        (1, 7, 260),
+        (3, 67, 24),
+        (8, 33, 300),
+        (7, 65, 33),
+        (70, 24, 65),
+        (33, 140, 64),
+        (130, 68, 132),
+    ];
     let case = |form: Form, (m, n, k): (usize, usize, usize)| {
         let (a, b) = match form {
             Form::NN => ([m, k], [k, n]),

@@ -28,7 +28,7 @@ pub mod types;
 pub mod zero;
 
 pub use crate::gpu::kernel::{Binding, Caps, Command, Dispatch, Family, Kernel, Slot, fold};
-pub use launch::{ELEMENT_GROUP, elementwise, row_grid, row_kernel};
+pub use launch::{ELEMENT_GROUP, elementwise, row_grid, row_kernel, worth_texels};
 pub use reference::{Data, RefIo};
 pub use testing::{Case, Fill};
 pub use types::{Cost, DType, Io, Signature, TensorType, ValueId};

@@ -55,7 +55,8 @@ impl OpDef for RmsNorm {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let x = io.input(0);
-        let (kernel, width) = super::row_kernel("rms_norm", "forward", caps, x.columns());
+        let (kernel, width) =
+            super::row_kernel("rms_norm", "forward", &super::worth_texels(caps, x.elements()), x.columns());
         let params =
             Params { rows: x.rows() as u32, columns: width, blocks: 0, rows_per_block: 0, eps: self.eps };
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0), Slot::Out(1)].map(Into::into);

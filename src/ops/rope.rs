@@ -70,7 +70,8 @@ impl OpDef for Rope {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let x = io.input(0);
-        let (kernel, half) = super::row_kernel("rope", "forward", caps, self.head_dim / 2);
+        let caps = super::worth_texels(caps, x.elements());
+        let (kernel, half) = super::row_kernel("rope", "forward", &caps, self.head_dim / 2);
         let heads = x.columns() / self.head_dim;
         let pairs = x.rows() * heads * half as usize;
         let params = Params {
