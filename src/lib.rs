@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod generate;
 pub mod gpu;
 pub mod graph;

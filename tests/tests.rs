@@ -2,6 +2,7 @@
 
 mod doctor;
 mod floors;
+mod fuzz;
 mod hf_parity;
 mod hub;
 mod ops_on_device;

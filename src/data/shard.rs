@@ -23,7 +23,6 @@ mod writer;
 pub use set::{TokenSet, exists};
 pub use writer::{SetFormat, TokenSetWriter};
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +30,7 @@ use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"SMOLTOK1";
 const VERSION: u32 = 1;
@@ -122,7 +122,7 @@ struct Shard {
 impl Shard {
     fn open(path: &Path, verify: Verify) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(path, format!("{what}; {REMEDY}"));
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path)?;
         // SAFETY: the map is only read, as bytes. Shards appear by rename and are never written again; someone
         // who truncates one while it is mapped gets SIGBUS, as with every memory-mapped format.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;

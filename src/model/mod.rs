@@ -46,6 +46,10 @@ impl ModelFolder {
 
 /// The model folder that `path` means, and warnings about newer checkpoints that are damaged.
 fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    if path.is_file() {
+        let why = "is a file, but a folder with config.json and model.safetensors is needed";
+        return Err(Error::input(format!("{}: {why}", path.display())));
+    }
     if path.join("config.json").exists() || !path.join("checkpoints").is_dir() {
         return Ok((path.into(), Vec::new()));
     }

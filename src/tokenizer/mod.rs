@@ -20,6 +20,7 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A tokenizer that is ready to encode and decode; cheap to share between threads by reference.
 pub struct Tokenizer {
@@ -55,7 +56,7 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
-        let json = std::fs::read(&file).map_err(Error::io(&file))?;
+        let json = files::read(&file, files::LISTS)?;
         Self::parse(json).map_err(|what| Error::input(format!("{}: {what}", file.display())))
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,14 +59,12 @@ impl ChatTemplate {
         let config = read_object(&folder.join(CONFIG))?;
         let map = read_object(&folder.join("special_tokens_map.json"))?;
         let file = folder.join("chat_template.jinja");
-        let (place, source) = match std::fs::read_to_string(&file) {
-            Ok(source) => (file.display().to_string(), source),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let place = format!("{}: chat_template", folder.join(CONFIG).display());
-                let source = config.get("chat_template").and_then(default_template);
-                (place, source.ok_or_else(|| no_template(folder))?.to_string())
-            }
-            Err(source) => return Err(Error::Io { path: file, source }),
+        let (place, source) = if file.exists() {
+            (file.display().to_string(), files::read_text(&file, files::SETTINGS)?)
+        } else {
+            let place = format!("{}: chat_template", folder.join(CONFIG).display());
+            let source = config.get("chat_template").and_then(default_template);
+            (place, source.ok_or_else(|| no_template(folder))?.to_string())
         };
         Self::parse(place, &source, special_tokens([map, config]))
     }
@@ -111,12 +110,10 @@ impl ChatTemplate {
 
 /// A JSON object from a file; empty if there is no such file.
 fn read_object(file: &Path) -> Result<Map<String, serde_json::Value>> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        Err(error) => return Err(Error::io(file)(error)),
-    };
-    serde_json::from_slice(&text)
+    if !file.exists() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&files::read(file, files::LISTS)?)
         .map_err(|error| Error::input(format!("{}: not a JSON object: {error}", file.display())))
 }
 

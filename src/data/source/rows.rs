@@ -15,12 +15,13 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{Entries, Entry, MAX_RECORD_BYTES};
 use crate::error::{Error, Result};
+use crate::files;
 
 const BATCH_ROWS: usize = 256;
 
 /// The text of each row of `path`: its `columns`, joined by `joiner`.
 pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Entries<String>> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = files::open(path)?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
     let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
