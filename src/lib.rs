@@ -13,6 +13,7 @@ pub mod model;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod panics;
 pub mod recipes;
 pub mod report;
 pub mod tokenizer;

@@ -47,6 +47,12 @@ const NAME: &str = "chat";
 
 const CONFIG: &str = "tokenizer_config.json";
 
+/// Instructions that rendering may take, seconds of work: a damaged template may loop for ever.
+const FUEL: u64 = 50_000_000;
+
+/// Most blanks per level that `tojson` writes.
+const MAX_INDENT: usize = 64;
+
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, or else `chat_template` in
     /// `tokenizer_config.json`, which is a template or a list of named ones, of which `default` is taken.
@@ -158,6 +164,7 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the usual delimiters are valid"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
@@ -174,7 +181,7 @@ fn to_json(
 ) -> std::result::Result<String, minijinja::Error> {
     let style = json::Style {
         ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        indent: arguments.get::<Option<usize>>("indent")?,
+        indent: arguments.get::<Option<usize>>("indent")?.map(|indent| indent.min(MAX_INDENT)),
         separators: arguments.get::<Option<Vec<String>>>("separators")?,
         sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };

@@ -62,9 +62,30 @@ fn binary(bytes: &mut Vec<u8>, rng: &mut impl Rng) {
 
 /// What a number or a word may become.
 const WORDS: [&str; 24] = [
-    "0", "1", "-1", "255", "65536", "4294967295", "4294967296", "9223372036854775807", "9223372036854775808",
-    "18446744073709551615", "1e400", "-1e308", "0.5", "NaN", "null", "true", "[]", "{}", "\"\"", "\"../../x\"",
-    "\"a\\nb\"", "\"\\u0000\"", "\"\u{1b}[2J\"", "\"\u{2028}\"",
+    "0",
+    "1",
+    "-1",
+    "255",
+    "65536",
+    "4294967295",
+    "4294967296",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "1e400",
+    "-1e308",
+    "0.5",
+    "NaN",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "\"\"",
+    "\"../../x\"",
+    "\"a\\nb\"",
+    "\"\\u0000\"",
+    "\"\u{1b}[2J\"",
+    "\"\u{2028}\"",
 ];
 
 /// Damage to words, numbers and lines.
@@ -82,7 +103,8 @@ fn text(bytes: &mut Vec<u8>, rng: &mut impl Rng) {
         0 => String::new(),
         1 => other.to_string(),
         2 => format!("{word}{word}"),
-        3 => ["[", "(", "{", "{{", "{%", "\"", "a."][rng.random_range(0..7)].repeat(1 << rng.random_range(0..14)),
+        3 => ["[", "(", "{", "{{", "{%", "\"", "a."][rng.random_range(0..7)]
+            .repeat(1 << rng.random_range(0..14)),
         _ => WORDS[rng.random_range(0..WORDS.len())].to_string(),
     };
     let range = start..start + word.len();

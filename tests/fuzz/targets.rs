@@ -42,7 +42,8 @@ fn files(make: impl FnOnce(&Path)) -> Vec<(String, Vec<u8>)> {
 fn tensors_of_all_types(folder: &Path) {
     use safetensors::tensor::{Dtype, TensorView};
     let bytes: Vec<u8> = (0..96).collect();
-    let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).expect("a tensor");
+    let view =
+        |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).expect("a tensor");
     let tensors = [
         ("single", view(Dtype::F32, &[2, 3], &bytes[..24])),
         ("half", view(Dtype::F16, &[4], &bytes[..8])),
@@ -223,7 +224,12 @@ fn tokenizer_files() {
         let tokenizer = Tokenizer::load(folder.join(name))?;
         let limit = tokenizer.vocab_size();
         assert!((tokenizer.eos_id() as usize) < limit, "the end of text is no token");
-        for text in ["the cat sat  on\n12 m\u{e9}ts \u{4e2d}<|endoftext|>", "", " \u{301}\u{0}", "ﬁ Å\u{1f469}\u{200d}"] {
+        for text in [
+            "the cat sat  on\n12 m\u{e9}ts \u{4e2d}<|endoftext|>",
+            "",
+            " \u{301}\u{0}",
+            "ﬁ Å\u{1f469}\u{200d}",
+        ] {
             for ids in [tokenizer.encode(text)?, tokenizer.encode_ordinary(text)?] {
                 assert!(ids.iter().all(|&id| (id as usize) < limit), "{ids:?} of {limit} ids");
                 let whole = tokenizer.decode_with(&ids, Special::Skip);
@@ -242,16 +248,21 @@ fn tokenizer_files() {
 #[test]
 fn chat_templates() {
     let make = |folder: &Path| {
-        let source = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat_templates");
-        for name in ["chatml_blocks", "thinking", "tools", "values"] {
-            let text = std::fs::read(source.join(format!("{name}.jinja"))).expect("a fixture");
-            write(&folder.join(name).join("chat_template.jinja"), &text);
-        }
         let settings = serde_json::json!({"bos_token": {"content": "<|im_start|>"}, "eos_token": "<|im_end|>",
             "additional_special_tokens": ["<|im_start|>", {"content": "a"}],
             "chat_template": [{"name": "default", "template": smolter::tokenizer::chat_template()}]});
+        let source =
+            std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat_templates");
+        for name in ["chatml_blocks", "thinking", "tools", "values"] {
+            let text = std::fs::read(source.join(format!("{name}.jinja"))).expect("a fixture");
+            write(&folder.join(name).join("chat_template.jinja"), &text);
+            write(&folder.join(name).join("tokenizer_config.json"), settings.to_string().as_bytes());
+        }
         write(&folder.join("settings/tokenizer_config.json"), settings.to_string().as_bytes());
-        write(&folder.join("settings/special_tokens_map.json"), br#"{"unk_token": "?", "pad_token": {"content": "x"}}"#);
+        write(
+            &folder.join("settings/special_tokens_map.json"),
+            br#"{"unk_token": "?", "pad_token": {"content": "x"}}"#,
+        );
     };
     let load = |folder: &Path, name: &str| {
         let template = ChatTemplate::load(folder.join(name).parent().expect("a folder"))?;
@@ -309,7 +320,9 @@ fn token_sets() {
 fn seal(folder: &Path) -> std::path::PathBuf {
     let sealed = folder.join("sealed");
     let manifest = std::fs::read(folder.join("web.json")).expect("a manifest");
-    let Ok(mut manifest) = serde_json::from_slice::<serde_json::Value>(&manifest) else { return folder.into() };
+    let Ok(mut manifest) = serde_json::from_slice::<serde_json::Value>(&manifest) else {
+        return folder.into();
+    };
     let entries = manifest.get_mut("shards").and_then(|shards| shards.as_array_mut()).into_iter().flatten();
     for (i, entry) in entries.filter(|entry| entry.is_object()).enumerate() {
         let name = format!("web-{i:05}.tokens");
