@@ -103,12 +103,19 @@ impl TensorFile {
     /// Reads a tensor of f32, f16 or bf16 values as f32, row-major.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the file and the tensor if it is missing, or has another shape or type.
+    /// [`Error::Input`] naming the file and the tensor if it is missing, has another shape or type, or holds a value
+    /// that is not finite: no model computes anything with it.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (dtype, bytes) = self.float(name, shape)?;
         let mut values = Vec::with_capacity(bytes.len() / dtype.size());
         dtype.decode(bytes, &mut values);
-        Ok(values)
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(i) => {
+                let (shard, _) = self.find(name)?;
+                Err(shard.refuse(name, format!("holds {} at element {i}", values[i])))
+            }
+        }
     }
 
     /// Reads a tensor of i64 or i32 values as (shape, values), row-major.
@@ -129,7 +136,10 @@ impl TensorFile {
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
         match self.tensors.get(name) {
             Some((shard, info)) => Ok((&self.shards[*shard], info)),
-            None => Err(Error::input(format!("{}: no tensor '{name}'", self.path.display()))),
+            None => {
+                let why = format!("tensor '{}' is missing", name.escape_debug());
+                Err(Error::input(format!("{}: {why}", self.path.display())))
+            }
         }
     }
 

@@ -107,6 +107,13 @@ impl Generate {
         let mut prompts = Vec::new();
         for text in &self.prompt {
             let mut ids = tokenizer.encode(text)?;
+            if ids.is_empty() && !text.is_empty() {
+                let place = model.path.join("tokenizer.json");
+                return Err(Error::input(format!(
+                    "{}: it has no token for any of --prompt {text:?}",
+                    place.display()
+                )));
+            }
             if ids.is_empty() {
                 ids.extend(model.config.bos_token_id);
             }
@@ -120,14 +127,14 @@ impl Generate {
         if let Some(id) = prompts.iter().flatten().find(|&&id| id as usize >= model.config.vocab_size) {
             let vocab = model.config.vocab_size;
             return Err(Error::input(format!(
-                "{}: the tokenizer makes token {id}, but the model has {vocab}",
-                model.path.display()
+                "{}: it makes token {id}, but config.json has a vocab_size of {vocab}: it is another model's",
+                model.path.join("tokenizer.json").display()
             )));
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let sizes = Sizes {
             batch: prompts.len(),
-            context: (longest + self.max_tokens).min(model.config.max_position_embeddings),
+            context: longest.saturating_add(self.max_tokens).min(model.config.max_position_embeddings),
             chunk: longest.clamp(1, CHUNK),
         };
         let backend = Backend::open(&self.device.device)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::export::Source;
@@ -52,7 +53,12 @@ pub(super) fn write(
     for name in COMPANIONS {
         let path = model.path.join(name);
         if path.is_file() {
-            small(name, &files::read(&path, files::LISTS)?)?;
+            let bytes = files::read(&path, files::LISTS)?;
+            if name.ends_with(".json") {
+                serde_json::from_slice::<IgnoredAny>(&bytes)
+                    .map_err(|e| Error::input(format!("{}: not JSON: {e}", path.display())))?;
+            }
+            small(name, &bytes)?;
         }
     }
 

@@ -50,6 +50,10 @@ pub enum Special {
 /// Pieces that a long text is encoded in. The library holds about 160 bytes for each byte that it encodes.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Longest token of a Unigram model, whose `vocab` is an array. The library keeps them as a trie and frees it by
+/// recursion, a call per byte, for which the stack must do.
+const MAX_PIECE: usize = 1000;
+
 impl Tokenizer {
     /// Loads `path`, a `tokenizer.json` or a folder that holds one.
     ///
@@ -73,6 +77,12 @@ impl Tokenizer {
 
     fn parse(json: Vec<u8>, place: String) -> Result<Self> {
         let refuse = |what: String| Error::input(format!("{place}: {what}"));
+        let outline: serde_json::Value =
+            serde_json::from_slice(&json).map_err(|e| refuse(format!("not JSON: {e}")))?;
+        let mut pieces = outline["model"]["vocab"].as_array().into_iter().flatten();
+        if pieces.any(|piece| piece[0].as_str().is_some_and(|text| text.len() > MAX_PIECE)) {
+            return Err(refuse(format!("a token is longer than {MAX_PIECE} bytes")));
+        }
         let parsed = caught(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(Into::into);
         let mut inner = parsed
             .and_then(|parsed| parsed)

@@ -206,7 +206,8 @@ fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         result += before;
-        let end = tag.find("%}").unwrap_or(tag.len());
+        // The sign of `{%}` does not both open and close.
+        let end = tag[2..].find("%}").map_or(tag.len(), |end| 2 + end);
         let (tag, after) = tag.split_at(end);
         let signs = |c: char| c == '-' || c == '+';
         result += &match tag[2..].trim_matches(signs).trim() {

@@ -148,7 +148,7 @@ fn exports() {
         }
         Ok(())
     };
-    Target { name: "exports", files: files(small_model), load }.fuzz(600);
+    Target { name: "exports", files: files(small_model), load }.fuzz(150);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ::safetensors::tensor::TensorInfo;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 /// Longest header, as in the reference implementation.
 const LONGEST: usize = 100_000_000;
@@ -102,7 +102,7 @@ impl<'de> Visitor<'de> for TensorsVisitor {
         let mut tensors = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                map.next_value::<BTreeMap<String, String>>()?;
                 continue;
             }
             let about = |what: &dyn fmt::Display| {
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for TensorsVisitor {
             };
             let info = map.next_value().map_err(|e: A::Error| about(&e))?;
             if tensors.contains_key(&name) {
-                return Err(about(&"is there twice"));
+                return Err(about(&"it is there twice"));
             }
             tensors.insert(name, info);
         }
