@@ -124,11 +124,12 @@ impl Generate {
             }
             prompts.push(ids);
         }
-        if let Some(id) = prompts.iter().flatten().find(|&&id| id as usize >= model.config.vocab_size) {
-            let vocab = model.config.vocab_size;
+        let (ids, vocab) = (tokenizer.vocab_size(), model.config.vocab_size);
+        if ids > vocab {
             return Err(Error::input(format!(
-                "{}: it makes token {id}, but config.json has a vocab_size of {vocab}: it is another model's",
-                model.path.join("tokenizer.json").display()
+                "{}: it has token ids up to {}, but config.json a vocab_size of {vocab}: it is another model's",
+                model.path.join("tokenizer.json").display(),
+                ids - 1
             )));
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);

@@ -16,6 +16,7 @@ use serde_json::{Map, json};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::panics::caught;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,12 @@ const CONFIG: &str = "tokenizer_config.json";
 
 /// Instructions that rendering may take, seconds of work: a damaged template may loop for ever.
 const FUEL: u64 = 50_000_000;
+
+/// Longest template, in bytes; those of large models with tools have a tenth of it.
+const MAX_SOURCE: usize = 128 << 10;
+
+/// Stack that compiling takes for each byte, at most: not all recursion of the compiler is bounded.
+const STACK_PER_BYTE: usize = 16 << 10;
 
 /// Most blanks per level that `tojson` writes.
 const MAX_INDENT: usize = 64;
@@ -86,10 +93,22 @@ impl ChatTemplate {
     }
 
     fn parse(place: String, source: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
-        let mut environment = environment();
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|error| Error::input(describe(&place, &error)))?;
+        let source = without_generation_tags(source);
+        if source.len() > MAX_SOURCE {
+            return Err(Error::input(format!("{place}: longer than {} KiB", MAX_SOURCE >> 10)));
+        }
+        let stack = (1 << 20) + source.len() * STACK_PER_BYTE;
+        let compile = move || caught(|| compile(source));
+        let compiled = std::thread::Builder::new()
+            .stack_size(stack)
+            .spawn(compile)
+            .map_err(|error| Error::failure(format!("{place}: no thread to compile it: {error}")))?
+            .join();
+        let environment = match compiled {
+            Ok(Ok(Ok(environment))) => environment,
+            Ok(Ok(Err(error))) => return Err(Error::input(describe(&place, &error))),
+            Ok(Err(_)) | Err(_) => return Err(Error::input(format!("{place}: cannot be compiled"))),
+        };
         Ok(ChatTemplate { environment, place, special_tokens })
     }
 
@@ -172,6 +191,12 @@ fn environment() -> Environment<'static> {
     });
     environment.add_function("strftime_now", strftime_now);
     environment
+}
+
+fn compile(source: String) -> std::result::Result<Environment<'static>, minijinja::Error> {
+    let mut environment = environment();
+    environment.add_template_owned(NAME, source)?;
+    Ok(environment)
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False)`, with its arguments.
