@@ -48,8 +48,8 @@ const NAME: &str = "chat";
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// Instructions that rendering may take, seconds of work: a damaged template may loop for ever.
-const FUEL: u64 = 50_000_000;
+/// Instructions that rendering may take, about a second of work: a damaged template may loop for ever.
+const FUEL: u64 = 10_000_000;
 
 /// Longest template, in bytes; those of large models with tools have a tenth of it.
 const MAX_SOURCE: usize = 128 << 10;

@@ -36,41 +36,57 @@ pub(super) fn read(bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorInfo>)
 
 /// The tensors must fill `data` bytes one after the other, each as its type and shape say.
 fn check(tensors: &BTreeMap<String, TensorInfo>, data: usize) -> Result<(), String> {
-    let mut by_offset: Vec<_> = tensors.iter().collect();
-    by_offset.sort_by_key(|(_, info)| info.data_offsets);
-    let mut end = 0;
-    for (name, info) in by_offset {
-        let name = name.escape_debug();
-        let (start, stop) = info.data_offsets;
-        let Some(held) = stop.checked_sub(start) else {
-            return Err(format!("tensor '{name}' has offsets {start} to {stop}, which run backwards"));
-        };
-        if stop > data {
-            return Err(format!(
-                "tensor '{name}' has offsets {start} to {stop}, but the file has {data} bytes of data: cut short, or \
-                 the offset is wrong"
-            ));
-        }
-        match size(info) {
-            Some(size) if size == held => {}
-            size => {
-                let size = size.map_or("more than any file has".into(), |n| n.to_string());
-                let (dtype, shape) = (info.dtype, &info.shape);
-                return Err(format!(
-                    "tensor '{name}' has offsets {start} to {stop}, {held} bytes, but {dtype} of shape {shape:?} takes \
-                     {size}"
-                ));
-            }
-        }
-        if start != end {
-            return Err(format!(
-                "tensor '{name}' has offsets {start} to {stop}, but the tensors before it end at {end}: they overlap or \
-                 leave a gap"
-            ));
-        }
-        end = stop;
+    for (name, info) in tensors {
+        check_size(info, data).map_err(|why| format!("tensor '{}' {why}", name.escape_debug()))?;
     }
-    if end == data { Ok(()) } else { Err(format!("{} bytes at its end belong to no tensor", data - end)) }
+    let mut by_offset: Vec<_> = tensors.iter().map(|(name, info)| (info.data_offsets, name)).collect();
+    by_offset.sort();
+    // A tensor that is out of place overlaps another, and leaves a gap where it was: the overlap tells its name.
+    for pair in by_offset.windows(2) {
+        let [((_, end), first), ((start, _), second)] = pair else { continue };
+        if start < end {
+            let (first, second) = (first.escape_debug(), second.escape_debug());
+            return Err(format!(
+                "tensor '{first}' ends at offset {end} of the data, but tensor '{second}' begins at {start} already"
+            ));
+        }
+    }
+    let mut covered = 0;
+    for ((start, stop), name) in by_offset {
+        if start > covered {
+            let (gap, name) = (start - covered, name.escape_debug());
+            return Err(format!(
+                "tensor '{name}' begins at offset {start} of the data: {gap} bytes before it belong to none"
+            ));
+        }
+        covered = stop;
+    }
+    if covered == data {
+        Ok(())
+    } else {
+        Err(format!("{} bytes at its end belong to no tensor", data - covered))
+    }
+}
+
+/// Checks one tensor's offsets against its own shape and the file.
+fn check_size(info: &TensorInfo, data: usize) -> Result<(), String> {
+    let (start, stop) = info.data_offsets;
+    let Some(held) = stop.checked_sub(start) else {
+        return Err(format!("has offsets {start} to {stop}, which run backwards"));
+    };
+    if stop > data {
+        return Err(format!(
+            "has offsets {start} to {stop}, but the file has {data} bytes of data: cut short, or the offset is wrong"
+        ));
+    }
+    let (dtype, shape) = (info.dtype, &info.shape);
+    match size(info) {
+        Some(size) if size == held => Ok(()),
+        Some(size) => Err(format!(
+            "has offsets {start} to {stop}, {held} bytes, but {dtype} of shape {shape:?} takes {size}"
+        )),
+        None => Err(format!("has the shape {shape:?}, which no {dtype} tensor has")),
+    }
 }
 
 /// Bytes that type and shape take; `None` if that is no number of bytes.
@@ -115,5 +131,45 @@ impl<'de> Visitor<'de> for TensorsVisitor {
             tensors.insert(name, info);
         }
         Ok(Tensors(tensors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(entries: &str, data: usize) -> String {
+        let header = format!("{{{entries}}}");
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat();
+        read(&bytes).unwrap_err()
+    }
+
+    fn entry(name: &str, bytes: usize, start: usize) -> String {
+        format!(r#""{name}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{start},{}]}}"#, start + bytes)
+    }
+
+    /// Three tensors of 4 bytes, of which one is moved: it is named wherever it goes.
+    #[test]
+    fn a_tensor_out_of_place_is_named() {
+        for moved in 0..3 {
+            for start in (0..12).filter(|start| *start != 4 * moved) {
+                let place = |i| if i == moved { start } else { 4 * i };
+                let entries = [0, 1, 2].map(|i| entry(&format!("t{i}"), 4, place(i))).join(",");
+                let why = refused(&entries, 12);
+                assert!(why.contains(&format!("'t{moved}'")), "t{moved} at {start}: {why}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_belongs_to_a_tensor() {
+        assert!(refused(&entry("a", 4, 2), 6).contains("'a' begins at offset 2"));
+        assert!(refused(&entry("a", 4, 0), 6).contains("2 bytes at its end"));
+        assert!(
+            refused(&[entry("a", 4, 0), entry("a", 4, 0)].join(","), 4).contains("'a': it is there twice")
+        );
+        assert!(
+            refused(r#""a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}"#, 1).contains("no F4 tensor has")
+        );
     }
 }
