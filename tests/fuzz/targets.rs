@@ -373,7 +373,7 @@ fn texts() {
         let source = Source::new([folder.join(name)]).on_broken(OnBroken::Skip);
         let mut documents = source.documents()?;
         let mut count = 0;
-        while let Some(document) = documents.next() {
+        for document in documents.by_ref() {
             count += 1;
             assert!(document?.number >= 1);
         }
