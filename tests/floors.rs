@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each module may import, besides itself. From the bottom up.
-const FLOORS: [(&str, &[&str]); 17] = [
+const FLOORS: [(&str, &[&str]); 19] = [
     ("error", &[]),
-    ("tokenizer", &["error", "data", "checkpoint"]),
-    ("data", &["error", "tokenizer", "checkpoint"]),
-    ("checkpoint", &["error", "tokenizer", "data"]),
+    ("panics", &[]),
+    ("files", &["error"]),
+    ("tokenizer", &["error", "files", "panics", "data", "checkpoint"]),
+    ("data", &["error", "files", "panics", "tokenizer", "checkpoint"]),
+    ("checkpoint", &["error", "files", "tokenizer", "data"]),
     ("gpu", &["error"]),
     ("ops", &["error", "gpu"]),
     ("graph", &["error", "gpu", "ops"]),
-    ("nn", &["error", "gpu", "ops", "graph", "optim"]),
+    ("nn", &["error", "files", "gpu", "ops", "graph", "optim"]),
     ("optim", &["error", "gpu", "ops", "graph", "nn"]),
-    ("model", &["error", "tokenizer", "data", "checkpoint", "nn"]),
-    ("recipes", &["error", "tokenizer", "data", "nn", "optim"]),
+    ("model", &["error", "files", "tokenizer", "data", "checkpoint", "nn"]),
+    ("recipes", &["error", "files", "tokenizer", "data", "nn", "optim"]),
     ("train", &[BELOW, "eval", "generate", "report"]),
     ("eval", &[BELOW, "train", "generate", "report"]),
     ("generate", &[BELOW, "train", "eval", "report"]),

@@ -115,6 +115,12 @@ impl Outcome {
         }
         self
     }
+
+    /// Requires that stderr is one line.
+    #[track_caller]
+    pub fn is_one_line(&self) {
+        assert_eq!(self.stderr.lines().count(), 1, "{self:#?}");
+    }
 }
 
 /// Runs the program to its end. A panic fails the test whatever the exit code.

@@ -1,8 +1,10 @@
 //! The one integration-test binary: what needs a device, the program itself, or the whole source tree.
 
 mod chat;
+mod damaged;
 mod doctor;
 mod floors;
+mod fuzz;
 mod hf_parity;
 mod hub;
 mod ops_on_device;

@@ -21,6 +21,7 @@ use super::dtype::Dtype;
 use super::manifest::{self, Hashing, Manifest, verify};
 use super::safetensors::{TensorFile, write_to};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Layout version of `trainer/state.json`.
 const STATE_VERSION: u32 = 1;
@@ -117,7 +118,7 @@ impl Checkpoint {
         }
         verify(path)?;
         let file = path.join("trainer/state.json");
-        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
+        let text = files::read_text(&file, files::SETTINGS)?;
         let refuse = |why: String| Error::input(format!("{}: {why}", file.display()));
         let state: TrainerState =
             serde_json::from_str(&text).map_err(|e| refuse(format!("not a trainer's state: {e}")))?;

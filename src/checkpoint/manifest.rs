@@ -1,7 +1,6 @@
 //! The list of a checkpoint's files with their sizes and checksums.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Where the manifest lies inside a checkpoint.
 pub(super) const PATH: &str = "trainer/manifest.json";
@@ -79,8 +79,7 @@ pub fn verify_model(folder: &Path) -> Result<()> {
 
 fn verify_those(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let path = folder.join(PATH);
-    let unreadable = |e: io::Error| Error::damaged(&path, format!("cannot be read ({e})"));
-    let text = std::fs::read_to_string(&path).map_err(unreadable)?;
+    let text = files::read_text(&path, files::SETTINGS).map_err(as_damage)?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| Error::damaged(&path, format!("not a list of checksums ({e})")))?;
     if manifest.version != 1 {
@@ -89,7 +88,7 @@ fn verify_those(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     }
     for (name, expected) in manifest.files.iter().filter(|(name, _)| wanted(name)) {
         let path = folder.join(name);
-        let found = entry_of(&path).map_err(|e| Error::damaged(&path, format!("cannot be read ({e})")))?;
+        let found = entry_of(&path).map_err(as_damage)?;
         if found.size != expected.size {
             let why = format!("has {} bytes, but {} were written", found.size, expected.size);
             return Err(Error::damaged(&path, why));
@@ -101,14 +100,22 @@ fn verify_those(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     Ok(())
 }
 
-fn entry_of(path: &Path) -> io::Result<Entry> {
-    let mut file = File::open(path)?;
+/// A file of the list that cannot be read is damage of the checkpoint, not a mistake of whoever named it.
+fn as_damage(error: Error) -> Error {
+    match error {
+        Error::Io { path, source } => Error::damaged(path, format!("cannot be read ({source})")),
+        other => other,
+    }
+}
+
+fn entry_of(path: &Path) -> Result<Entry> {
+    let mut file = files::open(path)?;
     let mut hashing = Hashing::new(io::sink());
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer)? {
+        match file.read(&mut buffer).map_err(Error::io(path))? {
             0 => return Ok(hashing.entry()),
-            length => hashing.write_all(&buffer[..length])?,
+            length => hashing.write_all(&buffer[..length]).map_err(Error::io(path))?,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Tensors in safetensors files: memory-mapped reading, streaming writing.
 
+mod header;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ::safetensors::tensor::{Dtype as StoredDtype, Metadata, SafeTensors, TensorInfo};
+use ::safetensors::tensor::{Dtype as StoredDtype, Metadata, TensorInfo};
 use memmap2::Mmap;
 
 use super::{Dtype, Put};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The tensors of one safetensors file, or of all shards of a model folder, read on demand.
 pub struct TensorFile {
@@ -66,10 +69,9 @@ impl TensorFile {
     fn from_shards(path: &Path, paths: Vec<PathBuf>) -> Result<Self> {
         let mut file = TensorFile { path: path.into(), shards: Vec::new(), tensors: BTreeMap::new() };
         for path in paths {
-            let (shard, metadata) = Shard::open(path)?;
-            for name in metadata.offset_keys() {
-                let Some(info) = metadata.info(&name) else { continue };
-                let place = (file.shards.len(), info.clone());
+            let (shard, tensors) = Shard::open(path)?;
+            for (name, info) in tensors {
+                let place = (file.shards.len(), info);
                 if let Some((first, _)) = file.tensors.insert(name.clone(), place) {
                     let (name, first) = (name.escape_debug(), file.shards[first].path.display());
                     return Err(Error::damaged(&shard.path, format!("tensor '{name}' is also in {first}")));
@@ -101,12 +103,19 @@ impl TensorFile {
     /// Reads a tensor of f32, f16 or bf16 values as f32, row-major.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the file and the tensor if it is missing, or has another shape or type.
+    /// [`Error::Input`] naming the file and the tensor if it is missing, has another shape or type, or holds a value
+    /// that is not finite: no model computes anything with it.
     pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (dtype, bytes) = self.float(name, shape)?;
         let mut values = Vec::with_capacity(bytes.len() / dtype.size());
         dtype.decode(bytes, &mut values);
-        Ok(values)
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(i) => {
+                let (shard, _) = self.find(name)?;
+                Err(shard.refuse(name, format!("holds {} at element {i}", values[i])))
+            }
+        }
     }
 
     /// Reads a tensor of i64 or i32 values as (shape, values), row-major.
@@ -127,7 +136,10 @@ impl TensorFile {
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
         match self.tensors.get(name) {
             Some((shard, info)) => Ok((&self.shards[*shard], info)),
-            None => Err(Error::input(format!("{}: no tensor '{name}'", self.path.display()))),
+            None => {
+                let why = format!("tensor '{}' is missing", name.escape_debug());
+                Err(Error::input(format!("{}: {why}", self.path.display())))
+            }
         }
     }
 
@@ -151,22 +163,19 @@ impl TensorFile {
 }
 
 impl Shard {
-    fn open(path: PathBuf) -> Result<(Self, Metadata)> {
-        let file = File::open(&path).map_err(Error::io(&path))?;
-        let length = file.metadata().map_err(Error::io(&path))?.len();
-        if length == 0 {
+    fn open(path: PathBuf) -> Result<(Self, BTreeMap<String, TensorInfo>)> {
+        let file = files::open(&path)?;
+        if file.metadata().map_err(Error::io(&path))?.len() == 0 {
             return Err(Error::damaged(&path, "the file is empty"));
         }
         // SAFETY: the map is read-only; smolter replaces files by rename and never writes into an old one.
         let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            let why = e.to_string().escape_debug().to_string();
-            Error::damaged(&path, format!("not a whole safetensors file: {why}; copy it again"))
-        })?;
-        Ok((Shard { path, bytes, data_start: header + 8 }, metadata))
+        let (data_start, tensors) =
+            header::read(&bytes).map_err(|why| Error::damaged(&path, format!("{why}; copy it again")))?;
+        Ok((Shard { path, bytes, data_start }, tensors))
     }
 
-    /// In range, because `read_metadata` has compared all offsets with the file's length.
+    /// In range, because [`header::read`] has compared all offsets with the file's length.
     fn slice(&self, info: &TensorInfo) -> &[u8] {
         let (start, end) = info.data_offsets;
         &self.bytes[self.data_start + start..self.data_start + end]
@@ -187,9 +196,9 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = files::read(path, files::LISTS)?;
     let index: Index =
-        serde_json::from_str(&text).map_err(|e| Error::damaged(path, format!("not a shard index: {e}")))?;
+        serde_json::from_slice(&text).map_err(|e| Error::damaged(path, format!("not a shard index: {e}")))?;
     let is_name =
         |name: &str| Path::new(name).file_name() == Some(name.as_ref()) && !name.contains(char::is_control);
     match index.weight_map.values().find(|name| !is_name(name)) {

@@ -43,6 +43,13 @@ impl Generate {
         let mut prompts = Vec::new();
         for text in &self.prompt {
             let mut ids = tokenizer.encode(text)?;
+            if ids.is_empty() && !text.is_empty() {
+                let place = model.path.join("tokenizer.json");
+                return Err(Error::input(format!(
+                    "{}: it has no token for any of --prompt {text:?}",
+                    place.display()
+                )));
+            }
             if ids.is_empty() {
                 ids.extend(model.config.bos_token_id);
             }
@@ -56,7 +63,7 @@ impl Generate {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let sizes = Sizes {
             batch: prompts.len(),
-            context: (longest + self.max_tokens).min(model.config.max_position_embeddings),
+            context: longest.saturating_add(self.max_tokens).min(model.config.max_position_embeddings),
             chunk: longest.clamp(1, CHUNK),
         };
         let backend = Backend::open(&self.device.device)?;

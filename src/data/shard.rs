@@ -23,7 +23,6 @@ mod writer;
 pub use set::{TokenSet, exists};
 pub use writer::{SetFormat, TokenSetWriter};
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +30,7 @@ use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"SMOLTOK1";
 const VERSION: u32 = 1;
@@ -40,7 +40,7 @@ const REMEDY: &str = "delete it and run again";
 /// How much of a shard to check when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
-    /// Header, length and the checksum of the contents, which reads the whole file.
+    /// Header, length, the checksum of the contents, and whether they make sense, which reads the whole file.
     #[default]
     Full,
     /// Header and length only.
@@ -122,7 +122,7 @@ struct Shard {
 impl Shard {
     fn open(path: &Path, verify: Verify) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(path, format!("{what}; {REMEDY}"));
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path)?;
         // SAFETY: the map is only read, as bytes. Shards appear by rename and are never written again; someone
         // who truncates one while it is mapped gets SIGBUS, as with every memory-mapped format.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
@@ -133,7 +133,35 @@ impl Shard {
         if verify == Verify::Full && xxh3_64(&map[HEADER_BYTES..]) != header.payload_hash {
             return Err(damaged("the contents do not match their checksum"));
         }
-        Ok(Self { path: path.to_path_buf(), map, header })
+        let shard = Self { path: path.to_path_buf(), map, header };
+        match verify {
+            Verify::Full => shard.problem().map_or(Ok(shard), |what| Err(damaged(&what))),
+            Verify::Header => Ok(shard),
+        }
+    }
+
+    /// What a right checksum does not exclude: documents that overlap, tokens that do not exist.
+    fn problem(&self) -> Option<String> {
+        let Header { vocab_size, tokens, documents, .. } = self.header;
+        let orderly = |i| self.document(i).start <= self.document(i).end;
+        if !(0..documents).all(orderly) || self.start(0).unwrap_or(tokens) != 0 {
+            return Some(format!("its {documents} documents do not follow one another"));
+        }
+        let mut piece = vec![0; 1 << 16];
+        for start in (0..tokens).step_by(piece.len()) {
+            let piece = &mut piece[..(tokens - start).min(1 << 16) as usize];
+            self.read(start, piece);
+            if let Some(id) = piece.iter().find(|&&id| u64::from(id) >= vocab_size) {
+                return Some(format!("it holds token {id}, but the vocabulary has {vocab_size}"));
+            }
+        }
+        None
+    }
+
+    /// Where document `index` starts, counted in this shard.
+    fn start(&self, index: u64) -> Option<u64> {
+        let starts = &self.map[self.map.len() - 8 * self.header.documents as usize..];
+        starts.as_chunks().0.get(index as usize).map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// Fills `out` with the tokens from `start` on; all must lie in this shard.
@@ -152,10 +180,8 @@ impl Shard {
 
     /// The tokens of document `index`, counted in this shard.
     fn document(&self, index: u64) -> Range<u64> {
-        let starts = &self.map[self.map.len() - 8 * self.header.documents as usize..];
-        let start = |i: u64| starts.as_chunks().0.get(i as usize).map(|bytes| u64::from_le_bytes(*bytes));
-        let first = start(index).expect("document index within the shard");
-        first..start(index + 1).unwrap_or(self.header.tokens)
+        let first = self.start(index).expect("document index within the shard");
+        first..self.start(index + 1).unwrap_or(self.header.tokens)
     }
 }
 

@@ -11,6 +11,7 @@ use super::engine::{CHUNK, Generator, Sizes};
 use super::writer::Writer;
 use crate::checkpoint::{publish, write_file};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::Backend;
 use crate::model::ModelFolder;
 use crate::ops::sample::Sampling;
@@ -206,7 +207,7 @@ impl Chat {
     /// # Errors
     /// [`Error::Input`] naming the file if it holds no conversation, [`Error::Io`]; the present one then stays.
     pub fn load(&mut self, path: &Path) -> Result<()> {
-        let text = std::fs::read(path).map_err(Error::io(path))?;
+        let text = files::read(path, files::LISTS)?;
         let saved: Saved = serde_json::from_slice(&text)
             .map_err(|e| Error::input(format!("{}: not a saved conversation: {e}", path.display())))?;
         self.messages = saved.messages;

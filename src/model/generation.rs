@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 const FILE: &str = "generation_config.json";
 
@@ -14,11 +15,10 @@ const FILE: &str = "generation_config.json";
 /// [`Error::Input`] naming the file and the field, [`Error::Io`].
 pub(super) fn end_tokens(folder: &Path, vocab_size: usize) -> Result<Option<Vec<u32>>> {
     let path = folder.join(FILE);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io(&path)(error)),
-    };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = files::read(&path, files::SETTINGS)?;
     let refuse = |why: String| Error::input(format!("{}: {why}", path.display()));
     let fields: Json = serde_json::from_slice(&text).map_err(|e| refuse(format!("not JSON: {e}")))?;
     let ids = match &fields["eos_token_id"] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::export::Source;
@@ -11,6 +12,7 @@ use crate::checkpoint::gguf::Type;
 use crate::checkpoint::safetensors::write_pieces;
 use crate::checkpoint::{Dtype, write_file};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::LlamaConfig;
 
 /// Files that go along as they are, where there are any.
@@ -40,7 +42,7 @@ pub(super) fn write(
     std::fs::create_dir(folder).map_err(Error::io(folder))?;
     let model = source.model;
     let config = model.path.join("config.json");
-    let text = std::fs::read_to_string(&config).map_err(Error::io(&config))?;
+    let text = files::read_text(&config, files::SETTINGS)?;
     let text = LlamaConfig::hf_json_with_dtype(&text, dtype.torch_name())
         .map_err(|why| Error::input(format!("{}: {why}", config.display())))?;
     let small = |name: &str, bytes: &[u8]| {
@@ -51,7 +53,12 @@ pub(super) fn write(
     for name in COMPANIONS {
         let path = model.path.join(name);
         if path.is_file() {
-            small(name, &std::fs::read(&path).map_err(Error::io(&path))?)?;
+            let bytes = files::read(&path, files::LISTS)?;
+            if name.ends_with(".json") {
+                serde_json::from_slice::<IgnoredAny>(&bytes)
+                    .map_err(|e| Error::input(format!("{}: not JSON: {e}", path.display())))?;
+            }
+            small(name, &bytes)?;
         }
     }
 

@@ -58,20 +58,24 @@ impl ModelFolder {
     /// # Errors
     /// [`Error::Input`] naming the folder.
     pub fn expect_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let (made, known) = (tokenizer.vocab_size(), self.config.vocab_size);
-        if made <= known {
+        let (ids, vocab) = (tokenizer.vocab_size(), self.config.vocab_size);
+        if ids <= vocab {
             return Ok(());
         }
-        let why = "take the tokenizer that belongs to the model";
         Err(Error::input(format!(
-            "{}: tokenizer.json has {made} tokens, but config.json vocab_size {known}: {why}",
-            self.path.display()
+            "{}: it has token ids up to {}, but config.json a vocab_size of {vocab}: it is another model's",
+            self.path.join("tokenizer.json").display(),
+            ids - 1
         )))
     }
 }
 
 /// The model folder that `path` means, and warnings about newer checkpoints that are damaged.
 fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    if path.is_file() {
+        let why = "is a file, but a folder with config.json and model.safetensors is needed";
+        return Err(Error::input(format!("{}: {why}", path.display())));
+    }
     if path.join("config.json").exists() || !path.join("checkpoints").is_dir() {
         return Ok((path.into(), Vec::new()));
     }

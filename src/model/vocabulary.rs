@@ -6,7 +6,8 @@ use serde_json::{Value as Json, json};
 
 use super::gguf::refuse;
 use crate::checkpoint::gguf::Value;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::nn::LlamaConfig;
 
 /// What a token is to llama.cpp (`llama_token_type` of llama.h).
@@ -74,8 +75,8 @@ pub(super) fn read(folder: &Path, config: &LlamaConfig) -> Result<Vec<(String, V
 }
 
 fn parse(path: &Path) -> Result<Json> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|e| refuse(path, format!("not JSON: {e}")))
+    serde_json::from_slice(&files::read(path, files::LISTS)?)
+        .map_err(|e| refuse(path, format!("not JSON: {e}")))
 }
 
 /// llama.cpp's name for how text is cut before merging, and a refusal of everything that it would not do.
@@ -173,7 +174,7 @@ fn merges(tokenizer: &Json) -> std::result::Result<Vec<String>, String> {
 fn chat_template(folder: &Path, settings: &Json) -> Result<Option<String>> {
     let path = folder.join("chat_template.jinja");
     if path.is_file() {
-        return std::fs::read_to_string(&path).map(Some).map_err(Error::io(&path));
+        return files::read_text(&path, files::SETTINGS).map(Some);
     }
     let template = &settings["chat_template"];
     let default = template.as_array().and_then(|all| all.iter().find(|one| one["name"] == json!("default")));

@@ -118,8 +118,12 @@ impl LlamaConfig {
             ("rms_norm_eps", self.rms_norm_eps),
             ("initializer_std", self.initializer_std),
         ] {
-            if !(value.is_finite() && value > 0.0) {
-                return Some((name, format!("is {value}, but must be a positive number")));
+            // Kernels take it as f32.
+            if !(value as f32).is_finite() || value as f32 <= 0.0 {
+                return Some((
+                    name,
+                    format!("is {value}, but must be a positive number of single precision"),
+                ));
             }
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);

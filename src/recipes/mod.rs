@@ -15,6 +15,7 @@ pub use schema::{
 };
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::config::{LlamaConfig, PRESETS};
 use document::{Document, suggest};
 
@@ -47,9 +48,7 @@ impl Recipe {
                 "{name_or_path}: neither a recipe's name nor a .toml file; {hint}"
             )));
         }
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|e| Error::input(format!("{name_or_path}: not UTF-8 text: {}", e.utf8_error())))?;
+        let text = files::read_text(path, files::SETTINGS)?;
         Self::parse(name_or_path, &text, path.parent().unwrap_or(Path::new("")), overrides)
     }
 

@@ -20,6 +20,8 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::panics::caught;
 
 /// A tokenizer that is ready to encode and decode; cheap to share between threads by reference.
 pub struct Tokenizer {
@@ -28,6 +30,8 @@ pub struct Tokenizer {
     ordinary: OnceLock<tokenizers::Tokenizer>,
     /// `tokenizer.json`, byte for byte as it was loaded, so that saving never changes a tokenizer.
     json: Vec<u8>,
+    /// The file, for messages.
+    place: String,
     /// Whether a long text may be encoded in pieces; see [`pieces`].
     divisible: bool,
     vocab_size: usize,
@@ -46,6 +50,10 @@ pub enum Special {
 /// Pieces that a long text is encoded in. The library holds about 160 bytes for each byte that it encodes.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Longest token of a Unigram model, whose `vocab` is an array. The library keeps them as a trie and frees it by
+/// recursion, a call per byte, for which the stack must do.
+const MAX_PIECE: usize = 1000;
+
 impl Tokenizer {
     /// Loads `path`, a `tokenizer.json` or a folder that holds one.
     ///
@@ -55,8 +63,8 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
-        let json = std::fs::read(&file).map_err(Error::io(&file))?;
-        Self::parse(json).map_err(|what| Error::input(format!("{}: {what}", file.display())))
+        let json = files::read(&file, files::LISTS)?;
+        Self::parse(json, file.display().to_string())
     }
 
     /// Takes the contents of a `tokenizer.json`.
@@ -64,28 +72,37 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Input`] if it is no tokenizer or has no `<|endoftext|>` token.
     pub fn from_bytes(json: impl Into<Vec<u8>>) -> Result<Self> {
-        Self::parse(json.into()).map_err(|what| Error::input(format!("tokenizer.json: {what}")))
+        Self::parse(json.into(), "tokenizer.json".into())
     }
 
-    fn parse(json: Vec<u8>) -> std::result::Result<Self, String> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json)
-            .map_err(|e| format!("not a Hugging Face tokenizer: {e}"))?;
+    fn parse(json: Vec<u8>, place: String) -> Result<Self> {
+        let refuse = |what: String| Error::input(format!("{place}: {what}"));
+        let outline: serde_json::Value =
+            serde_json::from_slice(&json).map_err(|e| refuse(format!("not JSON: {e}")))?;
+        let mut pieces = outline["model"]["vocab"].as_array().into_iter().flatten();
+        if pieces.any(|piece| piece[0].as_str().is_some_and(|text| text.len() > MAX_PIECE)) {
+            return Err(refuse(format!("a token is longer than {MAX_PIECE} bytes")));
+        }
+        let parsed = caught(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(Into::into);
+        let mut inner = parsed
+            .and_then(|parsed| parsed)
+            .map_err(|e: tokenizers::Error| refuse(format!("not a Hugging Face tokenizer: {e}")))?;
         // A tokenizer.json may ask for both; either would cut or stretch documents behind our back.
-        inner.with_truncation(None).map_err(|e| e.to_string())?;
+        inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
         let eos = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
-            format!("no token {END_OF_TEXT}, which ends a document: add it as a special token")
+            refuse(format!("no token {END_OF_TEXT}, which ends a document: add it as a special token"))
         })?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let divisible = pieces::divisible(&inner);
-        Ok(Self { inner, ordinary: OnceLock::new(), json, divisible, vocab_size, eos })
+        Ok(Self { inner, ordinary: OnceLock::new(), json, place, divisible, vocab_size, eos })
     }
 
     /// Encodes `text`. Special tokens written out in `text` become their ids, as in `transformers`; none are
     /// added.
     ///
     /// # Errors
-    /// [`Error::Failure`] if the tokenizer's own model refuses the text; byte-level BPE never does.
+    /// [`Error::Input`] naming the tokenizer if its model refuses the text; byte-level BPE never does.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_with(&self.inner, text, PIECE_BYTES)
     }
@@ -112,9 +129,11 @@ impl Tokenizer {
 
     /// As [`Tokenizer::decode`], with special tokens shown or skipped. [`Tokenizer::stream`] does it id by id.
     pub fn decode_with(&self, ids: &[u32], special: Special) -> String {
-        self.inner
-            .decode(ids, special == Special::Skip)
-            .unwrap_or_else(|_| ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect())
+        let plain = || ids.iter().filter_map(|&id| self.inner.id_to_token(id)).collect();
+        match caught(|| self.inner.decode(ids, special == Special::Skip)) {
+            Ok(Ok(text)) => text,
+            Ok(Err(_)) | Err(_) => plain(),
+        }
     }
 
     /// The number of ids: the highest id plus one, special tokens included.
@@ -152,8 +171,9 @@ impl Tokenizer {
         let piece_bytes = if self.divisible { piece_bytes } else { usize::MAX };
         let mut ids = Vec::with_capacity(text.len() / 4);
         for piece in pieces::pieces(text, piece_bytes) {
-            let encoding = inner.encode_fast(piece, false).map_err(|e| {
-                Error::failure(format!("tokenizer: a text of {} bytes was refused: {e}", text.len()))
+            let encoding = caught(|| inner.encode_fast(piece, false)).map_err(Into::into);
+            let encoding = encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
+                Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, text.len()))
             })?;
             ids.extend_from_slice(encoding.get_ids());
         }

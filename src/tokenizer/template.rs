@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::panics::caught;
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,18 @@ const NAME: &str = "chat";
 
 const CONFIG: &str = "tokenizer_config.json";
 
+/// Instructions that rendering may take, about a second of work: a damaged template may loop for ever.
+const FUEL: u64 = 10_000_000;
+
+/// Longest template, in bytes; those of large models with tools have a tenth of it.
+const MAX_SOURCE: usize = 128 << 10;
+
+/// Stack that compiling takes for each byte, at most: not all recursion of the compiler is bounded.
+const STACK_PER_BYTE: usize = 16 << 10;
+
+/// Most blanks per level that `tojson` writes.
+const MAX_INDENT: usize = 64;
+
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, or else `chat_template` in
     /// `tokenizer_config.json`, which is a template or a list of named ones, of which `default` is taken.
@@ -59,14 +73,12 @@ impl ChatTemplate {
         let config = read_object(&folder.join(CONFIG))?;
         let map = read_object(&folder.join("special_tokens_map.json"))?;
         let file = folder.join("chat_template.jinja");
-        let (place, source) = match std::fs::read_to_string(&file) {
-            Ok(source) => (file.display().to_string(), source),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let place = format!("{}: chat_template", folder.join(CONFIG).display());
-                let source = config.get("chat_template").and_then(default_template);
-                (place, source.ok_or_else(|| no_template(folder))?.to_string())
-            }
-            Err(source) => return Err(Error::Io { path: file, source }),
+        let (place, source) = if file.exists() {
+            (file.display().to_string(), files::read_text(&file, files::SETTINGS)?)
+        } else {
+            let place = format!("{}: chat_template", folder.join(CONFIG).display());
+            let source = config.get("chat_template").and_then(default_template);
+            (place, source.ok_or_else(|| no_template(folder))?.to_string())
         };
         Self::parse(place, &source, special_tokens([map, config]))
     }
@@ -82,10 +94,22 @@ impl ChatTemplate {
     }
 
     fn parse(place: String, source: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
-        let mut environment = environment();
-        environment
-            .add_template_owned(NAME, without_generation_tags(source))
-            .map_err(|error| Error::input(describe(&place, &error)))?;
+        let source = without_generation_tags(source);
+        if source.len() > MAX_SOURCE {
+            return Err(Error::input(format!("{place}: longer than {} KiB", MAX_SOURCE >> 10)));
+        }
+        let stack = (1 << 20) + source.len() * STACK_PER_BYTE;
+        let compile = move || caught(|| compile(source));
+        let compiled = std::thread::Builder::new()
+            .stack_size(stack)
+            .spawn(compile)
+            .map_err(|error| Error::failure(format!("{place}: no thread to compile it: {error}")))?
+            .join();
+        let environment = match compiled {
+            Ok(Ok(Ok(environment))) => environment,
+            Ok(Ok(Err(error))) => return Err(Error::input(describe(&place, &error))),
+            Ok(Err(_)) | Err(_) => return Err(Error::input(format!("{place}: cannot be compiled"))),
+        };
         Ok(ChatTemplate { environment, place, special_tokens })
     }
 
@@ -117,12 +141,10 @@ impl ChatTemplate {
 
 /// A JSON object from a file; empty if there is no such file.
 fn read_object(file: &Path) -> Result<Map<String, serde_json::Value>> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
-        Err(error) => return Err(Error::io(file)(error)),
-    };
-    serde_json::from_slice(&text)
+    if !file.exists() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&files::read(file, files::LISTS)?)
         .map_err(|error| Error::input(format!("{}: not a JSON object: {error}", file.display())))
 }
 
@@ -167,6 +189,7 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the usual delimiters are valid"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
@@ -176,6 +199,12 @@ fn environment() -> Environment<'static> {
     environment
 }
 
+fn compile(source: String) -> std::result::Result<Environment<'static>, minijinja::Error> {
+    let mut environment = environment();
+    environment.add_template_owned(NAME, source)?;
+    Ok(environment)
+}
+
 /// Python's `json.dumps(value, ensure_ascii=False)`, with its arguments.
 fn to_json(
     value: Serde<serde_json::Value>,
@@ -183,7 +212,7 @@ fn to_json(
 ) -> std::result::Result<String, minijinja::Error> {
     let style = json::Style {
         ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        indent: arguments.get::<Option<usize>>("indent")?,
+        indent: arguments.get::<Option<usize>>("indent")?.map(|indent| indent.min(MAX_INDENT)),
         separators: arguments.get::<Option<Vec<String>>>("separators")?,
         sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
@@ -208,7 +237,8 @@ fn without_generation_tags(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         result += before;
-        let end = tag.find("%}").unwrap_or(tag.len());
+        // The sign of `{%}` does not both open and close.
+        let end = tag[2..].find("%}").map_or(tag.len(), |end| 2 + end);
         let (tag, after) = tag.split_at(end);
         let signs = |c: char| c == '-' || c == '+';
         result += &match tag[2..].trim_matches(signs).trim() {

@@ -1,3 +1,5 @@
+use ::safetensors::SafeTensors;
+
 use super::*;
 
 fn names() -> Vec<(String, Vec<usize>)> {

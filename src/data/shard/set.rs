@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::writer::SetFormat;
 use super::{Header, REMEDY, Shard, Verify};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// `NAME.json`, written when every shard is whole: a set without it does not exist.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,7 +91,7 @@ impl TokenSet {
     pub fn open(folder: impl AsRef<Path>, name: &str, verify: Verify) -> Result<Self> {
         let folder = folder.as_ref();
         let path = manifest_path(folder, name);
-        let json = std::fs::read(&path).map_err(Error::io(&path))?;
+        let json = files::read(&path, files::LISTS)?;
         let damaged = |what: &str| Error::damaged(&path, format!("{what}; {REMEDY}"));
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| damaged(&e.to_string()))?;
         let hash = |hex: &str| u64::from_str_radix(hex, 16).map_err(|_| damaged("not a hash"));

@@ -1,12 +1,12 @@
 //! Raw records of a possibly compressed file: its lines, the elements of its JSON array, or all of it.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::files::{Compression, classify};
 use super::{Entries, Entry, MAX_RECORD_BYTES};
 use crate::error::{Error, Result};
+use crate::files;
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -20,7 +20,7 @@ struct Stream {
 impl Stream {
     fn open(path: &Path) -> Result<Self> {
         let compression = classify(path).map_or(Compression::None, |(_, compression)| compression);
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path)?;
         let reader: Box<dyn BufRead + Send> = match compression {
             Compression::None => Box::new(BufReader::with_capacity(1 << 18, file)),
             Compression::Gzip => {

@@ -4,7 +4,6 @@
 //! bytes, so that one row that is not UTF-8 is one broken record.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::basic::Type as PhysicalType;
@@ -15,12 +14,14 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::{Entries, Entry, MAX_RECORD_BYTES};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::panics::caught;
 
 const BATCH_ROWS: usize = 256;
 
 /// The text of each row of `path`: its `columns`, joined by `joiner`.
 pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Entries<String>> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = files::open(path)?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
     let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
@@ -54,9 +55,8 @@ fn damage(path: &Path, e: &ParquetError) -> Error {
 
 /// The decoder panics on some damaged files instead of returning an error.
 fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::errors::Result<T> {
-    // Unwind safe: after any error the reader is dropped, not used again.
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(ParquetError::General("the decoder panicked".into())))
+    // After any error the reader is dropped, not used again.
+    caught(read).unwrap_or_else(|why| Err(ParquetError::General(why)))
 }
 
 fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> Result<usize> {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::LlamaConfig;
 use crate::error::{Error, Result};
+use crate::files;
 
 impl LlamaConfig {
     /// Reads a Hugging Face `config.json`.
@@ -14,7 +15,7 @@ impl LlamaConfig {
     /// [`Error::Io`] if the file cannot be read, [`Error::Input`] naming the file and the first field that
     /// smolter's Llama does not have: a wrong value would train or answer silently wrong.
     pub fn from_hf_json(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = files::read_text(path, files::SETTINGS)?;
         Self::from_hf_str(&text).map_err(|why| Error::input(format!("{}: {why}", path.display())))
     }
 

@@ -211,3 +211,25 @@ fn special_tokens_that_a_message_spells_out_are_text() {
         assert_eq!(tokenizer.decode(&ids), rendered);
     }
 }
+
+#[test]
+fn damaged_templates_end_in_an_error() {
+    let chat = [Message::new("user", "a")];
+    let refused = |source: &str| match ChatTemplate::from_source(source, &[]) {
+        Ok(template) => template.render(&chat, true).unwrap_err().to_string(),
+        Err(error) => error.to_string(),
+    };
+    let loops = "{% for a in range(9999) %}".repeat(5) + &"{% endfor %}".repeat(5);
+    for (source, word) in [
+        (loops.as_str(), "fuel"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        (&format!("{{% for {}a in b %}}", "(".repeat(20_000)), "line 1"),
+        (&format!("{{{{ a{} }}}}", ".a".repeat(20_000)), "line 1"),
+        (&"{{ 1 }}".repeat(20_000), "longer than 128 KiB"),
+        ("{%}", "line 1"),
+        ("a{%", "line 1"),
+    ] {
+        let why = refused(source);
+        assert!(why.contains(word) && why.starts_with("chat template"), "{why}");
+    }
+}
