@@ -1,0 +1,370 @@
+#!/usr/bin/env python3
+"""Checks what smolter generates and exports against transformers, the `gguf` package and llama.cpp.
+
+  interop.py SMOLTER [generate] [export] [--tokenizer DIR] [--device NAME] [--shapes 135m,360m,1.7b] [--layers N]
+                     [--tokens N] [--seed S]
+      generate   random models of SmolLM2's shapes, stored in f32 and bf16: greedy tokens and log-probabilities of
+                 several prompts, side by side and alone, with smolter's cache; then the logits of all of it without
+      export     random models, as Hugging Face folders and GGUF files of every element type; loaded again by
+                 transformers and, where `pip install xllamacpp` has been done, by llama.cpp
+      Without either, both. --tokenizer names a folder with SmolLM2's tokenizer.json and tokenizer_config.json; without
+      it a small byte-level tokenizer takes their place.
+  interop.py --self-check
+      torch and `gguf` take smolter's place and must pass; then with planted faults, each of which must be caught
+
+Needs: what parity.py needs, and pip install gguf. Exit code: 0 all agree, 1 something does not, 2 bad arguments.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import exported
+import parity
+
+#          hidden, ffn, heads, key/value heads
+SHAPES = {"135m": (576, 1536, 9, 3), "360m": (960, 2560, 15, 5), "1.7b": (2048, 8192, 32, 32)}
+VOCABULARY = 49152
+PROMPTS = ["The", "Once upon a time, in a town by the sea,", parity.TEXT]  # the last exceeds a prefill chunk
+# torch's two best logits so close that rounding may turn them round: what follows cannot be compared.
+TIE = 1e-5
+LOGPROB_LIMIT = 1e-4
+LLAMA_CPP = importlib.util.find_spec("xllamacpp") is not None
+
+
+def small_tokenizer(folder):
+    """SmolLM2's kind of tokenizer, learnt from one text."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([parity.TEXT] * 3, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    roles = {role: special[0] for role in ("bos_token", "eos_token", "unk_token")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles | {"tokenizer_class": "GPT2Tokenizer"}))
+
+
+def copy_tokenizer(tokenizer, folder):
+    """Puts the tokenizer of a folder, or the small one, into another."""
+    if not tokenizer:
+        return small_tokenizer(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / name, folder)
+
+
+def ask(smolter, *arguments):
+    """What `smolter ARGUMENTS` prints."""
+    done = subprocess.run([smolter, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+        raise parity.RunFailed(f"{arguments[0]} exited {done.returncode}, saying: {said[-1]}")
+    return done.stdout
+
+
+# --- generation -----------------------------------------------------------------------------------------------------
+
+
+def greedy(model, ids, count):
+    """torch's likeliest continuation: per token {token, logprob, gap}, the gap being the lead over the second."""
+    result, cache, new = [], None, torch.tensor([ids])
+    with torch.no_grad():
+        for _ in range(count):
+            out = model(new, past_key_values=cache, use_cache=True)
+            cache, logits = out.past_key_values, out.logits[0, -1].float()
+            (first, second), (token, _) = logits.topk(2)
+            logprob = first - logits.double().logsumexp(0)
+            result.append({"token": token.item(), "logprob": logprob.item(), "gap": (first - second).item()})
+            new = token.reshape(1, 1)
+    return result
+
+
+def comparable(want):
+    """How many tokens come before and with torch's first tie."""
+    return next((i for i, step in enumerate(want) if step["gap"] < TIE), len(want))
+
+
+def compare_generation(got, want):
+    """What is wrong with `got` = {tokens, logprobs}, a continuation that should be torch's."""
+    if len(got["tokens"]) != len(want) or len(got["logprobs"]) != len(want):
+        return [f"{len(got['tokens'])} tokens and {len(got['logprobs'])} log-probabilities, not {len(want)}"]
+    for i in range(comparable(want)):
+        if got["tokens"][i] != want[i]["token"]:
+            return [f"token {i} is {got['tokens'][i]}, not {want[i]['token']} (torch's lead {want[i]['gap']:.1e})"]
+        error = abs(got["logprobs"][i] - want[i]["logprob"])
+        if not error <= LOGPROB_LIMIT:
+            return [f"log-probability {i} is off by {error:.1e}"]
+    return []
+
+
+def compare_uncached(logits, prompt, tokens, want):
+    """What is wrong with [T, V] `logits` of the prompt and its continuation, computed without a cache."""
+    if logits.shape[0] != len(prompt) + len(tokens):
+        return [f"logits at {logits.shape[0]} positions, not {len(prompt) + len(tokens)}"]
+    likeliest = logits[len(prompt) - 1 : -1].argmax(-1).tolist()
+    wrong = [i for i in range(comparable(want)) if likeliest[i] != tokens[i]]
+    return [f"without a cache, token {i} is {likeliest[i]}, not {tokens[i]}" for i in wrong[:1]]
+
+
+def random_llama(folder, config, seed, dtype):
+    """Saves a random model and returns it in f32, as it is on disk."""
+    model = parity.random_model(config, torch.Generator().manual_seed(seed))
+    model.to(dtype).save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    return parity.load_model(folder, torch.float32)
+
+
+def smolter_generates(smolter, device):
+    """Functions that continue prompts (a list of texts) and give the logits of ids, for a model folder."""
+    flags = ["--device", device] if device else []
+
+    def continue_(folder, prompts, count):
+        flags_here = [flag for prompt in prompts for flag in ("--prompt", prompt)]
+        lines = ask(smolter, "generate", folder, *flags_here, "--max-tokens", count, "--logprobs", *flags)
+        return [json.loads(line) for line in lines.splitlines()]
+
+    def forward(folder, ids):
+        given, out = folder / "input.safetensors", folder / "out.safetensors"
+        parity.save_file({"input_ids": torch.tensor([ids])}, given)
+        ask(smolter, "debug", *parity.command_line("forward", folder, given, out, device))
+        return parity.load_file(out)["logits"]
+
+    return continue_, forward
+
+
+def check_generation(continue_, forward, folder, model, count):
+    """All comparisons for one model: (what is wrong, figures)."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in PROMPTS]
+    want = [greedy(model, prompt, count) for prompt in ids]
+    together = continue_(folder, PROMPTS, count)
+    wrong, figures = [], {"tokens": 0, "ties": [], "distinct": 0, "nmse": 0.0, "logprob": 0.0}
+    if len(together) != len(PROMPTS):
+        return [f"{len(together)} continuations of {len(PROMPTS)} prompts"], figures
+    for i, prompt in enumerate(PROMPTS):
+        alone = continue_(folder, [prompt], count)[0]
+        for how, got in (("side by side", together[i]), ("alone", alone)):
+            wrong += [f"prompt {i} {how}: {what}" for what in compare_generation(got, want[i])]
+        if alone["tokens"] != together[i]["tokens"]:
+            wrong.append(f"prompt {i} alone and side by side differ")
+        whole = ids[i] + alone["tokens"]
+        got, expected = forward(folder, whole), parity.forward(model, {"input_ids": torch.tensor([whole])})["logits"]
+        error, what = parity.nmse({"logits": got}, {"logits": expected})
+        if error > parity.LIMITS["logits"]:
+            wrong.append(f"prompt {i}: logits NMSE {error:.1e} {what}")
+        else:
+            wrong += [f"prompt {i}: {it}" for it in compare_uncached(got[0], ids[i], alone["tokens"], want[i])]
+        compared = comparable(want[i])
+        pairs = zip(together[i]["logprobs"][:compared], want[i])
+        figures["logprob"] = max([figures["logprob"], *(abs(got - step["logprob"]) for got, step in pairs)])
+        figures["nmse"] = max(figures["nmse"], error)
+        figures["tokens"] += compared
+        figures["distinct"] += len(set(alone["tokens"]))
+        if compared < len(want[i]):
+            figures["ties"].append(f"prompt {i} token {compared}, lead {want[i][compared]['gap']:.1e}")
+    return wrong, figures
+
+
+def generation(smolter, device, tokenizer, shapes, layers, count, seed):
+    failed = 0
+    for shape in shapes:
+        hidden, ffn, heads, kv_heads = SHAPES[shape]
+        config = {
+            "vocab_size": VOCABULARY,
+            "hidden_size": hidden,
+            "intermediate_size": ffn,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 1e-5,
+            "bos_token_id": None,
+            "eos_token_id": None,  # nothing ends the text early
+        }
+        for dtype in (torch.float32, torch.bfloat16):
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place)
+                copy_tokenizer(tokenizer, folder)
+                model = random_llama(folder, config, seed, dtype)
+                try:
+                    wrong, it = check_generation(*smolter_generates(smolter, device), folder, model, count)
+                except parity.RunFailed as error:
+                    wrong, it = [str(error)], None
+            name = f"{shape}, {layers} layers, {str(dtype).removeprefix('torch.')}"
+            if it:
+                ties = "; ties: " + ", ".join(it["ties"]) if it["ties"] else ""
+                print(
+                    f"{name}: {it['tokens']} tokens of {len(PROMPTS)} prompts ({it['distinct']} distinct), "
+                    f"logits NMSE {it['nmse']:.1e}, log-probabilities within {it['logprob']:.1e}{ties}"
+                )
+            for what in wrong:
+                print(f"{name} FAILED: {what}")
+            failed += bool(wrong)
+            sys.stdout.flush()
+    return failed
+
+
+# --- export ---------------------------------------------------------------------------------------------------------
+
+# What llama.cpp rounds activations to beside weights of a type, as an error of log-probabilities; f32 is exact.
+LLAMA_CPP_LIMITS = {"f32": LOGPROB_LIMIT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1}
+#            D,   F, L, H, KV, E, tied.   The second has rows that q8_0's blocks of 32 do not divide.
+EXPORTED = [(96, 160, 2, 3, 1, 32, True), (68, 96, 2, 4, 2, 24, False)]
+
+
+def export_model(folder, tokenizer, case, dtype, seed):
+    hidden, ffn, layers, heads, kv_heads, head_dim, tied = case
+    copy_tokenizer(tokenizer, folder)
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    config = {
+        "vocab_size": ids if ids == VOCABULARY else ids + 5,
+        "hidden_size": hidden,
+        "intermediate_size": ffn,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "tie_word_embeddings": tied,
+        "rope_theta": 30000.0,
+        "rms_norm_eps": 1e-4,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    return random_llama(folder, config, seed, exported.DTYPES[dtype])
+
+
+def compare_loaded(out, source, dtype):
+    """transformers loads the folder, and it computes what `source` with rounded weights computes."""
+    ids = {"input_ids": torch.tensor([list(range(3, 40))])}
+    model = parity.load_model(source, torch.float32)
+    if dtype != "f32":
+        model.to(exported.DTYPES[dtype]).float()
+    got, want = (parity.forward(it, ids)["logits"] for it in (parity.load_model(out, torch.float32), model))
+    return [] if torch.equal(got, want) else ["transformers computes other logits"]
+
+
+def compare_llama_cpp(path, folder, model, type_, count):
+    """What llama.cpp makes of a GGUF file beside torch: tokens of f32 files, else the first log-probability of each."""
+    llama_cpp = exported.LlamaCpp(path, 1024)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    wrong = []
+    for prompt in PROMPTS:
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        steps = greedy(model, ids, count if type_ == "f32" else 1)
+        got, seen = llama_cpp.complete(prompt, len(steps))
+        if seen != len(ids):
+            wrong.append(f"llama.cpp cuts {prompt!r:.20} into {seen} tokens, not {len(ids)}")
+        elif type_ == "f32":
+            wrong += [f"llama.cpp: {what}" for what in compare_generation(got, steps)]
+        else:
+            error = abs(got["logprobs"][0] - steps[0]["logprob"])
+            if not error <= LLAMA_CPP_LIMITS[type_]:
+                wrong.append(f"llama.cpp: the first log-probability is off by {error:.1e}")
+    return wrong
+
+
+def smolter_exports(smolter):
+    def export(folder, out, *flags):
+        ask(smolter, "export", folder, "--out", out, *flags)
+
+    return export
+
+
+def check_export(export, place, tokenizer, case, stored, count, seed):
+    """All exports of one model stored as `stored`: {what was exported: what is wrong with it}."""
+    source = place / "source"
+    source.mkdir()
+    model = export_model(source, tokenizer, case, stored, seed)
+    results = {}
+    for dtype in exported.DTYPES:
+        out = place / dtype
+        export(source, out, "--dtype", dtype)
+        results[f"hf {dtype}"] = exported.compare_folder(out, source, dtype) or compare_loaded(out, source, dtype)
+    export(source, place / "same")
+    export(place / "same", place / "again")
+    results["hf twice"] = exported.compare_folder(place / "again", source, stored)
+    most = sum(len(data) for _, _, data in exported.read_folder(source).values()) // 3
+    export(source, place / "shards", "--max-shard-size", most)
+    export(place / "shards", place / "joined")
+    results["hf in shards"] = exported.compare_folder(place / "shards", source, stored, most)
+    results["hf joined"] = exported.compare_folder(place / "joined", source, stored)
+    for type_ in exported.FILE_TYPES:
+        out = place / f"{type_}.gguf"
+        export(source, out, "--dtype", type_)
+        results[f"gguf {type_}"] = exported.compare_gguf(out, source, type_, source.name)
+        if LLAMA_CPP and not results[f"gguf {type_}"]:
+            results[f"llama.cpp {type_}"] = compare_llama_cpp(out, source, model, type_, count)
+    return results
+
+
+def exports(smolter, tokenizer, count, seed):
+    failed = 0
+    for case in EXPORTED:
+        for stored in exported.DTYPES:
+            name = f"D{case[0]} {'tied' if case[-1] else 'untied'}, stored in {stored}"
+            with tempfile.TemporaryDirectory() as place:
+                try:
+                    results = check_export(smolter_exports(smolter), Path(place), tokenizer, case, stored, count, seed)
+                except parity.RunFailed as error:
+                    results = {"export": [str(error)]}
+            for what, wrong in results.items():
+                for it in wrong[:3]:
+                    print(f"{name}, {what} FAILED: {it}")
+            good = [what for what, wrong in results.items() if not wrong]
+            print(f"{name}: {len(good)} of {len(results)} right: {', '.join(good)}")
+            sys.stdout.flush()
+            failed += len(results) - len(good)
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("smolter", nargs="?")
+    parser.add_argument("parts", nargs="*", metavar="generate|export")
+    parser.add_argument("--tokenizer", metavar="DIR", type=Path)
+    parser.add_argument("--device")
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--self-check", action="store_true")
+    args = parser.parse_args()
+    shapes = args.shapes.split(",")
+    if set(args.parts) - {"generate", "export"} or set(shapes) - set(SHAPES):
+        parser.error(f"parts are generate and export, shapes are {', '.join(SHAPES)}")
+    if args.tokenizer and not (args.tokenizer / "tokenizer.json").is_file():
+        parser.error(f"{args.tokenizer} holds no tokenizer.json")
+    failed = 0
+    if args.self_check:
+        failed = self_check(args.seed)
+    elif not (args.smolter and os.access(args.smolter, os.X_OK)):
+        parser.error("name the smolter binary, or use --self-check")
+    if args.smolter:
+        parts = args.parts or ["generate", "export"]
+        if "generate" in parts:
+            failed += generation(
+                args.smolter, args.device, args.tokenizer, shapes, args.layers, args.tokens, args.seed
+            )
+        if "export" in parts:
+            failed += exports(args.smolter, args.tokenizer, args.tokens, args.seed)
+    print(f"{failed} failed" if failed else "all agree")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
