@@ -4,6 +4,7 @@ Comparisons return a list of what is wrong, empty if nothing is. interop.py call
 """
 
 import json
+import urllib.request
 
 import gguf
 import numpy as np
@@ -254,10 +255,23 @@ class LlamaCpp:
         params.verbosity = -1
         self.server = xllamacpp.Server(params)
 
-    def complete(self, prompt, count):
-        """{tokens, logprobs} of the likeliest continuation of a text or of ids, and how many tokens the prompt had."""
-        request = {"prompt": prompt, "n_predict": count, "temperature": 0, "n_probs": 1, "ignore_eos": True}
-        answer = self.server.handle_completions(request | {"cache_prompt": False})
-        steps = answer["choices"][0]["logprobs"]["content"]
-        continuation = {key + "s": [step[name] for step in steps] for key, name in (("token", "id"), ("logprob",) * 2)}
-        return continuation, answer["usage"]["prompt_tokens"]
+    def post(self, path, request):
+        body = json.dumps(request).encode()
+        request = urllib.request.Request(self.server.listening_address + path, body)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def tokenize(self, text):
+        return self.post("/tokenize", {"content": text})["tokens"]
+
+    def complete(self, ids, count, banned):
+        """The likeliest continuation without `banned` tokens, and the log-probability of its first token.
+
+        The latter is NaN where that token's text is not whole characters: the server keeps it to itself.
+        """
+        request = {"prompt": ids, "n_predict": count, "temperature": 0, "logit_bias": [[id_, False] for id_ in banned]}
+        flags = {"n_probs": 1, "return_tokens": True, "cache_prompt": False}
+        answer = self.post("/completion", request | flags)
+        tokens = answer["tokens"]
+        first = next(iter(answer["completion_probabilities"]), None)
+        return tokens, first["logprob"] if first and first["id"] == tokens[0] else float("nan")

@@ -1,7 +1,9 @@
 //! The one integration-test binary: what needs a device, the program itself, or the whole source tree.
 
 mod doctor;
+mod export;
 mod floors;
+mod generation;
 mod hf_parity;
 mod hub;
 mod ops_on_device;
