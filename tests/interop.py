@@ -331,6 +331,141 @@ def exports(smolter, tokenizer, count, seed):
     return failed
 
 
+# --- torch and gguf in smolter's place ------------------------------------------------------------------------------
+
+
+def torch_generates(fault=lambda lines: None, spoil=lambda logits: None):
+    def continue_(folder, prompts, count):
+        model, tokenizer = parity.load_model(folder, torch.float32), Tokenizer.from_file(str(folder / "tokenizer.json"))
+        lines = []
+        for prompt in prompts:
+            steps = parity.greedy(model, tokenizer.encode(prompt, add_special_tokens=False).ids, count)
+            lines.append({name + "s": [step[name] for step in steps] for name in ("token", "logprob")})
+        if len(prompts) > 1:
+            fault(lines)
+        return lines
+
+    def forward(folder, ids):
+        logits = parity.forward(parity.load_model(folder, torch.float32), {"input_ids": torch.tensor([ids])})["logits"]
+        spoil(logits)
+        return logits
+
+    return continue_, forward
+
+
+def nudge(values):
+    values[3] += 1e-3
+
+
+GENERATION_FAULTS = {
+    "one token different": {"fault": lambda lines: lines[1]["tokens"].__setitem__(7, lines[1]["tokens"][7] ^ 1)},
+    "the last token missing": {"fault": lambda lines: [lines[0][name].pop() for name in lines[0]]},
+    "a log-probability off by 0.001": {"fault": lambda lines: nudge(lines[2]["logprobs"])},
+    "a log-probability NaN": {"fault": lambda lines: lines[2]["logprobs"].__setitem__(3, float("nan"))},
+    "two continuations exchanged": {"fault": lambda lines: lines.reverse()},
+    "a continuation missing": {"fault": lambda lines: lines.pop()},
+    "one logit off by 1": {"spoil": lambda logits: logits[0, -1, :1].add_(1.0)},
+    "logits of one position too few": {"spoil": lambda logits: logits.resize_(1, logits.shape[1] - 1, logits.shape[2])},
+}
+
+
+def swap_rows(data, row):
+    return data[row : 2 * row] + data[:row] + data[2 * row :]
+
+
+def change(tensors, name, edit):
+    type_, shape, data = tensors[name]
+    tensors[name] = (type_, shape, edit(data))
+
+
+Q = "blk.0.attn_q.weight"
+ROW = 96 * 4
+MERGES = "tokenizer.ggml.merges"
+#   what -> (type of the file, function of its metadata and tensors)
+GGUF_FAULTS = {
+    "two rows of q exchanged": ("f32", lambda m, t: change(t, Q, lambda data: swap_rows(data, ROW))),
+    "k not interleaved": ("f32", lambda m, t: change(t, "blk.0.attn_k.weight", lambda data: halves(data, ROW))),
+    "a bit of q8_0 flipped": ("q8_0", lambda m, t: change(t, Q, lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:])),
+    "a bit of bf16 flipped": ("bf16", lambda m, t: change(t, Q, lambda data: bytes([data[0] ^ 1]) + data[1:])),
+    "a tensor missing": ("f32", lambda m, t: t.pop("output_norm.weight")),
+    "a tensor named otherwise": ("f32", lambda m, t: t.update({"norm.weight": t.pop("output_norm.weight")})),
+    "a norm in f16": ("f16", lambda m, t: t.update({"output_norm.weight": ("F16", [96], bytes(192))})),
+    "another rotary base": ("f32", lambda m, t: m.update({"llama.rope.freq_base": 10000.0})),
+    "no epsilon": ("f32", lambda m, t: m.pop("llama.attention.layer_norm_rms_epsilon")),
+    "another end-of-text token": ("f32", lambda m, t: m.update({"tokenizer.ggml.eos_token_id": 2})),
+    "two merges exchanged": ("f32", lambda m, t: m.update({MERGES: m[MERGES][1::-1] + m[MERGES][2:]})),
+    "a token's kind": ("f32", lambda m, t: m["tokenizer.ggml.token_type"].__setitem__(0, 1)),
+    "an unknown key": ("f32", lambda m, t: m.update({"llama.expert_count": 2})),
+}
+FOLDER_FAULTS = {
+    "a bit of a weight flipped": lambda out: edit_file(out / "model.safetensors", lambda data: data[:-9] + b"!" + data[-8:]),
+    "the file cut short": lambda out: edit_file(out / "model.safetensors", lambda data: data[:-4]),
+    "another vocabulary size": lambda out: edit_file(out / "config.json", lambda data: data.replace(b'"vocab_size": ', b'"vocab_size": 1')),
+    "another tokenizer": lambda out: edit_file(out / "tokenizer.json", lambda data: data + b" "),
+}
+
+
+def halves(data, row):
+    """Rows 0, d/2, 1, d/2 + 1, ... of a head of 32 back in their order."""
+    return b"".join(data[i * row : (i + 1) * row] for i in [*range(0, 32, 2), *range(1, 32, 2)])
+
+
+def edit_file(path, edit):
+    path.write_bytes(edit(path.read_bytes()))
+
+
+def self_check(seed):
+    """Counts the faults that are not caught, and what is wrong without one."""
+    failed = 0
+
+    def expect(what, wrong, caught=True):
+        nonlocal failed
+        failed += bool(wrong) != caught
+        result = ("caught" if wrong else "MISSED") if caught else ("; ".join(wrong) or "all agree")
+        print(f"{'planted: ' if caught else ''}{what}: {result}")
+
+    with tempfile.TemporaryDirectory() as place:
+        source, out, file = (Path(place) / name for name in ("source", "out", "a.gguf"))
+        source.mkdir()
+        model = export_model(source, None, EXPORTED[0], "f32", seed)
+        generated = lambda **fault: check_generation(*torch_generates(**fault), source, model, 12)[0]
+        expect("generation by torch", generated(), caught=False)
+        for what, fault in GENERATION_FAULTS.items():
+            expect(what, generated(**fault))
+
+        def compare_folder(fault=lambda out: None):
+            shutil.copytree(source, out)
+            fault(out)
+            wrong = exported.compare_folder(out, source, "f32")
+            shutil.rmtree(out)
+            return wrong
+
+        expect("a copied folder", compare_folder(), caught=False)
+        for what, fault in FOLDER_FAULTS.items():
+            expect(what, compare_folder(fault))
+
+        def compare_gguf(type_, fault=lambda metadata, tensors: None):
+            metadata, tensors = exported.gguf_metadata(source, type_, "x"), exported.gguf_tensors(source, type_)
+            fault(metadata, tensors)
+            exported.write_gguf(file, metadata, tensors)
+            return exported.compare_gguf(file, source, type_, "x")
+
+        for type_ in exported.FILE_TYPES:
+            expect(f"a {type_} file of gguf's own writer", compare_gguf(type_), caught=False)
+        for what, (type_, fault) in GGUF_FAULTS.items():
+            expect(what, compare_gguf(type_, fault))
+        compare_gguf("f32")
+        edit_file(file, lambda data: data[:-64])
+        expect("the file cut short", exported.compare_gguf(file, source, "f32", "x"))
+        if LLAMA_CPP:
+            metadata, tensors = exported.gguf_metadata(source, "f32", "x"), exported.gguf_tensors(source, "f32")
+            for what, caught in (("gguf's own writer, in llama.cpp", False), ("rows of q exchanged, in llama.cpp", True)):
+                exported.write_gguf(file, metadata, tensors)
+                expect(what, compare_llama_cpp(file, source, model, "f32", 20)[0], caught)
+                change(tensors, Q, lambda data: swap_rows(data, 16 * ROW))
+    return failed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("smolter", nargs="?")
