@@ -1,4 +1,4 @@
-"""What an exported model must hold: a Hugging Face folder by raw bytes, a GGUF file by the `gguf` package and llama.cpp.
+"""What an exported model must hold: a folder by raw bytes, a GGUF file by the `gguf` package and llama.cpp.
 
 Comparisons return a list of what is wrong, empty if nothing is. interop.py calls them.
 """
@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+import generated
+import parity
+
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 QUANTS = gguf.GGMLQuantizationType
@@ -20,6 +23,9 @@ FILE_TYPES = {
     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
+
+# What llama.cpp rounds activations to beside weights of a type, as an error of log-probabilities; f32 is exact.
+LLAMA_CPP_LIMITS = {"f32": generated.LOGPROB_LIMIT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1}
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
@@ -275,3 +281,28 @@ class LlamaCpp:
         tokens = answer["tokens"]
         first = next(iter(answer["completion_probabilities"]), None)
         return tokens, first["logprob"] if first and first["id"] == tokens[0] else float("nan")
+
+
+def compare_llama_cpp(path, folder, model, type_, count):
+    """(what is wrong with what llama.cpp makes of a GGUF file, the worst error of a first log-probability).
+
+    From f32 it must make torch's tokens; for other types it rounds activations too, so later tokens may differ. Special
+    tokens are banned on both sides, because some end a text for llama.cpp.
+    """
+    llama_cpp = LlamaCpp(path, 1024)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    special = sorted(tokenizer.get_added_tokens_decoder())
+    wrong, errors = [], []
+    for prompt in generated.PROMPTS:
+        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+        if llama_cpp.tokenize(prompt) != ids:
+            wrong.append(f"llama.cpp cuts {prompt!r:.30} into other tokens")
+        steps = parity.greedy(model, ids, count if type_ == "f32" else 1, special)
+        tokens, first = llama_cpp.complete(ids, len(steps), special)
+        if type_ == "f32":
+            wrong += [f"llama.cpp: {what}" for what in generated.compare_tokens(tokens, steps)]
+        if tokens[:1] == [steps[0]["token"]] and first == first:
+            errors.append(abs(first - steps[0]["logprob"]))
+    if not errors or not max(errors) <= LLAMA_CPP_LIMITS[type_]:
+        wrong.append(f"llama.cpp: the first log-probabilities are off by {errors}")
+    return wrong, max(errors, default=float("inf"))

@@ -29,15 +29,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import exported
+import generated
 import parity
 
 #          hidden, ffn, heads, key/value heads
 SHAPES = {"135m": (576, 1536, 9, 3), "360m": (960, 2560, 15, 5), "1.7b": (2048, 8192, 32, 32)}
 VOCABULARY = 49152
-PROMPTS = ["The", "Once upon a time, in a town by the sea,", parity.TEXT]  # the last exceeds a prefill chunk
-# torch's two best logits so close that rounding may turn them round: what follows cannot be compared.
-TIE = 1e-5
-LOGPROB_LIMIT = 1e-4
 LLAMA_CPP = importlib.util.find_spec("xllamacpp") is not None
 
 
@@ -79,39 +76,6 @@ def ask(smolter, *arguments):
 # --- generation -----------------------------------------------------------------------------------------------------
 
 
-def comparable(want):
-    """How many tokens come before torch's first tie."""
-    return next((i for i, step in enumerate(want) if step["gap"] < TIE), len(want))
-
-
-def compare_tokens(tokens, want):
-    """What is wrong with a continuation that should be torch's."""
-    if len(tokens) != len(want):
-        return [f"{len(tokens)} tokens, not {len(want)}"]
-    for i in range(comparable(want)):
-        if tokens[i] != want[i]["token"]:
-            return [f"token {i} is {tokens[i]}, not {want[i]['token']} (torch's lead {want[i]['gap']:.1e})"]
-    return []
-
-
-def compare_generation(got, want):
-    """What is wrong with `got` = {tokens, logprobs}."""
-    if len(got["logprobs"]) != len(want):
-        return [f"{len(got['logprobs'])} log-probabilities, not {len(want)}"]
-    errors = [abs(got["logprobs"][i] - want[i]["logprob"]) for i in range(comparable(want))]
-    off = [f"log-probability {i} is off by {error:.1e}" for i, error in enumerate(errors) if not error <= LOGPROB_LIMIT]
-    return compare_tokens(got["tokens"], want) or off[:1]
-
-
-def compare_uncached(logits, prompt, tokens, want):
-    """What is wrong with [T, V] `logits` of the prompt and its continuation, computed without a cache."""
-    if logits.shape[0] != len(prompt) + len(tokens):
-        return [f"logits at {logits.shape[0]} positions, not {len(prompt) + len(tokens)}"]
-    likeliest = logits[len(prompt) - 1 : -1].argmax(-1).tolist()
-    wrong = [i for i in range(comparable(want)) if likeliest[i] != tokens[i]]
-    return [f"without a cache, token {i} is {likeliest[i]}, not {tokens[i]}" for i in wrong[:1]]
-
-
 def random_llama(folder, config, seed, dtype):
     """Saves a random model and returns it in f32, as it is on disk."""
     model = parity.random_model(config, torch.Generator().manual_seed(seed))
@@ -138,39 +102,6 @@ def smolter_generates(smolter, device):
     return continue_, forward
 
 
-def check_generation(continue_, forward, folder, model, count):
-    """All comparisons for one model: (what is wrong, figures)."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in PROMPTS]
-    want = [parity.greedy(model, prompt, count) for prompt in ids]
-    together = continue_(folder, PROMPTS, count)
-    wrong, figures = [], {"tokens": 0, "ties": [], "distinct": 0, "nmse": 0.0, "logprob": 0.0}
-    if len(together) != len(PROMPTS):
-        return [f"{len(together)} continuations of {len(PROMPTS)} prompts"], figures
-    for i, prompt in enumerate(PROMPTS):
-        alone = continue_(folder, [prompt], count)[0]
-        for how, got in (("side by side", together[i]), ("alone", alone)):
-            wrong += [f"prompt {i} {how}: {what}" for what in compare_generation(got, want[i])]
-        if alone["tokens"] != together[i]["tokens"]:
-            wrong.append(f"prompt {i} alone and side by side differ")
-        whole = ids[i] + alone["tokens"]
-        got, expected = forward(folder, whole), parity.forward(model, {"input_ids": torch.tensor([whole])})["logits"]
-        error, what = parity.nmse({"logits": got}, {"logits": expected})
-        if error > parity.LIMITS["logits"]:
-            wrong.append(f"prompt {i}: logits NMSE {error:.1e} {what}")
-        else:
-            wrong += [f"prompt {i}: {it}" for it in compare_uncached(got[0], ids[i], alone["tokens"], want[i])]
-        compared = comparable(want[i])
-        pairs = zip(together[i]["logprobs"][:compared], want[i])
-        figures["logprob"] = max([figures["logprob"], *(abs(got - step["logprob"]) for got, step in pairs)])
-        figures["nmse"] = max(figures["nmse"], error)
-        figures["tokens"] += compared
-        figures["distinct"] += len(set(alone["tokens"]))
-        if compared < len(want[i]):
-            figures["ties"].append(f"prompt {i} token {compared}, lead {want[i][compared]['gap']:.1e}")
-    return wrong, figures
-
-
 def generation(smolter, device, tokenizer, shapes, layers, count, seed):
     failed = 0
     for shape in shapes:
@@ -194,14 +125,14 @@ def generation(smolter, device, tokenizer, shapes, layers, count, seed):
                 copy_tokenizer(tokenizer, folder)
                 model = random_llama(folder, config, seed, dtype)
                 try:
-                    wrong, it = check_generation(*smolter_generates(smolter, device), folder, model, count)
+                    wrong, it = generated.check_generation(*smolter_generates(smolter, device), folder, model, count)
                 except parity.RunFailed as error:
                     wrong, it = [str(error)], None
             name = f"{shape}, {layers} layers, {str(dtype).removeprefix('torch.')}"
             if it:
                 ties = "; ties: " + ", ".join(it["ties"]) if it["ties"] else ""
                 print(
-                    f"{name}: {it['tokens']} tokens of {len(PROMPTS)} prompts ({it['distinct']} distinct), "
+                    f"{name}: {it['tokens']} tokens of {len(generated.PROMPTS)} prompts ({it['distinct']} distinct), "
                     f"logits NMSE {it['nmse']:.1e}, log-probabilities within {it['logprob']:.1e}{ties}"
                 )
             for what in wrong:
@@ -213,8 +144,6 @@ def generation(smolter, device, tokenizer, shapes, layers, count, seed):
 
 # --- export ---------------------------------------------------------------------------------------------------------
 
-# What llama.cpp rounds activations to beside weights of a type, as an error of log-probabilities; f32 is exact.
-LLAMA_CPP_LIMITS = {"f32": LOGPROB_LIMIT, "f16": 0.02, "bf16": 0.1, "q8_0": 0.1}
 #            D,   F, L, H, KV, E, tied.   The second has rows that q8_0's blocks of 32 do not divide.
 EXPORTED = [(96, 160, 2, 3, 1, 32, True), (68, 96, 2, 4, 2, 24, False)]
 
@@ -251,31 +180,6 @@ def compare_loaded(out, source, dtype):
     return [] if torch.equal(got, want) else ["transformers computes other logits"]
 
 
-def compare_llama_cpp(path, folder, model, type_, count):
-    """(what is wrong with what llama.cpp makes of a GGUF file, the worst error of a first log-probability).
-
-    From f32 it must make torch's tokens; for other types it rounds activations too, so later tokens may differ. Special
-    tokens are banned on both sides, because some end a text for llama.cpp.
-    """
-    llama_cpp = exported.LlamaCpp(path, 1024)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    special = sorted(tokenizer.get_added_tokens_decoder())
-    wrong, errors = [], []
-    for prompt in PROMPTS:
-        ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-        if llama_cpp.tokenize(prompt) != ids:
-            wrong.append(f"llama.cpp cuts {prompt!r:.30} into other tokens")
-        steps = parity.greedy(model, ids, count if type_ == "f32" else 1, special)
-        tokens, first = llama_cpp.complete(ids, len(steps), special)
-        if type_ == "f32":
-            wrong += [f"llama.cpp: {what}" for what in compare_tokens(tokens, steps)]
-        if tokens[:1] == [steps[0]["token"]] and first == first:
-            errors.append(abs(first - steps[0]["logprob"]))
-    if not errors or not max(errors) <= LLAMA_CPP_LIMITS[type_]:
-        wrong.append(f"llama.cpp: the first log-probabilities are off by {errors}")
-    return wrong, max(errors, default=float("inf"))
-
-
 def smolter_exports(smolter):
     def export(folder, out, *flags):
         ask(smolter, "export", folder, "--out", out, *flags)
@@ -306,7 +210,7 @@ def check_export(export, place, tokenizer, case, stored, count, seed):
         export(source, out, "--dtype", type_)
         results[f"gguf {type_}"] = exported.compare_gguf(out, source, type_, source.name)
         if LLAMA_CPP and not results[f"gguf {type_}"]:
-            wrong, error = compare_llama_cpp(out, source, model, type_, count)
+            wrong, error = exported.compare_llama_cpp(out, source, model, type_, count)
             results[f"llama.cpp {type_} ({error:.0e})"] = wrong
     return results
 
@@ -373,6 +277,11 @@ def swap_rows(data, row):
     return data[row : 2 * row] + data[:row] + data[2 * row :]
 
 
+def flip_a_bit(data):
+    """In the last byte but eight, where a safetensors file has weights as well."""
+    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
 def change(tensors, name, edit):
     type_, shape, data = tensors[name]
     tensors[name] = (type_, shape, edit(data))
@@ -385,8 +294,8 @@ MERGES = "tokenizer.ggml.merges"
 GGUF_FAULTS = {
     "two rows of q exchanged": ("f32", lambda m, t: change(t, Q, lambda data: swap_rows(data, ROW))),
     "k not interleaved": ("f32", lambda m, t: change(t, "blk.0.attn_k.weight", lambda data: halves(data, ROW))),
-    "a bit of q8_0 flipped": ("q8_0", lambda m, t: change(t, Q, lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:])),
-    "a bit of bf16 flipped": ("bf16", lambda m, t: change(t, Q, lambda data: bytes([data[0] ^ 1]) + data[1:])),
+    "a bit of q8_0 flipped": ("q8_0", lambda m, t: change(t, Q, flip_a_bit)),
+    "a bit of bf16 flipped": ("bf16", lambda m, t: change(t, Q, flip_a_bit)),
     "a tensor missing": ("f32", lambda m, t: t.pop("output_norm.weight")),
     "a tensor named otherwise": ("f32", lambda m, t: t.update({"norm.weight": t.pop("output_norm.weight")})),
     "a norm in f16": ("f16", lambda m, t: t.update({"output_norm.weight": ("F16", [96], bytes(192))})),
@@ -398,9 +307,9 @@ GGUF_FAULTS = {
     "an unknown key": ("f32", lambda m, t: m.update({"llama.expert_count": 2})),
 }
 FOLDER_FAULTS = {
-    "a bit of a weight flipped": lambda out: edit_file(out / "model.safetensors", lambda data: data[:-9] + b"!" + data[-8:]),
+    "a bit of a weight flipped": lambda out: edit_file(out / "model.safetensors", flip_a_bit),
     "the file cut short": lambda out: edit_file(out / "model.safetensors", lambda data: data[:-4]),
-    "another vocabulary size": lambda out: edit_file(out / "config.json", lambda data: data.replace(b'"vocab_size": ', b'"vocab_size": 1')),
+    "another rotary base": lambda out: edit_file(out / "config.json", lambda data: data.replace(b"30000.", b"10000.")),
     "another tokenizer": lambda out: edit_file(out / "tokenizer.json", lambda data: data + b" "),
 }
 
@@ -428,10 +337,10 @@ def self_check(seed):
         source, out, file = (Path(place) / name for name in ("source", "out", "a.gguf"))
         source.mkdir()
         model = export_model(source, None, EXPORTED[0], "f32", seed)
-        generated = lambda **fault: check_generation(*torch_generates(**fault), source, model, 12)[0]
-        expect("generation by torch", generated(), caught=False)
+        after = lambda **fault: generated.check_generation(*torch_generates(**fault), source, model, 12)[0]
+        expect("generation by torch", after(), caught=False)
         for what, fault in GENERATION_FAULTS.items():
-            expect(what, generated(**fault))
+            expect(what, after(**fault))
 
         def compare_folder(fault=lambda out: None):
             shutil.copytree(source, out)
@@ -459,9 +368,9 @@ def self_check(seed):
         expect("the file cut short", exported.compare_gguf(file, source, "f32", "x"))
         if LLAMA_CPP:
             metadata, tensors = exported.gguf_metadata(source, "f32", "x"), exported.gguf_tensors(source, "f32")
-            for what, caught in (("gguf's own writer, in llama.cpp", False), ("rows of q exchanged, in llama.cpp", True)):
+            for what, caught in (("that file in llama.cpp", False), ("rows of q exchanged, in llama.cpp", True)):
                 exported.write_gguf(file, metadata, tensors)
-                expect(what, compare_llama_cpp(file, source, model, "f32", 20)[0], caught)
+                expect(what, exported.compare_llama_cpp(file, source, model, "f32", 20)[0], caught)
                 change(tensors, Q, lambda data: swap_rows(data, 16 * ROW))
     return failed
 
@@ -484,6 +393,8 @@ def main():
     if args.tokenizer and not (args.tokenizer / "tokenizer.json").is_file():
         parser.error(f"{args.tokenizer} holds no tokenizer.json")
     failed = 0
+    if not LLAMA_CPP:
+        print("llama.cpp is not asked: pip install xllamacpp")
     if args.self_check:
         failed = self_check(args.seed)
     elif not (args.smolter and os.access(args.smolter, os.X_OK)):
