@@ -1,9 +1,9 @@
 //! T2: `smolter debug` on the models of `fixtures/`, against what transformers and torch make of them in f64.
 
-use crate::support::{devices, run, smolter};
+use crate::support::{devices, fixtures, run, smolter};
 use smolter::checkpoint::TensorFile;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Limits of the worst tensor's error; those of `parity.py`.
 const VALUES: f64 = 1e-9;
@@ -11,16 +11,6 @@ const WEIGHTS: f64 = 1e-7;
 const UPDATE: f64 = 1e-6;
 
 type Tensors = BTreeMap<String, Vec<f32>>;
-
-/// The folders `llama_*`.
-fn fixtures() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let all = std::fs::read_dir(folder).expect("the fixtures").map(|entry| entry.expect("an entry").path());
-    let mut found: Vec<PathBuf> = all.filter(|path| path.join("golden.safetensors").exists()).collect();
-    found.sort();
-    assert!(found.len() >= 4, "{found:?}");
-    found
-}
 
 /// The f32 tensors of a file whose names begin with `prefix`, without it.
 fn read(path: &Path, prefix: &str) -> Tensors {

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
 # Limits on the normalised mean squared error, sum (a - b)^2 / sum b^2, of the worst tensor. `update` is the change of
@@ -95,6 +95,21 @@ def step(model, batch, steps, lr, beta1, beta2, eps, weight_decay, clip):
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return weights(model)
+
+
+def greedy(model, ids, count, banned=()):
+    """torch's likeliest continuation: per token {token, logprob, gap}, the gap being the lead over the second."""
+    result, cache, new = [], DynamicCache(), torch.tensor([ids])
+    with torch.no_grad():
+        for _ in range(count):
+            logits = model(new, past_key_values=cache, use_cache=True).logits[0, -1]
+            whole = logits.double().logsumexp(0)
+            logits[list(banned)] = float("-inf")
+            (first, second), (token, _) = logits.topk(2)
+            step = {"token": token, "logprob": first - whole, "gap": first - second}
+            result.append({name: value.item() for name, value in step.items()})
+            new = token.reshape(1, 1)
+    return result
 
 
 def weights(model):

@@ -27,6 +27,16 @@ pub fn devices() -> Vec<&'static str> {
     if device().is_some() { vec!["reference", "auto"] } else { vec!["reference"] }
 }
 
+/// The folders `llama_*` of models and what torch makes of them.
+pub fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let all = std::fs::read_dir(folder).expect("the fixtures").map(|entry| entry.expect("an entry").path());
+    let mut found: Vec<PathBuf> = all.filter(|path| path.join("golden.safetensors").exists()).collect();
+    found.sort();
+    assert!(found.len() >= 4, "{found:?}");
+    found
+}
+
 /// A recipe of 12 steps that takes a fraction of a second: two datasets, two stages of different lengths.
 pub const RECIPE: &str = r#"name = "tiny"
 

@@ -3,8 +3,10 @@
 mod chat;
 mod damaged;
 mod doctor;
+mod export;
 mod floors;
 mod fuzz;
+mod generation;
 mod hf_parity;
 mod hub;
 mod ops_on_device;

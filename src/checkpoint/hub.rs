@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// What a model of the Hub is named by.
-const PREFIX: &str = "hf://";
+/// What the name of a model of the Hub begins with.
+pub const PREFIX: &str = "hf://";
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";

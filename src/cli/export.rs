@@ -1,8 +1,8 @@
 //! `smolter export`: a model folder, or a run's newest checkpoint, in another format or element type.
 
 use super::bytes;
-use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
+use crate::checkpoint::{Dtype, hub};
 use crate::error::Result;
 use crate::model::ModelFolder;
 use crate::model::export::{Format, Options, export};
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct Export {
-    /// Model folder (config.json, model.safetensors), or a run folder for its newest whole checkpoint.
-    model: PathBuf,
+    /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
+    model: String,
     /// The new folder, or for gguf the new file; nothing is overwritten.
     #[arg(long)]
     out: PathBuf,
@@ -51,7 +51,7 @@ enum Precision {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&self.model)?;
+        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let is_gguf = self.out.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
         let format = match self.format {
@@ -89,8 +89,11 @@ impl Export {
     }
 }
 
-/// The last part of the path that is a name.
-fn name_of(model: &Path) -> String {
-    let whole = model.canonicalize().unwrap_or_else(|_| model.into());
-    whole.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+/// The last part of the path that is a name, or a Hub model's name without owner and revision.
+fn name_of(model: &str) -> String {
+    let path = match model.strip_prefix(hub::PREFIX) {
+        Some(model) => model.split('@').next().unwrap_or(model).into(),
+        None => Path::new(model).canonicalize().unwrap_or_else(|_| model.into()),
+    };
+    path.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
 }
