@@ -15,7 +15,7 @@ struct Params { each: u32, rounds: u32 }
 @group(0) @binding(5) var<uniform> p: Params;
 
 @compute @workgroup_size(WG)
-fn read(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn stream(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * WG * p.each + lane;
     var sum = array<Elem, 4>();
     for (var round = 0u; round < p.rounds; round++) {

@@ -180,7 +180,7 @@ impl<'a> Memory<'a> {
             }
             let elements = self.window / if vec4 { 16 } else { 4 };
             let groups = (elements / (group as u64 * each)) as u32;
-            let kernel = Kernel::new("bench_read", "read")
+            let kernel = Kernel::new("bench_read", "stream")
                 .constant("WG", group)
                 .flag("vec4", vec4)
                 .flag("texels", texels);
