@@ -1,8 +1,9 @@
 // Multiply-adds on registers alone: how fast an adapter can compute. An invocation works on CHAINS independent
 // vectors, which hide the latency of an operation behind the others.
-@if(f16) enable f16;
 
 import package::constants::{WG, CHAINS};
+
+@if(f16) enable f16;
 
 @if(f16) alias Number = f16;
 @if(!f16) alias Number = f32;
