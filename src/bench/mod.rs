@@ -113,6 +113,24 @@ pub enum Outcome<T> {
     Skipped(String),
 }
 
+impl<T> Outcome<T> {
+    /// What was measured, if it was.
+    pub fn measured(&self) -> Option<&T> {
+        match self {
+            Outcome::Measured(it) => Some(it),
+            Outcome::Skipped(_) => None,
+        }
+    }
+
+    /// Why it was not measured, if so.
+    pub fn skipped(&self) -> Option<&str> {
+        match self {
+            Outcome::Measured(_) => None,
+            Outcome::Skipped(why) => Some(why),
+        }
+    }
+}
+
 /// Runs all measurements on a device.
 ///
 /// # Errors

@@ -172,18 +172,13 @@ impl<'a> Memory<'a> {
         // Invocations of a workgroup, and elements of a buffer that each of them reads.
         let (group, each) = if caps.is_lanes() { (caps.lane_count(), 256) } else { (256, 16) };
         let mut ways = Vec::new();
-        for (name, vec4, texels) in
-            [("texels", true, true), ("vec4 loads", true, false), ("f32 loads", false, false)]
-        {
+        for (name, vec4, texels) in READ_WAYS {
             if texels && !caps.texels {
                 continue;
             }
             let elements = self.window / if vec4 { 16 } else { 4 };
             let groups = (elements / (group as u64 * each)) as u32;
-            let kernel = Kernel::new("bench_read", "stream")
-                .constant("WG", group)
-                .flag("vec4", vec4)
-                .flag("texels", texels);
+            let kernel = read_kernel(group, vec4, texels);
             let sums = self.device.tensor_buffer("sums", 4 * (groups * group) as u64)?;
             let textures = if texels { vec![texel_rows(self.window); WINDOWS as usize] } else { Vec::new() };
             let textures = Texels::new(self.device, &textures)?;
@@ -214,6 +209,25 @@ impl<'a> Memory<'a> {
     }
 }
 
+/// Names of the ways to read, whether four floats at a time, and whether from textures.
+const READ_WAYS: [(&str, bool, bool); 3] =
+    [("texels", true, true), ("vec4 loads", true, false), ("f32 loads", false, false)];
+
+fn read_kernel(group: u32, vec4: bool, texels: bool) -> Kernel {
+    Kernel::new("bench_read", "stream").constant("WG", group).flag("vec4", vec4).flag("texels", texels)
+}
+
+/// Independent chains of an invocation, and whether it is written as `fma`.
+const FMA_WAYS: [(u32, bool); 6] = [(2, false), (2, true), (3, false), (3, true), (4, false), (4, true)];
+
+fn fma_kernel(group: u32, chains: u32, fused: bool, f16: bool) -> Kernel {
+    Kernel::new("bench_fma", "multiply_add")
+        .constant("WG", group)
+        .constant("CHAINS", chains)
+        .flag("f16", f16)
+        .flag("fused", fused)
+}
+
 fn whole(buffer: &wgpu::Buffer) -> Window {
     Window { buffer: buffer.clone(), offset: 0, bytes: buffer.size() }
 }
@@ -226,12 +240,8 @@ fn multiply_add(device: &Arc<Device>, f16: bool) -> Result<Peak> {
     let (group, groups) = if caps.is_lanes() { (caps.lane_count(), 256) } else { (256, 4096) };
     let sums = device.tensor_buffer("sums", 4 * (groups * group) as u64)?;
     let mut ways = Vec::new();
-    for (chains, fused) in [(2, false), (2, true), (3, false), (3, true), (4, false), (4, true)] {
-        let kernel = Kernel::new("bench_fma", "multiply_add")
-            .constant("WG", group)
-            .constant("CHAINS", chains)
-            .flag("f16", f16)
-            .flag("fused", fused);
+    for (chains, fused) in FMA_WAYS {
+        let kernel = fma_kernel(group, chains, fused, f16);
         let flops = 2.0 * 4.0 * (chains * STEPS) as f64 * (groups * group) as f64;
         let rate = rate(device, flops, &[whole(&sums)], &Texels::default(), |rounds| Dispatch {
             kernel: kernel.clone(),
@@ -243,4 +253,20 @@ fn multiply_add(device: &Arc<Device>, f16: bool) -> Result<Peak> {
         ways.push(Way { name: format!("{spelling}, {chains} vec4 chains"), rate });
     }
     Ok(Peak::of(ways))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::shader::{link, validate};
+
+    #[test]
+    fn every_kernel_is_valid_without_a_device() {
+        let reads = READ_WAYS.map(|(_, vec4, texels)| read_kernel(8, vec4, texels));
+        let adds =
+            FMA_WAYS.map(|(chains, fused)| [false, true].map(|f16| fma_kernel(256, chains, fused, f16)));
+        for kernel in reads.iter().chain(adds.as_flattened()) {
+            validate(kernel, &link(kernel).unwrap().wgsl).unwrap();
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! A report for people: at most 100 columns.
 
+use super::Report;
 use super::decode::Decode;
 use super::memory::gib;
 use super::peaks::{Peak, Peaks};
 use super::roofline::OpTime;
 use super::spread::Spread;
 use super::training::Training;
-use super::{Outcome, Report};
 use comfy_table::{CellAlignment, Table};
 use std::fmt::Write;
 
@@ -30,22 +30,22 @@ pub fn text(report: &Report) -> String {
         versions.naga,
     );
     section(&mut out, "what the adapter can do", &peaks(&report.peaks));
-    let rows = report.models.iter().map(|model| (model.name.as_str(), &model.decode));
+    let rows = report.models.iter().filter_map(|it| Some((it.name.as_str(), it.decode.measured()?)));
     section(&mut out, "decoding", &decoding(rows));
-    let rows = report.models.iter().map(|model| (model.name.as_str(), &model.training));
+    skipped(&mut out, report.models.iter().map(|model| (&model.name, model.decode.skipped())));
+    let rows = report.models.iter().filter_map(|it| Some((it.name.as_str(), it.training.measured()?)));
     section(&mut out, "training, one sequence per step", &training(rows));
+    skipped(&mut out, report.models.iter().map(|model| (&model.name, model.training.skipped())));
     for model in &report.models {
-        if let Outcome::Measured(decode) = &model.decode {
-            let title = format!("{}: a decode step, {}", model.name, ms(decode.step_s.median));
+        if let Some(decode) = model.decode.measured() {
+            let title = format!("{}: a decode step, {}", model.name, time(decode.step_s.median));
             section(&mut out, &title, &ops(&decode.ops, decode.step_s.median));
         }
-        if let Outcome::Measured(training) = &model.training {
-            let title = format!("{}: a training step, {}", model.name, ms(training.step_s.median));
+        if let Some(training) = model.training.measured() {
+            let title = format!("{}: a training step, {}", model.name, time(training.step_s.median));
             section(&mut out, &title, &ops(&training.ops, training.step_s.median));
-            let slabs: Vec<String> =
-                training.memory.iter().map(|(name, bytes)| format!("{name} {}", gib(*bytes))).collect();
-            let all = training.memory.iter().map(|(_, bytes)| bytes).sum();
-            let _ = writeln!(out, "memory {}: {}", gib(all), slabs.join(", "));
+            let title = format!("{}: memory of the training step", model.name);
+            section(&mut out, &title, &memory(&training.memory));
         }
     }
     out
@@ -53,6 +53,13 @@ pub fn text(report: &Report) -> String {
 
 fn section(out: &mut String, title: &str, table: &Table) {
     let _ = writeln!(out, "\n{title}\n{table}");
+}
+
+/// A line for each model that was not measured.
+fn skipped<'a>(out: &mut String, models: impl Iterator<Item = (&'a String, Option<&'a str>)>) {
+    for (name, why) in models.filter_map(|(name, why)| Some((name, why?))) {
+        let _ = writeln!(out, " {name}: {why}");
+    }
 }
 
 fn table(header: &[&str]) -> Table {
@@ -82,11 +89,11 @@ fn peaks(peaks: &Peaks) -> Table {
     rows
 }
 
-fn decoding<'a>(models: impl Iterator<Item = (&'a str, &'a Outcome<Decode>)>) -> Table {
+fn decoding<'a>(models: impl Iterator<Item = (&'a str, &'a Decode)>) -> Table {
     let mut rows = table(&[
         "model",
         "batch",
-        "context",
+        "position",
         "tokens/s",
         "step",
         "spread",
@@ -94,46 +101,36 @@ fn decoding<'a>(models: impl Iterator<Item = (&'a str, &'a Outcome<Decode>)>) ->
         "of read peak",
         "prefill tok/s",
     ]);
-    for (name, outcome) in models {
-        match outcome {
-            Outcome::Skipped(why) => _ = rows.add_row([name, why]),
-            Outcome::Measured(it) => {
-                rows.add_row([
-                    name.to_string(),
-                    it.batch.to_string(),
-                    it.position.to_string(),
-                    digits(it.tokens_per_s),
-                    ms(it.step_s.median),
-                    spread(&it.step_s),
-                    format!("{} GB/s", digits(it.bytes_per_s / 1e9)),
-                    percent(it.share_of_read),
-                    digits(it.prefill_tokens_per_s),
-                ]);
-            }
-        }
+    for (name, it) in models {
+        rows.add_row([
+            name.to_string(),
+            it.batch.to_string(),
+            it.position.to_string(),
+            digits(it.tokens_per_s),
+            time(it.step_s.median),
+            spread(&it.step_s),
+            format!("{} GB/s", digits(it.bytes_per_s / 1e9)),
+            percent(it.share_of_read),
+            digits(it.prefill_tokens_per_s),
+        ]);
     }
     rows
 }
 
-fn training<'a>(models: impl Iterator<Item = (&'a str, &'a Outcome<Training>)>) -> Table {
+fn training<'a>(models: impl Iterator<Item = (&'a str, &'a Training)>) -> Table {
     let mut rows =
         table(&["model", "tokens", "tokens/s", "step", "spread", "model work", "of f32 peak", "memory"]);
-    for (name, outcome) in models {
-        match outcome {
-            Outcome::Skipped(why) => _ = rows.add_row([name, why]),
-            Outcome::Measured(it) => {
-                rows.add_row([
-                    name.to_string(),
-                    it.tokens.to_string(),
-                    digits(it.tokens_per_s),
-                    ms(it.step_s.median),
-                    spread(&it.step_s),
-                    format!("{} GFLOP/s", digits(it.model_flops_per_s / 1e9)),
-                    percent(it.share_of_peak),
-                    gib(it.memory.iter().map(|(_, bytes)| bytes).sum()),
-                ]);
-            }
-        }
+    for (name, it) in models {
+        rows.add_row([
+            name.to_string(),
+            it.tokens.to_string(),
+            digits(it.tokens_per_s),
+            time(it.step_s.median),
+            spread(&it.step_s),
+            format!("{} GFLOP/s", digits(it.model_flops_per_s / 1e9)),
+            percent(it.share_of_peak),
+            gib(it.memory.iter().map(|(_, bytes)| bytes).sum()),
+        ]);
     }
     rows
 }
@@ -147,7 +144,7 @@ fn ops(ops: &[OpTime], step_s: f64) -> Table {
         rows.add_row([
             op.op.clone(),
             op.nodes.to_string(),
-            ms(op.seconds),
+            time(op.seconds),
             percent(op.seconds / step_s),
             digits(op.flops_per_s / 1e9),
             digits(op.bytes_per_s / 1e9),
@@ -156,7 +153,7 @@ fn ops(ops: &[OpTime], step_s: f64) -> Table {
         ]);
     }
     let mut rest = |name: &str, nodes: usize, seconds: f64| {
-        rows.add_row([name.to_string(), nodes.to_string(), ms(seconds), percent(seconds / step_s)]);
+        rows.add_row([name.to_string(), nodes.to_string(), time(seconds), percent(seconds / step_s)]);
     };
     let sum = |ops: &[&OpTime]| ops.iter().map(|op| op.seconds).sum::<f64>();
     rest("other ops", minor.iter().map(|op| op.nodes).sum(), sum(&minor));
@@ -164,6 +161,21 @@ fn ops(ops: &[OpTime], step_s: f64) -> Table {
     if step_s > all {
         rest("copies, submission, host", 0, step_s - all);
     }
+    rows
+}
+
+/// Bytes per slab; all activations, which are many slabs, together.
+fn memory(slabs: &[(String, u64)]) -> Table {
+    let mut rows = table(&["slab", "memory"]);
+    let mut activations = 0;
+    for (name, bytes) in slabs {
+        match name.starts_with("activations") {
+            true => activations += bytes,
+            false => _ = rows.add_row([name, &gib(*bytes)]),
+        }
+    }
+    rows.add_row(["activations", &gib(activations)]);
+    rows.add_row(["all", &gib(slabs.iter().map(|(_, bytes)| bytes).sum())]);
     rows
 }
 
@@ -177,8 +189,8 @@ fn digits(x: f64) -> String {
     }
 }
 
-fn ms(seconds: f64) -> String {
-    format!("{} ms", digits(1e3 * seconds))
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{} ms", digits(1e3 * seconds)) } else { format!("{} s", digits(seconds)) }
 }
 
 fn percent(share: f64) -> String {
