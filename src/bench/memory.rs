@@ -20,7 +20,7 @@ fn free_of(meminfo: &str) -> Option<u64> {
 
 /// Why `bytes` do not fit: more than `limit` allows, or than the device gives when it is asked.
 pub fn misfit(device: &Device, bytes: u64, limit: Option<u64>) -> Option<String> {
-    let needs = format!("does not fit: needs {}", gib(bytes));
+    let needs = format!("needs {}", gib(bytes));
     match limit {
         Some(limit) if bytes > limit => Some(format!("{needs} of {}", gib(limit))),
         _ if device.info.hardware && !grants(device, bytes) => {

@@ -18,7 +18,7 @@ use crate::gpu::Device;
 use crate::graph::Backend;
 use crate::nn::LlamaConfig;
 use crate::report::progress::Progress;
-use crate::train::fit::candidate;
+use crate::train::fit::{Candidate, candidate};
 use decode::Decode;
 use memory::misfit;
 use peaks::Peaks;
@@ -230,63 +230,61 @@ impl Bench<'_> {
         let mut models = Vec::new();
         for (name, config) in &self.options.models {
             let parameters = config.num_parameters();
-            let decode = self.timed(&format!("{name} decoding"), parameters, &mut decode_pace, |bench| {
-                bench.decode(config)
-            })?;
-            let training =
-                self.timed(&format!("{name} training"), parameters, &mut training_pace, |bench| {
-                    bench.train(config)
+            let fit = self.fit_decode(config);
+            let decode =
+                self.timed(&format!("{name} decoding"), parameters, &mut decode_pace, fit, |bench, ()| {
+                    decode::measure(bench.backend, config, bench.options.decode, bench.peaks)
                 })?;
+            let fit = self.fit_training(config);
+            let training = self.timed(
+                &format!("{name} training"),
+                parameters,
+                &mut training_pace,
+                fit,
+                |bench, plan| training::measure(bench.backend, config, &plan, bench.peaks),
+            )?;
             models.push(Model { name: name.clone(), parameters, decode, training });
         }
         Ok(models)
     }
 
-    /// Runs a measurement, unless smaller models tell that it takes too long.
-    fn timed<T>(
+    /// Runs a measurement, unless it does not fit the memory or smaller models tell that it takes too long.
+    fn timed<P, T>(
         &mut self,
         what: &str,
         parameters: u64,
         pace: &mut Pace,
-        run: impl FnOnce(&Self) -> Result<Outcome<T>>,
+        fit: std::result::Result<P, String>,
+        run: impl FnOnce(&Self, P) -> Result<T>,
     ) -> Result<Outcome<T>> {
         self.progress.set(self.done, what);
         self.done += 1;
+        let plan = match fit {
+            Ok(plan) => plan,
+            Err(why) => return Ok(Outcome::Skipped(format!("does not fit: {why}"))),
+        };
         if let (Some(pace), Some(end)) = (*pace, self.end) {
             let seconds = pace * parameters as f64;
             if Duration::from_secs_f64(seconds) > end.saturating_duration_since(Instant::now()) {
-                return Ok(Outcome::Skipped(format!(
-                    "skipped: would take about {seconds:.0} s more; name it by --models"
-                )));
+                let why = format!("skipped: would take about {seconds:.0} s more; name it by --models");
+                return Ok(Outcome::Skipped(why));
             }
         }
         let begun = Instant::now();
-        let outcome = run(self)?;
-        if matches!(outcome, Outcome::Measured(_)) {
-            *pace = Some(begun.elapsed().as_secs_f64() / parameters as f64);
-        }
-        Ok(outcome)
+        let measured = run(self, plan)?;
+        *pace = Some(begun.elapsed().as_secs_f64() / parameters as f64);
+        Ok(Outcome::Measured(measured))
     }
 
-    fn decode(&self, config: &LlamaConfig) -> Result<Outcome<Decode>> {
-        let sizes = self.options.decode;
-        if let Some(why) = misfit(self.device, decode::least_memory(config, sizes), self.limit) {
-            return Ok(Outcome::Skipped(why));
-        }
-        decode::measure(self.backend, config, sizes, self.peaks).map(Outcome::Measured)
+    fn fit_decode(&self, config: &LlamaConfig) -> std::result::Result<(), String> {
+        misfit(self.device, decode::least_memory(config, self.options.decode), self.limit).map_or(Ok(()), Err)
     }
 
-    fn train(&self, config: &LlamaConfig) -> Result<Outcome<Training>> {
+    fn fit_training(&self, config: &LlamaConfig) -> std::result::Result<Candidate, String> {
         let shape = training::shape(self.options.length);
         let caps = self.device.caps;
-        let planned = match candidate(config, &caps, 1, shape.length, shape.micro_batch, shape.recompute) {
-            Ok(planned) => planned,
-            Err(why) => return Ok(Outcome::Skipped(format!("does not fit: {why}"))),
-        };
-        if let Some(why) = misfit(self.device, planned.plan.total(), self.limit) {
-            return Ok(Outcome::Skipped(why));
-        }
-        training::measure(self.backend, config, &planned, self.peaks).map(Outcome::Measured)
+        let plan = candidate(config, &caps, 1, shape.length, shape.micro_batch, shape.recompute)?;
+        misfit(self.device, plan.plan.total(), self.limit).map_or(Ok(plan), Err)
     }
 }
 

@@ -21,7 +21,8 @@ pub struct OpTime {
     pub bytes_per_s: f64,
     /// What keeps a perfect kernel from being faster: `compute` or `memory`.
     pub bound: &'static str,
-    /// Time that a perfect kernel would take over the time taken. `None` where no time was measured.
+    /// Time that a perfect kernel would take over the time taken. Above 1 where operands come from caches, which
+    /// are faster than memory; `None` where no time was measured.
     pub share: Option<f64>,
 }
 
