@@ -140,22 +140,26 @@ struct Memory<'a> {
     device: &'a Arc<Device>,
     window: u64,
     buffers: [wgpu::Buffer; 2],
+    /// Sum of a window's values.
+    sum: f64,
 }
 
 impl<'a> Memory<'a> {
     fn new(device: &'a Arc<Device>, window: u64) -> Result<Self> {
         let buffer = || device.tensor_buffer("peak", 2 * window);
         let buffers = [buffer()?, buffer()?];
-        // Memory that was never written may be one page of zeros that stays in the cache.
+        // Memory that was never written may be one page of zeros that stays in the cache. Small whole numbers have
+        // exact sums.
         let contents: Vec<f32> =
-            (0..window / 4).map(|i| (i as u32).wrapping_mul(2_654_435_769) as f32).collect();
+            (0..window / 4).map(|i| ((i as u32).wrapping_mul(2_654_435_769) >> 29) as f32).collect();
         for buffer in &buffers {
             for half in 0..2 {
                 device.write(buffer, half * window, bytemuck::cast_slice(&contents));
             }
             device.wait()?;
         }
-        Ok(Memory { device, window, buffers })
+        let sum = contents.iter().map(|&x| x as f64).sum();
+        Ok(Memory { device, window, buffers, sum })
     }
 
     fn windows(&self) -> Vec<Window> {
@@ -185,15 +189,31 @@ impl<'a> Memory<'a> {
             let mut windows = self.windows();
             windows.push(whole(&sums));
             let bytes = (WINDOWS * self.window) as f64;
-            let rate = rate(self.device, bytes, &windows, &textures, |rounds| Dispatch {
+            let dispatch = |rounds: u32| Dispatch {
                 kernel: kernel.clone(),
                 bindings: Vec::new(),
                 params: bytemuck::cast_slice(&[each as u32, rounds]).to_vec(),
                 grid: [groups, 1, 1],
-            })?;
+            };
+            let rate = rate(self.device, bytes, &windows, &textures, dispatch)?;
+            Launch::new(self.device, &dispatch(1), &windows, &textures)?.seconds()?;
+            self.check(name, &sums)?;
             ways.push(Way { name: name.into(), rate });
         }
         Ok(Peak::of(ways))
+    }
+
+    /// Whether one round has read everything, once.
+    fn check(&self, way: &str, sums: &wgpu::Buffer) -> Result<()> {
+        let staging = self.device.staging_buffer("sums", sums.size())?;
+        let copied = self.device.copy_to_staging(&whole(sums), &staging);
+        let bytes = self.device.read_mapped(&staging, sums.size(), Some(copied))?;
+        let sums: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let (found, wanted) = (sums.iter().map(|&x| x as f64).sum::<f64>(), WINDOWS as f64 * self.sum);
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::failure(format!("reading {way} gave a sum of {found}, not {wanted}: run smolter doctor")))
     }
 
     fn copy(&self) -> Result<Peak> {
