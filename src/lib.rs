@@ -1,5 +1,6 @@
 //! smolter trains SmolLM2 language models on any GPU.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

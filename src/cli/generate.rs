@@ -71,7 +71,7 @@ impl Generate {
         generator.prompt(&prompts)?;
         self.continue_all(&mut generator, &tokenizer, &model.end_tokens)?;
         if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
-            eprintln!("decode:\n{}", profile::table(&generator.decode_profile()));
+            eprintln!("decode:\n{}", profile::table(&generator.decode_profile().1));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, flags only.
 
+mod bench;
 mod chat;
 mod data;
 mod debug;
@@ -31,6 +32,8 @@ enum Command {
     Plan(plan::Plan),
     /// Proves that this device computes right values and right gradients.
     Doctor(doctor::Doctor),
+    /// Measures what this adapter can do, and how much of it decoding and training reach.
+    Bench(bench::Bench),
     /// Lists the embedded recipes, or prints one.
     Recipes(recipes::Recipes),
     /// Continues text with a model.
@@ -99,6 +102,7 @@ pub fn run() -> u8 {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Doctor(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Recipes(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),

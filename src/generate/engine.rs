@@ -144,14 +144,19 @@ impl Generator {
         }
     }
 
+    /// The graph, for measurements.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Measured device time per op of a decode step, in the order of its nodes.
+    pub fn decode_profile(&self) -> (ProgramId, Vec<(String, f64)>) {
+        (self.decode.program, self.executor.profile(self.decode.program))
+    }
+
     /// Tokens of a sequence so far.
     pub fn tokens(&self, sequence: usize) -> &[u32] {
         &self.sequences[sequence]
-    }
-
-    /// Measured device seconds per op of one decode step; empty where nothing is measured.
-    pub fn decode_profile(&self) -> Vec<(String, f64)> {
-        self.executor.profile(self.decode.program)
     }
 
     /// Makes the sequences what `prompts` say, one each; what a sequence already has in common with its prompt is

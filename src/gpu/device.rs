@@ -27,6 +27,8 @@ const TENSOR_USAGE: wgpu::BufferUsages =
 pub struct Device {
     /// Adapter name, type and driver.
     pub description: String,
+    /// The same in parts.
+    pub info: AdapterInfo,
     /// What kernels may use.
     pub caps: Caps,
     pub(super) device: wgpu::Device,
@@ -76,16 +78,22 @@ pub struct AdapterInfo {
     pub name: String,
     /// Type, backend and driver.
     pub detail: String,
+    /// Graphics interface: `Vulkan`, `Metal` or `Dx12`.
+    pub backend: String,
+    /// Driver and its version.
+    pub driver: String,
     /// Whether it is hardware.
     pub hardware: bool,
 }
 
 fn describe(info: &wgpu::AdapterInfo) -> AdapterInfo {
+    let backend = format!("{:?}", info.backend);
+    let driver = format!("{} {}", info.driver, info.driver_info).trim().to_string();
     AdapterInfo {
         name: info.name.clone(),
-        detail: format!("{:?}, {:?}, {} {}", info.device_type, info.backend, info.driver, info.driver_info)
-            .trim_end()
-            .to_string(),
+        detail: format!("{:?}, {backend}, {driver}", info.device_type),
+        backend,
+        driver,
         hardware: info.device_type != wgpu::DeviceType::Cpu,
     }
 }
@@ -186,6 +194,7 @@ impl Device {
         let described = describe(&info);
         Ok(Device {
             description: format!("{} ({})", described.name, described.detail),
+            info: described,
             caps,
             timestamp_period: features
                 .contains(wgpu::Features::TIMESTAMP_QUERY)
@@ -207,6 +216,11 @@ impl Device {
     /// The same, counting from zero what is allocated through it.
     pub fn with_own_count(&self) -> Device {
         Device { allocated: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether device times are measured by the device itself.
+    pub fn has_timestamps(&self) -> bool {
+        self.timestamp_period.is_some()
     }
 
     /// Bytes of all buffers and textures made through this device.

@@ -216,7 +216,7 @@ impl Recording {
     }
 
     /// Submits each span alone and takes its GPU time, from timestamps where there are any, else by waiting.
-    fn replay_measured(&mut self) -> Result<()> {
+    pub fn replay_measured(&mut self) -> Result<()> {
         let device = self.device.clone();
         let timer = match device.timestamp_period {
             Some(period) => Some(Timer::new(&device, period)?),

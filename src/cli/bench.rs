@@ -1,0 +1,96 @@
+//! `smolter bench`: what this adapter can do, and how much of it decoding and training reach.
+
+use super::{DeviceFlag, bytes};
+use crate::bench::{Options, Report, run, table};
+use crate::checkpoint::write_file;
+use crate::error::{Error, Result};
+use crate::generate::engine::Sizes;
+use crate::graph::{Backend, MAX_BINDING};
+use crate::nn::LlamaConfig;
+use crate::nn::config::PRESETS;
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct Bench {
+    /// Models to measure, separated by commas; by default all that fit the memory and two minutes.
+    #[arg(long, value_delimiter = ',', value_parser = PRESETS)]
+    models: Vec<String>,
+    /// Sequences that are decoded side by side.
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    batch: usize,
+    /// Tokens that the cache has room for.
+    #[arg(long, default_value_t = 512)]
+    context: usize,
+    /// Tokens of a training step [default: 128 on software adapters, else 1024].
+    #[arg(long)]
+    length: Option<usize>,
+    /// Device memory to stay within, such as 4GiB; by default what is free, where that is known.
+    #[arg(long, value_parser = bytes)]
+    memory: Option<u64>,
+    /// Writes everything as JSON: into this file, or into this folder under the adapter's name.
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or("give a number of at least 1".into())
+}
+
+/// Prompt tokens of a sequence that one pass takes, as in `smolter generate`.
+const CHUNK: usize = 64;
+
+/// Time for models that are not asked for by name.
+const TIME: Duration = Duration::from_secs(120);
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        if let Some(path) = &self.json {
+            check(path)?;
+        }
+        let backend = Backend::open(&self.device.device)?;
+        let software = matches!(&backend, Backend::Gpu(device) if !device.info.hardware);
+        let preset = |name: &str| Some((name.to_string(), LlamaConfig::preset(name)?));
+        let asked = |name: &&str| self.models.is_empty() || self.models.iter().any(|it| it == name);
+        let options = Options {
+            models: PRESETS.into_iter().filter(asked).filter_map(preset).collect(),
+            decode: Sizes { batch: self.batch, context: self.context, chunk: CHUNK },
+            length: self.length.unwrap_or(if software { 128 } else { 1024 }),
+            memory: self.memory,
+            time: self.models.is_empty().then_some(TIME),
+            window: MAX_BINDING,
+        };
+        let report = run(&backend, &options)?;
+        print!("{}", table::text(&report));
+        match &self.json {
+            Some(path) => save(&report, path),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Before minutes of measurements: can the result be written?
+fn check(path: &Path) -> Result<()> {
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "--json {}: there is no folder {}; make it first",
+        path.display(),
+        folder.display()
+    )))
+}
+
+fn save(report: &Report, path: &Path) -> Result<()> {
+    let path = if path.is_dir() { path.join(report.slug() + ".json") } else { path.to_path_buf() };
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|e| Error::failure(format!("{}: {e}", path.display())))?;
+    write_file(&path, |file| writeln!(file, "{json}").map_err(Error::io(&path)))?;
+    println!("\nwritten: {}", path.display());
+    Ok(())
+}
