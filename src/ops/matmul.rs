@@ -83,9 +83,7 @@ impl Product {
         if self.form != Form::NT || self.m > most || !self.k.is_multiple_of(4) {
             return None;
         }
-        // At most one column of y per invocation.
-        let (wg, rows) =
-            if caps.is_lanes() { (caps.lane_count(), caps.lane_count().min(8)) } else { (64, 4) };
+        let (wg, rows) = if caps.is_lanes() { (caps.lane_count(), 8) } else { (64, 4) };
         let kernel = Kernel::new("matvec", "matvec")
             .constant("WG", wg)
             .constant("TM", self.m.next_power_of_two() as u32)
