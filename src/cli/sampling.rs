@@ -23,7 +23,7 @@ pub struct SamplingFlags {
     /// Seed of the random choices.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Ends the text before this string; may be repeated. The model's own end tokens always end it.
+    /// Ends the text before this string or special token; may be repeated. The model's own end tokens always end it.
     #[arg(long)]
     pub stop: Vec<String>,
 }
