@@ -7,7 +7,7 @@
                  several prompts, side by side and alone, with smolter's cache; then the logits of all of it without
       export     random models, as Hugging Face folders and GGUF files of every element type; loaded again by
                  transformers and, where `pip install xllamacpp` has been done, by llama.cpp
-      Without either, both. --tokenizer names a folder with SmolLM2's tokenizer.json and tokenizer_config.json; without
+      Without either, both. --tokenizer names a folder with SmolLM2's tokenizer.json, and tokenizer_config.json if it has one; without
       it a small byte-level tokenizer takes their place.
   interop.py --self-check
       torch and `gguf` take smolter's place and must pass; then with planted faults, each of which must be caught
@@ -52,16 +52,19 @@ def small_tokenizer(folder):
     )
     tokenizer.train_from_iterator([parity.TEXT] * 3, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    roles = {role: special[0] for role in ("bos_token", "eos_token", "unk_token")}
-    (folder / "tokenizer_config.json").write_text(json.dumps(roles | {"tokenizer_class": "GPT2Tokenizer"}))
 
 
 def copy_tokenizer(tokenizer, folder):
     """Puts the tokenizer of a folder, or the small one, into another."""
-    if not tokenizer:
-        return small_tokenizer(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / name, folder)
+    if tokenizer:
+        shutil.copy(tokenizer / "tokenizer.json", folder)
+    else:
+        small_tokenizer(folder)
+    if tokenizer and (tokenizer / "tokenizer_config.json").exists():
+        shutil.copy(tokenizer / "tokenizer_config.json", folder)
+    else:
+        roles = {role: "<|endoftext|>" for role in ("bos_token", "eos_token", "unk_token")}
+        (folder / "tokenizer_config.json").write_text(json.dumps(roles | {"tokenizer_class": "GPT2Tokenizer"}))
 
 
 def ask(smolter, *arguments):

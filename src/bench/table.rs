@@ -7,7 +7,8 @@ use super::peaks::{Peak, Peaks};
 use super::roofline::OpTime;
 use super::spread::Spread;
 use super::training::Training;
-use comfy_table::{CellAlignment, Table};
+use crate::report::table;
+use comfy_table::Table;
 use std::fmt::Write;
 
 /// Ops below this share of the time are one line together.
@@ -60,16 +61,6 @@ fn skipped<'a>(out: &mut String, models: impl Iterator<Item = (&'a String, Optio
     for (name, why) in models.filter_map(|(name, why)| Some((name, why?))) {
         let _ = writeln!(out, " {name}: {why}");
     }
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 fn peaks(peaks: &Peaks) -> Table {

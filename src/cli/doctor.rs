@@ -4,9 +4,9 @@ use super::DeviceFlag;
 use crate::error::{Error, Result};
 use crate::gpu::device;
 use crate::graph::Backend;
+use crate::report::table;
 use crate::train::doctor::diagnose;
 use clap::Args;
-use comfy_table::{CellAlignment, Table};
 
 #[derive(Args)]
 pub struct Doctor {
@@ -22,12 +22,7 @@ impl Doctor {
         let backend = Backend::open(&self.device.device)?;
         println!("checking: {}\n          {:?}", backend.description(), backend.caps());
         let lines = diagnose(&backend)?;
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["check", "cases", "worst error", "limit", "verdict"]);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+        let mut table = table(&["check", "cases", "worst error", "limit", "verdict"]);
         for line in &lines {
             let verdict = if line.passes() { "ok" } else { "WRONG" };
             table.add_row([

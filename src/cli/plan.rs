@@ -7,10 +7,10 @@ use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::ops::TensorType;
 use crate::recipes::Recipe;
+use crate::report::table;
 use crate::train::fit::{Candidate, candidate, choose};
 use crate::train::measure::matmul_speed;
 use clap::Args;
-use comfy_table::{CellAlignment, Table};
 use indicatif::{HumanCount, HumanDuration};
 use std::time::Duration;
 
@@ -33,16 +33,6 @@ pub struct Plan {
 
 fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 impl Plan {

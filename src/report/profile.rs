@@ -1,6 +1,6 @@
 //! Where the device's time goes: measured time per op, and its share.
 
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use std::collections::BTreeMap;
 
 /// A table of the times of `profile` ((op, seconds) per node), the slowest op first.
@@ -13,15 +13,10 @@ pub fn table(profile: &[(String, f64)]) -> Table {
     let total: f64 = sums.values().map(|(_, seconds)| seconds).sum();
     let mut rows: Vec<_> = sums.into_iter().collect();
     rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["op", "nodes", "ms", "share"]);
+    let mut table = super::table(&["op", "nodes", "ms", "share"]);
     for (name, (nodes, seconds)) in rows {
         let share = format!("{:.1} %", 100.0 * seconds / total);
         table.add_row([name.to_string(), nodes.to_string(), format!("{:.2}", 1e3 * seconds), share]);
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

@@ -9,8 +9,7 @@ use crate::eval::ngram::NGram;
 use crate::generate::sample;
 use crate::graph::Backend;
 use crate::recipes::Recipe;
-use crate::report::profile;
-use comfy_table::{CellAlignment, Table};
+use crate::report::{profile, table};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
@@ -122,9 +121,7 @@ fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
     if let Some(held_out) = trainer.held_out()? {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
+        let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, windows: &[&[u32]]| {
             let grams =
                 baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.iter().copied())));
@@ -139,9 +136,6 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         }
         let all: Vec<&[u32]> = held_out.windows.iter().map(|(_, w)| w.as_slice()).collect();
         row("all", held_out.loss, &all);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
         println!("\n{table}\n");
     }
     for prompt in &recipe.sample.prompts {
