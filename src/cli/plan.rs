@@ -11,6 +11,7 @@ use crate::report::table;
 use crate::train::fit::{Candidate, candidate, choose};
 use crate::train::measure::matmul_speed;
 use clap::Args;
+use comfy_table::Table;
 use indicatif::{HumanCount, HumanDuration};
 use std::time::Duration;
 
