@@ -37,7 +37,7 @@ fn uncached(backend: &Backend, folder: &std::path::Path, messages: &[Message]) -
     let ids = ChatTemplate::load(folder).and_then(|it| it.encode(&tokenizer, messages, true)).expect("ids");
     let sizes = Sizes { batch: 1, context: 512, chunk: 7 };
     let mut generator = Generator::load(backend, &model, sizes).expect("it loads");
-    generator.prompt(&[ids.clone()]).expect("it fits");
+    generator.prompt(std::slice::from_ref(&ids)).expect("it fits");
     for _ in 0..options().max_tokens {
         generator.step(&Sampling::greedy(), &[0.0], &[true]).expect("a step");
     }
