@@ -171,7 +171,10 @@ fn read_message(interactive: bool) -> Result<Option<String>> {
             print(if message.is_empty() { "> " } else { ". " })?;
         }
         let mut line = String::new();
-        let read = std::io::stdin().lock().read_line(&mut line).map_err(Error::io("standard input"))?;
+        let read = std::io::stdin().lock().read_line(&mut line).map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => Error::input("standard input: a line is not UTF-8"),
+            _ => Error::io("standard input")(e),
+        })?;
         if read == 0 {
             if interactive {
                 print("\n")?;

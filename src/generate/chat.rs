@@ -67,6 +67,8 @@ pub struct Answer {
 /// A model and a conversation.
 pub struct Chat {
     options: Options,
+    /// Positions that the model has.
+    positions: usize,
     generator: Generator,
     tokenizer: Tokenizer,
     template: ChatTemplate,
@@ -89,7 +91,8 @@ impl Chat {
     /// # Errors
     /// [`Error::Input`] if the folder has no tokenizer or template, or the sizes do not fit; [`Error::Device`].
     pub fn new(backend: &Backend, model: &ModelFolder, mut options: Options) -> Result<Self> {
-        options.context = options.context.min(model.config.max_position_embeddings);
+        let positions = model.config.max_position_embeddings;
+        options.context = options.context.min(positions);
         let template = ChatTemplate::load(&model.path)?;
         let tokenizer = Tokenizer::load(&model.path)?;
         model.expect_vocabulary(&tokenizer)?;
@@ -100,8 +103,17 @@ impl Chat {
         let generator = Generator::load(backend, model, sizes)?;
         let random = ChaCha8Rng::seed_from_u64(options.seed);
         let messages = Vec::new();
-        let mut chat =
-            Chat { options, generator, tokenizer, template, end_tokens, random, messages, first: 0 };
+        let mut chat = Chat {
+            options,
+            positions,
+            generator,
+            tokenizer,
+            template,
+            end_tokens,
+            random,
+            messages,
+            first: 0,
+        };
         chat.reset();
         Ok(chat)
     }
@@ -178,9 +190,10 @@ impl Chat {
             match later {
                 Some(later) if ids.len() > limit => (first, limit) = (later, room / 2),
                 None if ids.len() > room => {
+                    let larger = if context < self.positions { ", or give a larger --context" } else { "" };
                     return Err(Error::input(format!(
                         "the message makes a prompt of {} tokens, and a context of {context} has room for {room}: \
-                         shorten it, or give a larger --context",
+                         shorten it{larger}",
                         ids.len()
                     )));
                 }
