@@ -35,12 +35,7 @@ impl Golden {
 
 /// A generator with the weights of `model`; `chunk` is below the longest prompt, so that prefill takes several.
 fn generator(backend: &Backend, model: &ModelFolder, batch: usize) -> Generator {
-    let mut generator =
-        Generator::new(backend, &model.config, Sizes { batch, context: 48, chunk: 5 }).unwrap();
-    for (name, shape) in model.config.parameters() {
-        generator.write_weight(&name, &model.tensors.read_f32(&name, &shape).unwrap());
-    }
-    generator
+    Generator::load(backend, model, Sizes { batch, context: 48, chunk: 5 }).unwrap()
 }
 
 /// The likeliest next token of every sequence.
