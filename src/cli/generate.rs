@@ -20,7 +20,7 @@ pub struct Generate {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
     /// Text to continue; several are continued side by side.
-    #[arg(long, required = true)]
+    #[arg(long, required = true, allow_hyphen_values = true)]
     prompt: Vec<String>,
     /// Most new tokens of each.
     #[arg(long, default_value_t = 128)]

@@ -225,6 +225,9 @@ impl Generator {
         let room = |sequence: &Vec<u32>| !sequence.is_empty() && sequence.len() < self.sizes.context;
         let active: Vec<bool> =
             active.iter().zip(&self.sequences).map(|(&active, sequence)| active && room(sequence)).collect();
+        if !active.contains(&true) {
+            return Ok(vec![None; active.len()]);
+        }
         let positions: Vec<u32> = active
             .iter()
             .zip(&self.sequences)
