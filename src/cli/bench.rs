@@ -1,10 +1,11 @@
 //! `smolter bench`: what this adapter can do, and how much of it decoding and training reach.
 
-use super::{DeviceFlag, bytes};
+use super::generate::print;
+use super::{DeviceFlag, at_least_1, bytes};
 use crate::bench::{Options, Report, run, table};
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
-use crate::generate::engine::Sizes;
+use crate::generate::engine::{CHUNK, Sizes};
 use crate::graph::{Backend, MAX_BINDING};
 use crate::nn::LlamaConfig;
 use crate::nn::config::PRESETS;
@@ -19,7 +20,7 @@ pub struct Bench {
     #[arg(long, value_delimiter = ',', value_parser = PRESETS)]
     models: Vec<String>,
     /// Sequences that are decoded side by side.
-    #[arg(long, default_value_t = 1, value_parser = positive)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_1)]
     batch: usize,
     /// Tokens that the cache has room for.
     #[arg(long, default_value_t = 512)]
@@ -36,13 +37,6 @@ pub struct Bench {
     #[command(flatten)]
     device: DeviceFlag,
 }
-
-fn positive(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or("give a number of at least 1".into())
-}
-
-/// Prompt tokens of a sequence that one pass takes, as in `smolter generate`.
-const CHUNK: usize = 64;
 
 /// Time for models that are not asked for by name.
 const TIME: Duration = Duration::from_secs(120);
@@ -65,11 +59,10 @@ impl Bench {
             window: MAX_BINDING,
         };
         let report = run(&backend, &options)?;
-        print!("{}", table::text(&report));
-        match &self.json {
-            Some(path) => save(&report, path),
-            None => Ok(()),
-        }
+        // Saved first: nothing that befalls the terminal may lose minutes of measurements.
+        let saved = self.json.as_deref().map(|path| save(&report, path)).transpose()?;
+        print(&table::text(&report))?;
+        saved.map_or(Ok(()), |path| print(&format!("\nwritten: {}\n", path.display())))
     }
 }
 
@@ -86,11 +79,10 @@ fn check(path: &Path) -> Result<()> {
     )))
 }
 
-fn save(report: &Report, path: &Path) -> Result<()> {
+fn save(report: &Report, path: &Path) -> Result<PathBuf> {
     let path = if path.is_dir() { path.join(report.slug() + ".json") } else { path.to_path_buf() };
     let json = serde_json::to_string_pretty(report)
         .map_err(|e| Error::failure(format!("{}: {e}", path.display())))?;
     write_file(&path, |file| writeln!(file, "{json}").map_err(Error::io(&path)))?;
-    println!("\nwritten: {}", path.display());
-    Ok(())
+    Ok(path)
 }

@@ -1,8 +1,8 @@
 //! `smolter chat`: a conversation in the terminal.
 
-use super::DeviceFlag;
 use super::generate::print;
 use super::sampling::SamplingFlags;
+use super::{DeviceFlag, at_least_1};
 use crate::checkpoint::hub;
 use crate::error::{Error, Result};
 use crate::generate::chat::{Answer, Chat, End, Options};
@@ -37,10 +37,6 @@ pub struct ChatCommand {
     sampling: SamplingFlags,
     #[command(flatten)]
     device: DeviceFlag,
-}
-
-fn at_least_1(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or("give a whole number above 0".into())
 }
 
 const HELP: &str = "\

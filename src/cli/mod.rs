@@ -75,6 +75,11 @@ impl RecipeFlags {
     }
 }
 
+/// A count that may not be 0.
+fn at_least_1(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or("give a whole number above 0".into())
+}
+
 /// A number of bytes: `4GiB`, `800MiB`, `6GB` or plain.
 fn bytes(text: &str) -> std::result::Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -50,9 +50,7 @@ impl ModelFolder {
         };
         Ok(ModelFolder { path, config, tensors, end_tokens, warnings })
     }
-}
 
-impl ModelFolder {
     /// Requires that the model has an embedding for every token that the tokenizer makes.
     ///
     /// # Errors

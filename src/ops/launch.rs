@@ -10,8 +10,8 @@ fn row_group(caps: &Caps) -> u32 {
     if caps.is_lanes() { caps.lane_count() } else { 64 }
 }
 
-/// `caps` for a launch that reads `elements` floats once or twice. Few of them are not worth a texture: the copy ends a
-/// compute pass, which costs 50 us on a software adapter, and a load saves some 0.4 ns per float.
+/// `caps` for a launch that reads `elements` floats once or twice. Few of them are not worth a texture: the copy
+/// ends a compute pass, which costs more than some slow loads. The bound is an estimate.
 pub fn worth_texels(caps: &Caps, elements: usize) -> Caps {
     Caps { texels: caps.texels && elements >= 1 << 14, ..*caps }
 }

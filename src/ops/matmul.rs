@@ -72,7 +72,7 @@ impl Product {
 
     /// A row or a few, as in decoding, where reading b is all that counts.
     fn few_rows(&self, caps: &Caps) -> Option<(Kernel, [u32; 3])> {
-        // Measured: in the `lanes` family a second row costs as much as b does.
+        // In the `lanes` family each row of a costs slow buffer loads beside the fetches of b, so more rows go elsewhere.
         let most = if !caps.is_lanes() {
             8
         } else if caps.subgroup.is_some() {
