@@ -6,7 +6,7 @@ import package::shared::elem::{Elem, flat};
 
 const PER_INVOCATION = 8u;
 
-struct Params { count: u32 }
+struct Params { count: u32, decayed: u32 }
 
 @group(0) @binding(0) var<storage, read> g: array<Elem>;
 // lr, beta1, beta2, eps, weight decay, 1 - beta1^t, 1 - beta2^t, clip (0: none)
@@ -28,11 +28,13 @@ fn step(
     @builtin(num_workgroups) groups: vec3u,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    // By its bits: compilers may take floats for finite.
+    if ((bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u) { return; }
     let lr = hyper[0];
     let beta1 = hyper[1];
     let beta2 = hyper[2];
     let eps = hyper[3];
-    let keep = 1.0 - lr * hyper[4];
+    let keep = 1.0 - select(0.0, lr * hyper[4], p.decayed != 0u);
     let rate = lr / hyper[5];
     let root = sqrt(hyper[6]);
     let clip = hyper[7];

@@ -1,13 +1,14 @@
 //! smolter trains SmolLM2 language models on any GPU.
 
 pub mod bench;
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod error;
 pub mod eval;
 pub mod files;
-pub mod generate;
+pub mod infer;
 pub mod gpu;
 pub mod graph;
 pub mod model;

@@ -3,7 +3,7 @@
 use crate::support::{device, run, smolter};
 use serde_json::Value;
 use smolter::bench::{Options, Report, table};
-use smolter::generate::engine::Sizes;
+use smolter::infer::generator::Sizes;
 use smolter::graph::Backend;
 use smolter::nn::LlamaConfig;
 

@@ -1,8 +1,8 @@
 //! T2: `smolter chat` and its library: what is said is what the template renders, and the cache changes nothing.
 
 use crate::support::{Outcome, Place, devices, run, smolter};
-use smolter::generate::chat::{Chat, End, Options};
-use smolter::generate::engine::{Generator, Sizes};
+use smolter::infer::chat::{Chat, End, Options};
+use smolter::infer::generator::{Generator, Sizes};
 use smolter::graph::Backend;
 use smolter::model::ModelFolder;
 use smolter::ops::sample::Sampling;

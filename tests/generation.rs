@@ -2,7 +2,7 @@
 
 use crate::support::{devices, fixtures};
 use serde::Deserialize;
-use smolter::generate::engine::{Choice, Generator, Sizes};
+use smolter::infer::generator::{Choice, Generator, Sizes};
 use smolter::graph::Backend;
 use smolter::model::ModelFolder;
 use smolter::ops::sample::Sampling;

@@ -8,10 +8,10 @@ use super::roofline::{OpTime, op_times};
 use super::spread::{Spread, repeat};
 use super::weights::Noise;
 use crate::error::{Error, Result};
-use crate::generate::engine::{Generator, Sizes};
-use crate::graph::{Backend, Graph, Kind};
-use crate::nn::LlamaConfig;
-use crate::nn::llama::Llama;
+use crate::graph::{Backend, Graph, Kind, Parameter, StorePlan};
+use crate::ops::ElementType;
+use crate::infer::generator::{Generator, GeneratorGraph, Sizes};
+use crate::nn::Architecture;
 use crate::ops::sample::Sampling;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -62,9 +62,9 @@ pub fn least_context(chunk: usize) -> usize {
 }
 
 /// Bytes that weights and cache take: what decoding needs at least.
-pub fn least_memory(config: &LlamaConfig, sizes: Sizes) -> u64 {
+pub fn least_memory(architecture: &Architecture, sizes: Sizes) -> u64 {
     let mut graph = Graph::new();
-    Llama::new(&mut graph, config).cache(&mut graph, sizes.batch, sizes.context);
+    architecture.decoder(&mut graph).cache(&mut graph, sizes.batch, sizes.context);
     graph.values().iter().map(|value| value.ty.bytes()).sum()
 }
 
@@ -73,18 +73,17 @@ pub fn least_memory(config: &LlamaConfig, sizes: Sizes) -> u64 {
 /// # Errors
 /// [`Error::Input`] if the sizes do not fit the model, [`Error::Device`] if memory runs out, [`Error::Failure`] if
 /// what it computes is not finite.
-pub fn measure(backend: &Backend, config: &LlamaConfig, sizes: Sizes, peaks: &Peaks) -> Result<Decode> {
+pub fn measure(backend: &Backend, architecture: &Architecture, sizes: Sizes, peaks: &Peaks) -> Result<Decode> {
     let Backend::Gpu(device) = backend else { unreachable!("peaks are those of a device") };
     let Sizes { batch, context, chunk } = sizes;
-    let mut generator = Generator::new(backend, config, sizes)?;
-    let noise = Noise::new();
-    for (index, (name, shape)) in config.parameters().into_iter().enumerate() {
-        generator.write_weight(&name, &noise.weight(config, index, &name, &shape));
-    }
+    let graph = GeneratorGraph::new(architecture, sizes)?;
+    let store = backend.store(StorePlan::new(&[&graph.graph], &backend.caps()))?;
+    Noise::new().fill(&store, architecture);
+    let mut generator = Generator::new(backend, graph, &store)?;
 
     // Every call adds one chunk to what is in the cache already. The first two measure each op by itself.
     let chunks = (context - 1 - WARM_UP - STEPS) / chunk;
-    let token = |i: usize| (i * 7919 % config.vocab_size) as u32;
+    let token = |i: usize| (i * 7919 % architecture.vocab_size()) as u32;
     let mut filled = 0;
     let mut prefill = || {
         filled += chunk;
@@ -117,9 +116,8 @@ pub fn measure(backend: &Backend, config: &LlamaConfig, sizes: Sizes, peaks: &Pe
     let graph = generator.graph();
     let (program, profile) = generator.decode_profile();
     let position = filled + WARM_UP;
-    let weight_bytes = weights_read(graph, config);
-    let cache_bytes = (batch * position * config.num_key_value_heads * config.head_dim) as u64
-        * (2 * 4 * config.num_hidden_layers) as u64;
+    let weight_bytes = weights_read(graph);
+    let cache_bytes = cache_read(graph) * position as u64 / context as u64;
     let bytes_per_s = (weight_bytes + cache_bytes) as f64 / step_s.median;
     Ok(Decode {
         batch,
@@ -139,8 +137,15 @@ pub fn measure(backend: &Backend, config: &LlamaConfig, sizes: Sizes, peaks: &Pe
 }
 
 /// All weights, but of an embedding that is not the head as well only a row is read.
-fn weights_read(graph: &Graph, config: &LlamaConfig) -> u64 {
-    let weights = graph.values().iter().filter(|value| value.kind == Kind::Weight);
-    let embedding = |name: &str| name.starts_with("model.embed_tokens.") && !config.tie_word_embeddings;
-    weights.filter(|value| !embedding(&value.name)).map(|value| value.ty.bytes()).sum()
+fn weights_read(graph: &Graph) -> u64 {
+    let bytes = |parameter: &Parameter| parameter.shards.iter().map(|&shard| graph.value(shard).ty.bytes()).sum::<u64>();
+    let untied = graph.parameters().iter().any(|parameter| parameter.spec.name == "lm_head.weight");
+    let read = graph.parameters().iter().filter(|it| !untied || !it.spec.name.starts_with("model.embed_tokens."));
+    read.map(bytes).sum()
+}
+
+/// Keys and values of all positions that there is room for.
+fn cache_read(graph: &Graph) -> u64 {
+    let cache = graph.values().iter().filter(|value| value.kind == Kind::State && value.ty.element == ElementType::F32);
+    cache.map(|value| value.ty.bytes()).sum()
 }

@@ -1,7 +1,7 @@
 //! Whether something fits the adapter's memory.
 
 use crate::gpu::Device;
-use crate::graph::plan::MAX_BUFFER;
+use crate::graph::layout::MAX_BUFFER;
 
 /// Share of the machine's free memory that a software adapter may take.
 const SHARE: f64 = 0.9;

@@ -13,12 +13,13 @@ pub mod training;
 mod weights;
 
 use crate::error::{Error, Result};
-use crate::generate::engine::Sizes;
 use crate::gpu::Device;
 use crate::graph::Backend;
-use crate::nn::LlamaConfig;
+use crate::infer::generator::Sizes;
+use crate::nn::Architecture;
 use crate::report::progress::Progress;
-use crate::train::fit::{Candidate, candidate};
+use crate::train::fit::{Candidate, Work};
+use crate::train::pretrain;
 use decode::Decode;
 use memory::misfit;
 use peaks::Peaks;
@@ -30,7 +31,7 @@ use training::Training;
 /// What to measure.
 pub struct Options {
     /// Names and shapes, the smallest first.
-    pub models: Vec<(String, LlamaConfig)>,
+    pub models: Vec<(String, Architecture)>,
     /// Sequences, context and prompt chunk of decoding.
     pub decode: Sizes,
     /// Tokens of a training step.
@@ -174,8 +175,8 @@ const VERSIONS: Versions = Versions {
     naga: env!("SMOLTER_NAGA"),
 };
 
-fn check(name: &str, config: &LlamaConfig, options: &Options) -> Result<()> {
-    let (least, most) = (decode::least_context(options.decode.chunk), config.max_position_embeddings);
+fn check(name: &str, architecture: &Architecture, options: &Options) -> Result<()> {
+    let (least, most) = (decode::least_context(options.decode.chunk), architecture.positions());
     let wrong = |flag: &str, given: usize, least: usize| {
         Err(Error::input(format!("{flag} {given}: {name} takes from {least} to {most} tokens")))
     };
@@ -241,7 +242,7 @@ impl Bench<'_> {
                 parameters,
                 &mut training_pace,
                 fit,
-                |bench, plan| training::measure(bench.backend, config, &plan, bench.peaks),
+                |bench, plan| training::measure(bench.backend, config, plan, bench.peaks),
             )?;
             models.push(Model { name: name.clone(), parameters, decode, training });
         }
@@ -276,15 +277,17 @@ impl Bench<'_> {
         Ok(Outcome::Measured(measured))
     }
 
-    fn fit_decode(&self, config: &LlamaConfig) -> std::result::Result<(), String> {
-        misfit(self.device, decode::least_memory(config, self.options.decode), self.limit).map_or(Ok(()), Err)
+    fn fit_decode(&self, architecture: &Architecture) -> std::result::Result<(), String> {
+        misfit(self.device, decode::least_memory(architecture, self.options.decode), self.limit).map_or(Ok(()), Err)
     }
 
-    fn fit_training(&self, config: &LlamaConfig) -> std::result::Result<Candidate, String> {
+    fn fit_training(&self, architecture: &Architecture) -> std::result::Result<Candidate, String> {
         let shape = training::shape(self.options.length);
         let caps = self.device.caps;
-        let plan = candidate(config, &caps, 1, shape.length, shape.micro_batch, shape.recompute)?;
-        misfit(self.device, plan.plan.total(), self.limit).map_or(Ok(plan), Err)
+        let (add_loss, architecture) = (pretrain::add_loss, architecture.clone());
+        let work = Work { architecture, add_loss, sequences: 1, length: shape.length };
+        let plan = work.candidate(&caps, shape.micro_batch, shape.recompute)?;
+        misfit(self.device, plan.store.total() + plan.plan.total(), self.limit).map_or(Ok(plan), Err)
     }
 }
 

@@ -7,10 +7,11 @@ use super::weights::Noise;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 use crate::ops::adamw::Hyper;
-use crate::train::engine::{Engine, MicroBatch, Shape};
+use crate::train::engine::{Engine, Shape};
 use crate::train::fit::Candidate;
+use crate::train::objective::Batch;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -55,25 +56,25 @@ pub struct Training {
 /// [`Error::Device`] if memory runs out, [`Error::Failure`] if what it computes is not finite.
 pub fn measure(
     backend: &Backend,
-    config: &LlamaConfig,
-    planned: &Candidate,
+    architecture: &Architecture,
+    planned: Candidate,
     peaks: &Peaks,
 ) -> Result<Training> {
     let length = planned.stage.shape.length;
-    let mut engine = Engine::new(backend, config, planned.stage.shape)?;
-    let noise = Noise::new();
-    for (index, (name, shape)) in config.parameters().into_iter().enumerate() {
-        engine.write_weight(&name, &noise.weight(config, index, &name, &shape));
-    }
-    let tokens: Vec<u32> = (0..=length).map(|i| (i * 7919 % config.vocab_size) as u32).collect();
-    let batch = MicroBatch { ids: &tokens[..length], labels: &tokens[1..], weight: 1.0 / length as f32 };
+    let memory = [planned.store.slabs(), planned.plan.slabs()].concat();
+    let store = backend.store(planned.store)?;
+    Noise::new().fill(&store, architecture);
+    let mut engine = Engine::new(backend, planned.stage, &store)?;
+    let tokens: Vec<u32> = (0..=length).map(|i| (i * 7919 % architecture.vocab_size()) as u32).collect();
+    let (ids, labels) = (tokens[..length].to_vec(), tokens[1..].to_vec());
+    let batch = Batch { ids, labels, weights: vec![1.0; length], datasets: vec![0] };
     let hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
     let mut t = 0;
     let mut step = || {
         t += 1;
         let begun = Instant::now();
         engine.begin_step()?;
-        let nll = engine.micro_batch(&batch)?;
+        let nll = engine.micro_batch(&batch, 1.0 / length as f64)?;
         let norm = engine.update(&hyper, t)?;
         let (nll, norm) = (engine.fetch(nll)?, engine.fetch(norm)?);
         if nll.iter().chain(&norm).any(|x| !x.is_finite()) {
@@ -104,7 +105,7 @@ pub fn measure(
         model_flops,
         model_flops_per_s,
         share_of_peak: model_flops_per_s / peaks.f32.best,
-        memory: planned.plan.slabs(),
+        memory,
         ops,
     })
 }

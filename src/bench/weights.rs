@@ -1,6 +1,7 @@
 //! Random weights, cheaply: a measurement needs values of the right size, not independent ones.
 
-use crate::nn::LlamaConfig;
+use crate::graph::{Initial, Store};
+use crate::nn::Architecture;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -15,13 +16,17 @@ impl Noise {
         Noise((0..1 << 20).map(|_| (rng.random::<f32>() - 0.5) * width).collect())
     }
 
-    /// Parameter `index` of a model: ones for a norm, else noise of the initial deviation.
-    pub fn weight(&self, config: &LlamaConfig, index: usize, name: &str, shape: &[usize]) -> Vec<f32> {
-        let elements = shape.iter().product();
-        if name.ends_with("norm.weight") {
-            return vec![1.0; elements];
+    /// Writes every parameter of a model: ones, or noise of its initial deviation.
+    pub fn fill(&self, store: &Store, architecture: &Architecture) {
+        for (index, spec) in architecture.parameters().iter().enumerate() {
+            let elements = spec.shape.iter().product();
+            let noise = self.0.iter().cycle().skip(index * 7919 % self.0.len()).take(elements);
+            match spec.initial {
+                Initial::Ones => store.write(&spec.name, &vec![1.0; elements]),
+                Initial::Normal(std) => {
+                    store.write(&spec.name, &noise.map(|x| std as f32 * x).collect::<Vec<_>>());
+                }
+            }
         }
-        let std = config.initializer_std as f32;
-        self.0.iter().cycle().skip(index * 7919 % self.0.len()).take(elements).map(|x| std * x).collect()
     }
 }

@@ -5,8 +5,9 @@ use super::{DeviceFlag, at_least_1, bytes};
 use crate::bench::{Options, Report, run, table};
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
-use crate::generate::engine::{CHUNK, Sizes};
-use crate::graph::{Backend, MAX_BINDING};
+use crate::infer::generator::{CHUNK, Sizes};
+use crate::graph::Backend;
+use crate::graph::parameter::MAX_BINDING;
 use crate::nn::LlamaConfig;
 use crate::nn::config::PRESETS;
 use clap::Args;
@@ -48,7 +49,7 @@ impl Bench {
         }
         let backend = Backend::open(&self.device.device)?;
         let software = matches!(&backend, Backend::Gpu(device) if !device.info.hardware);
-        let preset = |name: &str| Some((name.to_string(), LlamaConfig::preset(name)?));
+        let preset = |name: &str| Some((name.to_string(), LlamaConfig::preset(name)?.into()));
         let asked = |name: &&str| self.models.is_empty() || self.models.iter().any(|it| it == name);
         let options = Options {
             models: PRESETS.into_iter().filter(asked).filter_map(preset).collect(),

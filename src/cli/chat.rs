@@ -5,7 +5,7 @@ use super::sampling::SamplingFlags;
 use super::{DeviceFlag, at_least_1};
 use crate::checkpoint::hub;
 use crate::error::{Error, Result};
-use crate::generate::chat::{Answer, Chat, End, Options};
+use crate::infer::chat::{Answer, Chat, End, Options};
 use crate::graph::Backend;
 use crate::model::ModelFolder;
 use clap::Args;

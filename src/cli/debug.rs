@@ -5,7 +5,7 @@ use crate::checkpoint::hub;
 use crate::error::Result;
 use crate::graph::Backend;
 use crate::ops::adamw::Hyper;
-use crate::train::debug::{self, Job};
+use crate::check::debug::{self, Job};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

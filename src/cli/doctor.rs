@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::device;
 use crate::graph::Backend;
 use crate::report::table;
-use crate::train::doctor::diagnose;
+use crate::check::doctor::diagnose;
 use clap::Args;
 
 #[derive(Args)]

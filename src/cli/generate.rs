@@ -4,8 +4,8 @@ use super::DeviceFlag;
 use super::sampling::SamplingFlags;
 use crate::checkpoint::hub;
 use crate::error::{Error, Result};
-use crate::generate::engine::{CHUNK, Generator, Sizes};
-use crate::generate::writer::Writer;
+use crate::infer::generator::{CHUNK, Generator, Sizes};
+use crate::infer::writer::Writer;
 use crate::graph::Backend;
 use crate::model::ModelFolder;
 use crate::report::profile;
@@ -51,7 +51,7 @@ impl Generate {
                 )));
             }
             if ids.is_empty() {
-                ids.extend(model.config.bos_token_id);
+                ids.extend(model.architecture.bos_token_id());
             }
             if ids.is_empty() {
                 return Err(Error::input(
@@ -63,7 +63,7 @@ impl Generate {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let sizes = Sizes {
             batch: prompts.len(),
-            context: longest.saturating_add(self.max_tokens).min(model.config.max_position_embeddings),
+            context: longest.saturating_add(self.max_tokens).min(model.architecture.positions()),
             chunk: longest.clamp(1, CHUNK),
         };
         let backend = Backend::open(&self.device.device)?;

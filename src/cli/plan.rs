@@ -5,10 +5,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
-use crate::ops::TensorType;
-use crate::recipes::Recipe;
 use crate::report::table;
-use crate::train::fit::{Candidate, candidate, choose};
+use crate::train::fit::{Candidate, Work};
 use crate::train::measure::matmul_speed;
 use clap::Args;
 use comfy_table::Table;
@@ -41,40 +39,31 @@ impl Plan {
         let recipe = self.recipe.load()?;
         println!("{}", recipe.describe());
         let mut flops = 0.0;
-        for steps in recipe.stage_steps() {
-            let stage = &recipe.stages[steps.stage];
+        for span in recipe.spans() {
+            let (stage, work) = (&recipe.stages[span.stage], Work::of(&recipe, span.stage));
             // The same kernels on every device but for the number of launches.
-            let fit = choose(
-                &recipe.model_at(steps.stage),
-                &Caps::baseline(),
-                recipe.batch.sequences,
-                stage.sequence_length,
-                recipe.batch.micro_batch,
-                self.memory,
-            )
-            .map_err(|why| {
+            let fit = work.choose(&Caps::baseline(), recipe.batch_of(span.stage).micro_batch, self.memory);
+            let fit = fit.map_err(|why| {
                 Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory)))
             })?;
-            let shape = fit.stage.shape;
+            let (shape, steps) = (fit.stage.shape, span.end_step - span.start_step);
             println!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
                 stage.name,
-                HumanCount(steps.end_step - steps.start_step),
-                recipe.batch.sequences,
+                HumanCount(steps),
+                work.sequences,
                 stage.sequence_length,
                 shape.passes,
                 shape.micro_batch,
                 shape.recompute.name()
             );
             println!("{}", slabs(&fit));
-            println!("\nother choices:\n{}", self.choices(&recipe, steps.stage, shape.micro_batch));
+            println!("\nother choices:\n{}", self.choices(&work, shape.micro_batch));
             if self.tensors {
                 println!("\n{}", tensors(&fit));
             }
-            let graph = &fit.stage.graph;
-            let step = graph.cost(fit.stage.micro).flops * shape.passes as f64
-                + graph.cost(fit.stage.update.program).flops;
-            flops += step * (steps.end_step - steps.start_step) as f64;
+            let update = fit.stage.graph.cost(fit.stage.update.program).flops;
+            flops += (fit.stage.step_flops() + update) * steps as f64;
         }
         println!("\n{:.3e} floating-point operations in all", flops);
         if self.measure {
@@ -93,20 +82,17 @@ impl Plan {
         Ok(())
     }
 
-    fn choices(&self, recipe: &Recipe, stage: usize, chosen: usize) -> Table {
+    fn choices(&self, work: &Work, chosen: usize) -> Table {
         let mut rows = table(&["recomputation", "micro-batch", "memory", "fits"]);
-        let length = recipe.stages[stage].sequence_length;
         for policy in Policy::ALL {
-            let sizes = [1, chosen, (2 * chosen).min(recipe.batch.sequences)];
+            let sizes = [1, chosen, (2 * chosen).min(work.sequences)];
             for (i, &size) in sizes.iter().enumerate() {
-                if sizes[..i].contains(&size) || !recipe.batch.sequences.is_multiple_of(size) {
+                if sizes[..i].contains(&size) || !work.sequences.is_multiple_of(size) {
                     continue;
                 }
-                let config = recipe.model_at(stage);
-                let found =
-                    candidate(&config, &Caps::baseline(), recipe.batch.sequences, length, size, policy);
+                let found = work.candidate(&Caps::baseline(), size, policy);
                 let (memory, fits) = match &found {
-                    Ok(found) => (mib(found.plan.total()), found.plan.total() <= self.memory),
+                    Ok(found) => (mib(found.total()), found.total() <= self.memory),
                     Err(why) => (why.clone(), false),
                 };
                 let fits = if fits { "yes" } else { "no" };
@@ -119,28 +105,27 @@ impl Plan {
 
 fn slabs(fit: &Candidate) -> Table {
     let mut rows = table(&["slab", "memory"]);
-    for (name, bytes) in fit.plan.slabs() {
+    for (name, bytes) in fit.slabs() {
         rows.add_row([name, mib(bytes)]);
     }
-    rows.add_row(["all".to_string(), mib(fit.plan.total())]);
+    rows.add_row(["all".to_string(), mib(fit.total())]);
     rows
 }
 
 fn tensors(fit: &Candidate) -> Table {
     let mut rows = table(&["tensor", "type", "buffer", "offset", "bytes"]);
-    for (i, value) in fit.stage.graph.values().iter().enumerate() {
-        if value.root.0 as usize == i {
-            let place = fit.plan.places[i];
-            let ty: &TensorType = &value.ty;
-            let buffer = fit.plan.buffers[place.buffer].name.clone();
-            rows.add_row([
-                value.name.clone(),
-                format!("{ty:?}"),
-                buffer,
-                place.offset.to_string(),
-                place.bytes.to_string(),
-            ]);
-        }
+    for (i, value) in fit.stage.graph.values().iter().enumerate().filter(|(i, it)| it.root.0 as usize == *i) {
+        let (buffers, place) = match fit.store.place(&value.name) {
+            Some(place) => (&fit.store.buffers, place),
+            None => (&fit.plan.buffers, fit.plan.places[i]),
+        };
+        rows.add_row([
+            value.name.clone(),
+            format!("{:?}", value.ty),
+            buffers[place.buffer].name.clone(),
+            place.offset.to_string(),
+            place.bytes.to_string(),
+        ]);
     }
     rows
 }

@@ -2,7 +2,8 @@
 
 use super::gpu::GpuExecutor;
 use super::reference::ReferenceExecutor;
-use super::{Executor, Graph, Plan};
+use super::store::Memory;
+use super::{Executor, Graph, Plan, Store, StorePlan};
 use crate::error::Result;
 use crate::gpu::{Caps, Device};
 use std::sync::Arc;
@@ -68,12 +69,44 @@ impl Backend {
         }
     }
 
-    /// Allocates a planned graph.
-    pub fn execute(&self, graph: &Graph, plan: Plan) -> Result<Box<dyn Executor>> {
-        Ok(match self {
-            Backend::Gpu(device) => Box::new(GpuExecutor::new(device.clone(), graph, plan)?),
-            Backend::Reference => Box::new(ReferenceExecutor::<f32>::new(graph.clone())),
-            Backend::Oracle => Box::new(ReferenceExecutor::<f64>::new(graph.clone())),
+    /// Allocates a store of weights, all zero.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if memory runs out.
+    pub fn store(&self, plan: StorePlan) -> Result<Arc<Store>> {
+        Ok(Arc::new(match self {
+            Backend::Gpu(device) => Store::on_device(device, plan)?,
+            Backend::Reference => Store::in_f32(plan),
+            Backend::Oracle => Store::in_f64(plan),
+        }))
+    }
+
+    /// Allocates a planned graph whose weights are in `store`, which this backend made.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if memory runs out.
+    pub fn execute(&self, graph: &Graph, plan: Plan, store: &Arc<Store>) -> Result<Box<dyn Executor>> {
+        Ok(match (self, store.memory()) {
+            (Backend::Gpu(device), Memory::Device(_)) => {
+                Box::new(GpuExecutor::new(device.clone(), graph, plan, store.clone())?)
+            }
+            (Backend::Reference, Memory::F32(memory)) => {
+                Box::new(ReferenceExecutor::<f32>::new(graph.clone(), memory.clone()))
+            }
+            (Backend::Oracle, Memory::F64(memory)) => {
+                Box::new(ReferenceExecutor::<f64>::new(graph.clone(), memory.clone()))
+            }
+            _ => panic!("the store is another backend's"),
         })
+    }
+
+    /// Plans and allocates a graph, with a store of its own for its weights.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if memory runs out.
+    pub fn execute_alone(&self, graph: &Graph) -> Result<Box<dyn Executor>> {
+        let store = StorePlan::new(&[graph], &self.caps());
+        let plan = Plan::new(graph, &self.caps(), &store);
+        self.execute(graph, plan, &self.store(store)?)
     }
 }

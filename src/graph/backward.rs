@@ -89,10 +89,12 @@ impl Builder<'_> {
 }
 
 /// Differentiates the nodes of the current (last) program. `seeds` pairs outputs with their given gradients;
-/// `inputs` are further values, besides weights, whose gradients are wanted. Returns the gradient of each wanted
-/// value; a weight's is of kind `Gradient` and stays after the program.
+/// `inputs` are further values, besides the weights that are trained, whose gradients are wanted. Returns the gradient
+/// of each wanted value; it is of kind `Gradient` and stays after the program.
 ///
-/// A weight that no seed depends on is an error of the graph's author and panics.
+/// # Panics
+/// On mistakes of the graph's author: a trained weight that no seed depends on; with [`Accumulate::Yes`] one whose
+/// gradient some op gives without adding to what is there, so that only the last pass would count.
 pub fn backward(
     graph: &mut Graph,
     seeds: &[(ValueId, ValueId)],
@@ -102,9 +104,11 @@ pub fn backward(
     let program = graph.programs().last().expect("a program was started");
     let forward: Vec<Node> = graph.nodes.iter().filter(|node| node.program == program).cloned().collect();
 
+    let trained = graph.parameters.iter().filter(|parameter| parameter.spec.trained);
+    let trained: HashSet<ValueId> = trained.flat_map(|parameter| parameter.shards.clone()).collect();
     let mut leaves: Vec<ValueId> = inputs.to_vec();
     for &id in forward.iter().flat_map(|node| &node.inputs) {
-        if graph.value(id).kind == Kind::Weight && !leaves.contains(&id) {
+        if trained.contains(&id) && !leaves.contains(&id) {
             leaves.push(id);
         }
     }
@@ -124,11 +128,13 @@ pub fn backward(
             gradients.insert(leaf, Partial { value, owned: true });
         }
     }
+    let sums: HashMap<ValueId, ValueId> = gradients.iter().map(|(&leaf, sum)| (leaf, sum.value)).collect();
 
     graph.set_block(None);
     let mut tape = Builder { graph, gradients, wanted, taken: HashSet::new(), appended: Vec::new() };
     for node in forward.iter().rev() {
-        if node.outputs.iter().any(|id| tape.gradients.contains_key(id)) {
+        let reached = node.outputs.iter().any(|id| tape.gradients.contains_key(id));
+        if reached && node.inputs.iter().any(|id| tape.wanted.contains(id)) {
             let io = NodeIo { inputs: node.inputs.clone(), outputs: node.outputs.clone() };
             node.op.def().backward(&mut tape, &io);
         }
@@ -141,9 +147,79 @@ pub fn backward(
             let name = graph.value(leaf).name.clone();
             let gradient = gradients.get(&leaf).unwrap_or_else(|| panic!("no loss depends on {name}")).value;
             let root = graph.value(gradient).root;
+            if accumulate == Accumulate::Yes {
+                assert_eq!(root, sums[&leaf], "the gradient of {name} is not added up in place");
+            }
             graph.set_kind(root, Kind::Gradient);
             graph.values[root.0 as usize].name = format!("grad {name}");
             (leaf, gradient)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Initial, ParameterSpec};
+    use crate::ops::matmul::{Form, Matmul};
+    use crate::ops::rms_norm::RmsNorm;
+    use crate::ops::swiglu::Swiglu;
+
+    /// A program `y = build(x, w)` with weights w of `shape`, and a given gradient of y.
+    fn graph(
+        shape: &[usize],
+        trained: bool,
+        build: impl FnOnce(&mut Graph, ValueId, ValueId) -> ValueId,
+    ) -> (Graph, ValueId, [(ValueId, ValueId); 1]) {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorType::f32(&[8, 8]));
+        let spec = ParameterSpec {
+            name: "w".into(),
+            shape: shape.to_vec(),
+            initial: Initial::Ones,
+            trained,
+            decayed: true,
+        };
+        let w = graph.parameter(spec).whole();
+        graph.program("test");
+        let y = build(&mut graph, x, w);
+        let seed = graph.input("seed", graph.value(y).ty.clone());
+        (graph, x, [(y, seed)])
+    }
+
+    /// Op names of the gradient nodes.
+    fn appended(graph: &Graph) -> Vec<&'static str> {
+        graph.nodes().iter().filter(|node| node.backward).map(|node| node.op.def().name()).collect()
+    }
+
+    #[test]
+    fn nothing_is_computed_for_frozen_weights() {
+        let norm = |graph: &mut Graph, x, w| graph.push(RmsNorm { eps: 1e-5 }, &[x, w])[0];
+        let (mut frozen, x, seeds) = graph(&[8], false, norm);
+        assert!(backward(&mut frozen.clone(), &seeds, &[], Accumulate::Yes).is_empty());
+        let found = backward(&mut frozen, &seeds, &[x], Accumulate::No);
+        let last = frozen.nodes().last().expect("a gradient node");
+        assert_eq!((found.len(), last.outputs.len(), last.scratch.len()), (1, 1, 0), "dw is computed");
+        let (mut trained, x, seeds) = graph(&[8], true, norm);
+        assert_eq!(backward(&mut trained, &seeds, &[x], Accumulate::Yes).len(), 2);
+        assert_eq!(appended(&trained).last(), Some(&"rms_norm_backward"));
+    }
+
+    #[test]
+    #[should_panic(expected = "the gradient of w is not added up in place")]
+    fn a_gradient_that_would_lose_all_passes_but_the_last_is_seen() {
+        // Swiglu gives its inputs' gradients without adding to what they have.
+        let (mut graph, _, seeds) = graph(&[8, 8], true, |graph, x, w| graph.push(Swiglu, &[x, w])[0]);
+        backward(&mut graph, &seeds, &[], Accumulate::Yes);
+    }
+
+    #[test]
+    #[should_panic(expected = "is not differentiable")]
+    fn a_product_added_in_place_has_no_gradient() {
+        let (mut graph, _, seeds) = graph(&[8, 8], true, |graph, x, w| {
+            let y = graph.push(Matmul::linear(), &[x, w])[0];
+            graph.push(Matmul { form: Form::NT, accumulate: true }, &[x, w, y])[0]
+        });
+        backward(&mut graph, &seeds, &[], Accumulate::No);
+    }
 }

@@ -6,7 +6,7 @@ use super::reference::ReferenceExecutor;
 use super::{Executor, Graph, Kind, ProgramId};
 use crate::error::Result;
 use crate::ops::testing::nmse;
-use crate::ops::{Case, DType, Data, Fill, TensorType, ValueId};
+use crate::ops::{Case, Data, ElementType, Fill, HostTensor, TensorType, ValueId};
 
 /// Largest error of an f32 kernel against f64.
 pub const TOLERANCE: f64 = 1e-7;
@@ -45,8 +45,8 @@ impl CaseGraph {
             .map(|(i, (ty, _))| graph.input(&format!("input {i}"), ty.clone()))
             .collect();
         for (_, input) in case.op.def().infer(&case.types()).in_place {
-            // Slabs of inputs are read-only in a dispatch; what is updated lives with the moments.
-            graph.set_kind(inputs[input], Kind::Moment);
+            // Slabs of inputs are read-only in a dispatch; what is updated is state.
+            graph.set_kind(inputs[input], Kind::State);
         }
         let program = graph.program("case");
         let outputs = graph.push(case.op.clone(), &inputs);
@@ -81,13 +81,15 @@ impl CaseGraph {
 
     /// Errors of every output and gradient of the case on `executor` (made from this graph) against f64.
     pub fn compare(&self, executor: &mut dyn Executor, seed: u64) -> Result<Vec<Finding>> {
-        let mut oracle = ReferenceExecutor::<f64>::new(self.graph.clone());
+        let mut oracle = ReferenceExecutor::<f64>::alone(self.graph.clone());
         for (id, data) in self.contents(seed) {
             match &data {
-                Data::Float(x) => executor.write_f32(id, &x.iter().map(|&x| x as f32).collect::<Vec<_>>()),
-                Data::Index(x) => executor.write_u32(id, x),
+                Data::Float(x) => {
+                    executor.write(id, HostTensor::F32(x.iter().map(|&x| x as f32).collect()));
+                }
+                Data::Index(x) => executor.write(id, x.into()),
             }
-            oracle.write(id, data);
+            oracle.set(id, data);
         }
         executor.run(self.program)?;
         oracle.run(self.program)?;
@@ -96,13 +98,14 @@ impl CaseGraph {
         named
             .chain(gradients)
             .map(|(name, id)| {
+                let got = executor.read(id)?;
                 let (got, want): (Vec<f64>, Vec<f64>) = match oracle.contents(id) {
                     Data::Float(want) => {
-                        (executor.read(id)?.iter().map(|&x| x as f64).collect(), want.clone())
+                        (got.into_f32().into_iter().map(f64::from).collect(), want.clone())
                     }
                     Data::Index(want) => {
                         let widen = |x: &[u32]| x.iter().map(|&x| x as f64).collect();
-                        (widen(&executor.read_u32(id)?), widen(want))
+                        (widen(&got.into_u32()), widen(want))
                     }
                 };
                 let error = nmse(&got, &want);
@@ -120,7 +123,7 @@ impl CaseGraph {
         const STEP: f64 = 1e-4;
         const SAMPLES: usize = 12;
         let contents = self.contents(seed);
-        let mut oracle = ReferenceExecutor::<f64>::new(self.graph.clone());
+        let mut oracle = ReferenceExecutor::<f64>::alone(self.graph.clone());
         let mut run = |changed: Option<(ValueId, usize, f64)>| -> Result<(f64, Vec<Vec<f64>>)> {
             for (id, data) in &contents {
                 let mut data = data.clone();
@@ -129,7 +132,7 @@ impl CaseGraph {
                 {
                     x[element] += step;
                 }
-                oracle.write(*id, data);
+                oracle.set(*id, data);
             }
             oracle.run(self.program)?;
             let loss = self.seeds.iter().map(|&(output, seed)| {
@@ -142,7 +145,7 @@ impl CaseGraph {
         let (_, gradients) = run(None)?;
         let mut worst = 0.0f64;
         for (&(input, _), gradient) in self.gradients.iter().zip(&gradients) {
-            assert_eq!(self.case.inputs[input].0.dtype, DType::F32);
+            assert_eq!(self.case.inputs[input].0.element, ElementType::F32);
             let scale = gradient.iter().fold(1e-3f64, |a, &g| a.max(g.abs()));
             for element in (0..gradient.len()).step_by(gradient.len().div_ceil(SAMPLES)) {
                 let (above, _) = run(Some((self.inputs[input], element, STEP)))?;
@@ -172,7 +175,7 @@ mod tests {
     fn the_f32_reference_agrees_with_f64() {
         for case in all_cases() {
             let built = CaseGraph::new(&case);
-            let mut executor = ReferenceExecutor::<f32>::new(built.graph.clone());
+            let mut executor = ReferenceExecutor::<f32>::alone(built.graph.clone());
             for finding in built.compare(&mut executor, 3).unwrap() {
                 assert!(finding.nmse < TOLERANCE, "{}: {:e}", finding.what, finding.nmse);
             }

@@ -1,13 +1,15 @@
 //! Executor on the device: allocates the plan, records every program once, replays.
 
 use super::executor::{Executor, Ticket};
-use super::plan::{Plan, STAGING, deferrable};
+use super::layout::STAGING;
+use super::plan::{Plan, deferrable};
+use super::store::{Memory, Store, read_window};
 use super::{Graph, Node, ProgramId};
 use crate::error::Result;
 use crate::gpu::Device;
 use crate::gpu::kernel::{Binding, Command};
-use crate::gpu::recording::{Operand, Recording, Window, texel_rows};
-use crate::ops::{Io, ValueId};
+use crate::gpu::recording::{Operand, Recording, Window};
+use crate::ops::{ElementType, HostTensor, Io, ValueId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,11 +17,12 @@ use std::sync::Arc;
 pub struct GpuExecutor {
     device: Arc<Device>,
     plan: Plan,
+    elements: Vec<ElementType>,
     buffers: Vec<wgpu::Buffer>,
     /// Textures that launches fill in turn, on software adapters.
     texels: Vec<wgpu::Texture>,
-    /// Weights that are in textures of their own, and not in buffers.
-    weights: HashMap<ValueId, wgpu::Texture>,
+    /// Keeps the weights for as long as there are launches that bind them.
+    store: Arc<Store>,
     programs: Vec<Recording>,
     staging: wgpu::Buffer,
     /// Per value that is read without waiting.
@@ -36,8 +39,8 @@ struct Deferred {
 }
 
 impl GpuExecutor {
-    /// Allocates and records `graph` as `plan` says.
-    pub fn new(device: Arc<Device>, graph: &Graph, plan: Plan) -> Result<Self> {
+    /// Allocates and records `graph` as `plan` says, with weights in `store`.
+    pub fn new(device: Arc<Device>, graph: &Graph, plan: Plan, store: Arc<Store>) -> Result<Self> {
         let device = Arc::new(device.with_own_count());
         let buffers = plan
             .buffers
@@ -45,9 +48,7 @@ impl GpuExecutor {
             .map(|b| device.tensor_buffer(&b.name, b.bytes))
             .collect::<Result<Vec<_>>>()?;
         let texels =
-            plan.texels.shared_rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?;
-        let own = |&id| Ok((id, device.texel_texture(texel_rows(plan.place(id).bytes))?));
-        let weights = plan.texels.weights.iter().map(own).collect::<Result<_>>()?;
+            plan.texel_rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?;
         let staging = device.staging_buffer("staging", STAGING)?;
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {
@@ -58,8 +59,10 @@ impl GpuExecutor {
             ];
             deferred.insert(id, Deferred { staging, copied: [None, None], next: 0 });
         }
+        let elements = graph.values().iter().map(|value| value.ty.element).collect();
+        let programs = Vec::new();
         let mut executor =
-            GpuExecutor { device, plan, buffers, texels, weights, programs: Vec::new(), staging, deferred };
+            GpuExecutor { device, plan, elements, buffers, texels, store, programs, staging, deferred };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
@@ -87,13 +90,12 @@ impl GpuExecutor {
             recording.span(node.op.def().name().into());
             for command in commands {
                 match command {
-                    Command::Clear(slot) => recording.clear(self.window(node, slot.into())),
+                    Command::Clear(slot) => match self.operand(graph, node, slot.into()) {
+                        Operand::Window(window) => recording.clear(window),
+                        Operand::Texture(_) => unreachable!("a weight that is written has a buffer"),
+                    },
                     Command::Dispatch(dispatch) => {
-                        let operand = |&binding: &Binding| match self.weights.get(&node.operand(binding.slot))
-                        {
-                            Some(texture) => Operand::Texture(texture.clone()),
-                            None => Operand::Window(self.window(node, binding)),
-                        };
+                        let operand = |&binding: &Binding| self.operand(graph, node, binding);
                         let operands: Vec<Operand> = dispatch.bindings.iter().map(operand).collect();
                         recording.launch(&dispatch, &operands)?;
                     }
@@ -104,11 +106,18 @@ impl GpuExecutor {
         Ok(())
     }
 
-    fn window(&self, node: &Node, binding: Binding) -> Window {
-        let mut window = self.whole(node.operand(binding.slot));
+    /// What a launch binds: a window of the graph's own memory or of the store's, or a weight's texture.
+    fn operand(&self, graph: &Graph, node: &Node, binding: Binding) -> Operand {
+        let root = graph.root(node.operand(binding.slot));
+        let whole = match (root.kind.is_stored(), self.store.memory()) {
+            (false, _) => Operand::Window(self.whole(root.root)),
+            (true, Memory::Device(memory)) => self.store.operand(memory, &root.name),
+            (true, _) => panic!("the store of '{}' is on the host", root.name),
+        };
+        let Operand::Window(mut window) = whole else { return whole };
         window.offset += binding.offset;
         window.bytes = binding.bytes.unwrap_or(window.bytes - binding.offset);
-        window
+        Operand::Window(window)
     }
 
     fn whole(&self, id: ValueId) -> Window {
@@ -116,26 +125,8 @@ impl GpuExecutor {
         Window { buffer: self.buffers[place.buffer].clone(), offset: place.offset, bytes: place.bytes }
     }
 
-    fn read_all<T: bytemuck::Pod>(&mut self, value: ValueId) -> Result<Vec<T>> {
-        let whole = self.whole(value);
-        let mut data = Vec::with_capacity((whole.bytes / 4) as usize);
-        for start in (0..whole.bytes).step_by(STAGING as usize) {
-            let bytes = STAGING.min(whole.bytes - start);
-            let window = Window { offset: whole.offset + start, bytes, buffer: whole.buffer.clone() };
-            let copied = self.device.copy_to_staging(&window, &self.staging);
-            let read = self.device.read_mapped(&self.staging, bytes, Some(copied))?;
-            data.extend(bytemuck::pod_collect_to_vec::<u8, T>(&read));
-        }
-        Ok(data)
-    }
-
-    fn write(&mut self, value: ValueId, bytes: &[u8]) {
-        let place = self.plan.place(value);
-        assert_eq!(bytes.len() as u64, place.bytes, "a write must fill the value");
-        match self.weights.get(&value) {
-            Some(texture) => self.device.write_texels(texture, bytes),
-            None => self.device.write(&self.buffers[place.buffer], place.offset, bytes),
-        }
+    fn element(&self, id: ValueId) -> ElementType {
+        self.elements[id.0 as usize]
     }
 }
 
@@ -144,42 +135,39 @@ impl Executor for GpuExecutor {
         self.device.description.clone()
     }
 
-    fn write_f32(&mut self, value: ValueId, data: &[f32]) {
-        self.write(value, bytemuck::cast_slice(data));
-    }
-
-    fn write_u32(&mut self, value: ValueId, data: &[u32]) {
-        self.write(value, bytemuck::cast_slice(data));
+    fn write(&mut self, value: ValueId, data: HostTensor) {
+        let place = self.plan.place(value);
+        assert_eq!(data.element(), self.element(value), "a write must have the value's type");
+        assert_eq!(data.bytes().len() as u64, place.bytes, "a write must fill the value");
+        self.device.write(&self.buffers[place.buffer], place.offset, data.bytes());
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
         self.programs[program.0 as usize].replay()
     }
 
-    fn read(&mut self, value: ValueId) -> Result<Vec<f32>> {
-        self.read_all(value)
-    }
-
-    fn read_u32(&mut self, value: ValueId) -> Result<Vec<u32>> {
-        self.read_all(value)
+    fn read(&mut self, value: ValueId) -> Result<HostTensor<'static>> {
+        let bytes = read_window(&self.device, &self.whole(value), &self.staging)?;
+        Ok(HostTensor::from_bytes(self.element(value), &bytes))
     }
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
         let window = self.whole(value);
         let deferred = self.deferred.get_mut(&value).expect("only small kept values are read later");
         let slot = deferred.next;
+        assert!(deferred.copied[slot].is_none(), "a third read of one value is open at a time");
         deferred.next = 1 - slot;
         deferred.copied[slot] = Some(self.device.copy_to_staging(&window, &deferred.staging[slot]));
         Ok(Ticket { value, slot, ready: None })
     }
 
-    fn fetch(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
+    fn fetch(&mut self, ticket: Ticket) -> Result<HostTensor<'static>> {
         let bytes = self.plan.place(ticket.value).bytes;
         let deferred =
             self.deferred.get_mut(&ticket.value).expect("the ticket names a value that is read later");
         let copied = deferred.copied[ticket.slot].take();
         let read = self.device.read_mapped(&deferred.staging[ticket.slot], bytes, copied)?;
-        Ok(bytemuck::pod_collect_to_vec(&read))
+        Ok(HostTensor::from_bytes(self.element(ticket.value), &read))
     }
 
     fn allocated(&self) -> u64 {

@@ -1,7 +1,8 @@
-//! The static graph of one training stage: `build -> backward -> recompute -> plan -> record -> replay`.
+//! A static graph: `build -> backward -> recompute -> plan -> record -> replay`.
 //!
 //! Shapes are fixed, so a graph is built once: a table of values and a list of nodes, both plain data. Nodes are
-//! grouped into programs (a micro-batch, the optimizer step, an evaluation) that run whole and share weights.
+//! grouped into programs (a micro-batch, the optimizer step) that run whole. Weights and optimizer state lie in a
+//! [`Store`], which graphs of training, scoring and generation bind alike.
 
 pub mod backend;
 pub mod backward;
@@ -9,15 +10,19 @@ pub mod check;
 pub mod executor;
 pub mod gpu;
 pub mod null;
+pub mod parameter;
 pub mod plan;
 pub mod recompute;
 pub mod reference;
+pub mod store;
 
 pub use backend::Backend;
 pub use executor::Executor;
+pub use parameter::{Initial, Parameter, ParameterSpec};
 pub use plan::Plan;
+pub use store::{Store, StorePlan};
 
-use crate::ops::{Cost, Io, Op, Signature, Slot, TensorType, ValueId};
+use crate::ops::{Cost, ElementType, Io, Op, Signature, Slot, TensorType, ValueId};
 
 /// Index of a program in its graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -26,12 +31,12 @@ pub struct ProgramId(pub u32);
 /// What a value is, and with that where it lives and how long.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// A trained parameter.
+    /// A parameter, or a shard of it; in a [`Store`].
     Weight,
+    /// Optimizer state of a trained parameter; in a [`Store`].
+    OptimizerState,
     /// A gradient of a parameter, kept until the optimizer has used it.
     Gradient,
-    /// Optimizer state.
-    Moment,
     /// Kept from program to program: caches, the tokens last chosen.
     State,
     /// Written by the host before a program runs, or once (tables).
@@ -40,6 +45,13 @@ pub enum Kind {
     Result,
     /// Lives from the node that makes it to the last one that reads it.
     Temporary,
+}
+
+impl Kind {
+    /// Whether it lies in a store, which several graphs bind, and not in the graph's own memory.
+    pub fn is_stored(self) -> bool {
+        matches!(self, Kind::Weight | Kind::OptimizerState)
+    }
 }
 
 /// A tensor of the graph.
@@ -84,29 +96,6 @@ impl Node {
         }
     }
 }
-
-/// A parameter: one value, or several row shards where it would not fit a storage binding.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
-    /// Hugging Face key.
-    pub name: String,
-    /// Whole shape.
-    pub shape: Vec<usize>,
-    /// The shards, rows in order.
-    pub shards: Vec<ValueId>,
-}
-
-impl Parameter {
-    /// The value of a parameter that is not split.
-    pub fn whole(&self) -> ValueId {
-        assert_eq!(self.shards.len(), 1, "{} is split into shards", self.name);
-        self.shards[0]
-    }
-}
-
-/// Largest storage binding that WebGPU guarantees, in bytes. Plans use it on every device, so that one plan holds
-/// for all of them.
-pub const MAX_BINDING: u64 = 128 << 20;
 
 /// Values and nodes; see the module.
 #[derive(Clone, Debug, Default)]
@@ -184,18 +173,12 @@ impl Graph {
     }
 
     /// A parameter [rows, ...], split by rows where it exceeds a binding.
-    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> Parameter {
-        let shards = shard_rows(shape)
+    pub fn parameter(&mut self, spec: ParameterSpec) -> Parameter {
+        let shards = parameter::shards(&spec.name, &spec.shape, ElementType::F32)
             .into_iter()
-            .enumerate()
-            .map(|(i, rows)| {
-                let mut shard = shape.to_vec();
-                shard[0] = rows;
-                let name = if rows == shape[0] { name.to_string() } else { format!("{name}#{i}") };
-                self.add_value(name, TensorType::f32(&shard), Kind::Weight)
-            })
+            .map(|(name, ty)| self.add_value(name, ty, Kind::Weight))
             .collect();
-        let parameter = Parameter { name: name.into(), shape: shape.to_vec(), shards };
+        let parameter = Parameter { spec, shards };
         self.parameters.push(parameter.clone());
         parameter
     }
@@ -254,30 +237,5 @@ impl Graph {
             .iter()
             .filter(|node| node.program == program)
             .fold(Cost::default(), |sum, node| sum + self.node_cost(node))
-    }
-}
-
-/// Rows of each shard of a parameter of `shape`: as few equal ones as bindings allow, starting at multiples of 64.
-fn shard_rows(shape: &[usize]) -> Vec<usize> {
-    let rows = shape[0];
-    let row_bytes = 4 * shape[1..].iter().product::<usize>() as u64;
-    let shards = (rows as u64 * row_bytes).div_ceil(MAX_BINDING).max(1) as usize;
-    let most = rows.div_ceil(shards).next_multiple_of(64).min(rows);
-    (0..rows).step_by(most.max(1)).map(|start| most.min(rows - start)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_split_where_a_binding_ends() {
-        assert_eq!(shard_rows(&[49152, 576]), [49152]);
-        assert_eq!(shard_rows(&[49152, 960]), [24576, 24576]);
-        assert_eq!(shard_rows(&[49152, 2048]), [16384, 16384, 16384]);
-        assert_eq!(shard_rows(&[7]), [7]);
-        let odd = shard_rows(&[70_001, 1000]);
-        assert_eq!(odd.iter().sum::<usize>(), 70_001);
-        assert!(odd.iter().all(|&rows| rows as u64 * 4000 <= MAX_BINDING));
     }
 }

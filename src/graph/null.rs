@@ -22,14 +22,22 @@ pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
     let mut owners: Vec<BTreeMap<u64, (u64, ValueId)>> = vec![BTreeMap::new(); plan.buffers.len()];
     for (i, value) in graph.values().iter().enumerate() {
         let id = ValueId(i as u32);
-        if value.kind != Kind::Temporary && value.root == id {
+        if value.kind != Kind::Temporary && !value.kind.is_stored() && value.root == id {
             owners[plan.place(id).buffer] = claim(id, plan);
         }
     }
     for node in graph.nodes() {
         let name = node.op.def().name();
         let (read, written) = touched(graph, node);
-        for &id in &read {
+        let stored = |id: &ValueId| graph.value(*id).kind.is_stored();
+        for &id in read.iter().filter(|id| stored(id)) {
+            let kind = graph.value(id).kind;
+            if let Some(&w) = written.iter().find(|w| graph.value(**w).kind == kind) {
+                let (a, b) = (&graph.value(id).name, &graph.value(w).name);
+                return Err(format!("{name} reads '{a}' and writes '{b}' in one slab of the store"));
+            }
+        }
+        for &id in read.iter().filter(|id| !stored(id)) {
             let place = plan.place(id);
             if owners[place.buffer].get(&place.offset) != Some(&(place.offset + place.bytes, id)) {
                 return Err(format!("{name} reads '{}' after it was overwritten", graph.value(id).name));
@@ -40,7 +48,7 @@ pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
                 return Err(format!("{name} reads '{a}' and writes '{b}' in one buffer"));
             }
         }
-        let (kept, scratch) = (written.iter(), node.scratch.iter());
+        let (kept, scratch) = (written.iter().filter(|id| !stored(id)), node.scratch.iter());
         for &id in kept.chain(scratch) {
             owners[plan.place(id).buffer] = claim(id, plan);
         }
@@ -52,6 +60,7 @@ pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::gpu::Caps;
+    use crate::graph::StorePlan;
     use crate::ops::add::Add;
     use crate::ops::swiglu::Swiglu;
     use crate::ops::{TensorType, all_cases};
@@ -71,16 +80,16 @@ mod tests {
     #[test]
     fn a_chain_runs_in_constant_memory() {
         let bytes = |length| {
-            Plan::new(&chain(length), &Caps::baseline()).buffers.iter().map(|b| b.bytes).sum::<u64>()
+            Plan::new(&chain(length), &Caps::baseline(), &StorePlan::default()).buffers.iter().map(|b| b.bytes).sum::<u64>()
         };
         assert_eq!(bytes(10), bytes(100));
-        check(&chain(10), &Plan::new(&chain(10), &Caps::baseline())).unwrap();
+        check(&chain(10), &Plan::new(&chain(10), &Caps::baseline(), &StorePlan::default())).unwrap();
     }
 
     #[test]
     fn a_shared_place_is_caught() {
         let graph = chain(3);
-        let mut plan = Plan::new(&graph, &Caps::baseline());
+        let mut plan = Plan::new(&graph, &Caps::baseline(), &StorePlan::default());
         let (a, b) = (graph.nodes()[1].outputs[0], graph.nodes()[2].outputs[0]);
         plan.places[b.0 as usize] = plan.place(a);
         assert!(check(&graph, &plan).is_err());
@@ -90,7 +99,7 @@ mod tests {
     fn every_case_has_a_sound_plan() {
         for case in all_cases() {
             let built = crate::graph::check::CaseGraph::new(&case);
-            let plan = Plan::new(&built.graph, &Caps::baseline());
+            let plan = Plan::new(&built.graph, &Caps::baseline(), &StorePlan::default());
             check(&built.graph, &plan).unwrap_or_else(|e| panic!("{}: {e}", case.label()));
         }
     }

@@ -1,30 +1,33 @@
 //! Executor on the host, by the ops' references: the f64 oracle, or in f32 the fallback without an adapter.
 
 use super::executor::{Executor, Ticket};
+use super::store::HostMemory;
 use super::{Graph, Kind, ProgramId};
 use crate::error::Result;
 use crate::ops::reference::Real;
-use crate::ops::{DType, Data, Io, RefIo, TensorType, ValueId};
+use crate::ops::{Data, HostTensor, Io, RefIo, ValueId};
 
 /// A graph on the host, computed in `T`.
 pub struct ReferenceExecutor<T> {
     graph: Graph,
-    /// Contents per root; `None` while a temporary is not alive.
+    /// Contents per root; `None` while a temporary is not alive, and for what lies in the store.
     data: Vec<Option<Data<T>>>,
+    /// Weights and optimizer state, taken from there for the time of a run.
+    store: HostMemory<T>,
+    /// Roots that lie in the store.
+    stored: Vec<usize>,
     /// Last node that touches each root.
     last: Vec<usize>,
 }
 
-fn zeros<T: Real>(ty: &TensorType) -> Data<T> {
-    match ty.dtype {
-        DType::F32 => Data::Float(vec![T::default(); ty.elements()]),
-        DType::U32 => Data::Index(vec![0; ty.elements()]),
-    }
-}
-
 impl<T: Real> ReferenceExecutor<T> {
-    /// Takes the graph; weights, inputs and results start at zero.
-    pub fn new(graph: Graph) -> Self {
+    /// Takes a graph that binds no weights; inputs and results start at zero.
+    pub fn alone(graph: Graph) -> Self {
+        Self::new(graph, HostMemory::default())
+    }
+
+    /// Takes the graph, whose weights are in `store`; inputs and results start at zero.
+    pub(super) fn new(graph: Graph, store: HostMemory<T>) -> Self {
         let mut last = vec![0; graph.values().len()];
         for (i, node) in graph.nodes().iter().enumerate() {
             for &id in node.inputs.iter().chain(&node.outputs) {
@@ -36,11 +39,16 @@ impl<T: Real> ReferenceExecutor<T> {
             .iter()
             .enumerate()
             .map(|(i, value)| {
-                let kept = value.kind != Kind::Temporary && value.root.0 as usize == i;
-                kept.then(|| zeros(&value.ty))
+                let kept = value.kind != Kind::Temporary && !value.kind.is_stored();
+                (kept && value.root.0 as usize == i).then(|| Data::zeros(&value.ty))
             })
             .collect();
-        ReferenceExecutor { graph, data, last }
+        let in_store = |&i: &usize| {
+            let value = &graph.values()[i];
+            value.kind.is_stored() && value.root.0 as usize == i
+        };
+        let stored = (0..graph.values().len()).filter(in_store).collect();
+        ReferenceExecutor { graph, data, store, stored, last }
     }
 
     fn root(&self, id: ValueId) -> usize {
@@ -48,7 +56,7 @@ impl<T: Real> ReferenceExecutor<T> {
     }
 
     /// Writes floats at full precision.
-    pub fn write(&mut self, value: ValueId, data: Data<T>) {
+    pub fn set(&mut self, value: ValueId, data: Data<T>) {
         let root = self.root(value);
         self.data[root] = Some(data);
     }
@@ -71,7 +79,7 @@ impl<T: Real> ReferenceExecutor<T> {
                 let root = self.root(id);
                 match self.data[root].take() {
                     Some(contents) if in_place => contents,
-                    _ => zeros(&self.graph.value(id).ty),
+                    _ => Data::zeros(&self.graph.value(id).ty),
                 }
             })
             .collect();
@@ -92,10 +100,6 @@ impl<T: Real> ReferenceExecutor<T> {
             }
         }
     }
-
-    fn floats(&self, value: ValueId) -> Vec<f32> {
-        self.contents(value).floats().iter().map(|x| x.f64() as f32).collect()
-    }
 }
 
 impl<T: Real> Executor for ReferenceExecutor<T> {
@@ -104,46 +108,43 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
         format!("reference (f{bits} on {} CPU threads)", rayon::current_num_threads())
     }
 
-    fn write_f32(&mut self, value: ValueId, data: &[f32]) {
-        assert_eq!(data.len(), self.graph.value(value).ty.elements(), "a write must fill the value");
-        self.write(value, Data::Float(data.iter().map(|&x| T::of(x as f64)).collect()));
-    }
-
-    fn write_u32(&mut self, value: ValueId, data: &[u32]) {
-        assert_eq!(data.len(), self.graph.value(value).ty.elements(), "a write must fill the value");
-        self.write(value, Data::Index(data.to_vec()));
+    fn write(&mut self, value: ValueId, data: HostTensor) {
+        let ty = &self.graph.value(value).ty;
+        assert_eq!(data.element(), ty.element, "a write must have the value's type");
+        assert_eq!(data.bytes().len() as u64, ty.bytes(), "a write must fill the value");
+        self.set(value, Data::of(&data));
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
+        let store = self.store.clone();
+        let mut store = store.lock().expect("no thread panics in a run");
+        for &root in &self.stored {
+            self.data[root] = store.remove(&self.graph.values()[root].name);
+        }
         for index in 0..self.graph.nodes().len() {
             if self.graph.nodes()[index].program == program {
                 self.run_node(index);
             }
         }
+        for &root in &self.stored {
+            store.extend(self.data[root].take().map(|data| (self.graph.values()[root].name.clone(), data)));
+        }
         Ok(())
     }
 
-    fn read(&mut self, value: ValueId) -> Result<Vec<f32>> {
-        Ok(self.floats(value))
-    }
-
-    fn read_u32(&mut self, value: ValueId) -> Result<Vec<u32>> {
-        Ok(self.contents(value).indices().to_vec())
+    fn read(&mut self, value: ValueId) -> Result<HostTensor<'static>> {
+        Ok(self.contents(value).to_host())
     }
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
-        Ok(Ticket { value, slot: 0, ready: Some(self.floats(value)) })
+        Ok(Ticket { value, slot: 0, ready: Some(self.read(value)?) })
     }
 
-    fn fetch(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
+    fn fetch(&mut self, ticket: Ticket) -> Result<HostTensor<'static>> {
         Ok(ticket.ready.expect("the host reads at once"))
     }
 
     fn allocated(&self) -> u64 {
-        let bytes = |data: &Data<T>| match data {
-            Data::Float(x) => x.len() * size_of::<T>(),
-            Data::Index(x) => x.len() * 4,
-        };
-        self.data.iter().flatten().map(|data| bytes(data) as u64).sum()
+        self.data.iter().flatten().map(Data::bytes).sum()
     }
 }

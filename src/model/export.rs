@@ -79,7 +79,7 @@ pub fn export(
 /// The one type of all weights.
 fn stored_type(model: &ModelFolder) -> Result<Dtype> {
     let mut first: Option<(String, Dtype)> = None;
-    for (name, shape) in model.config.parameters() {
+    for (name, shape) in model.architecture.shapes() {
         let (dtype, _) = model.tensors.float(&name, &shape)?;
         match &first {
             Some((other, expected)) if *expected != dtype => {
@@ -111,7 +111,7 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(model: &'a ModelFolder, progress: &'a mut dyn FnMut(u64, u64)) -> Result<Self> {
         let mut total = 0;
-        for (name, shape) in model.config.parameters() {
+        for (name, shape) in model.architecture.shapes() {
             total += model.tensors.float(&name, &shape)?.1.len() as u64;
         }
         Ok(Source { model, progress, done: 0, total, vanished: 0, values: Vec::new(), bytes: Vec::new() })

@@ -7,7 +7,7 @@ use super::vocabulary;
 use crate::checkpoint::gguf::{Tensor, Type, Value, write_pieces};
 use crate::checkpoint::{Dtype, write_file};
 use crate::error::{Error, Result};
-use crate::nn::LlamaConfig;
+use crate::nn::{Architecture, LlamaConfig};
 
 /// Names inside a block, Hugging Face's and llama.cpp's (MODEL_TENSOR_NAMES of gguf-py).
 const BLOCK: [(&str, &str); 9] = [
@@ -28,16 +28,17 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Writes the file; returns the number of tensors, and of files.
 pub(super) fn write(source: &mut Source, path: &Path, ty: Type, name: &str) -> Result<(usize, usize)> {
     let model = source.model;
-    let mut metadata = describe(&model.config, ty, name);
-    metadata.extend(vocabulary::read(&model.path, &model.config)?);
-    let parameters = model.config.parameters();
+    let Architecture::Llama(config) = &model.architecture;
+    let mut metadata = describe(config, ty, name);
+    metadata.extend(vocabulary::read(&model.path, &model.architecture)?);
+    let parameters = model.architecture.shapes();
     let tensors: Vec<Tensor> = parameters.iter().map(|(name, shape)| tensor(name, shape, ty)).collect();
     write_file(path, |file| {
         write_pieces(file, path, &metadata, &tensors, |i, put| {
             let (name, shape) = &parameters[i];
             let (from, bytes) = model.tensors.float(name, shape)?;
             let row = shape.last().expect("no weight is a scalar") * from.size();
-            let heads = if is_rotated(name) { Some(model.config.head_dim) } else { None };
+            let heads = if is_rotated(name) { Some(config.head_dim) } else { None };
             for target in 0..bytes.len() / row {
                 let start = row * heads.map_or(target, |head_dim| interleaved(target, head_dim));
                 source.put(name, from, &bytes[start..start + row], tensors[i].ty, put)?;
@@ -129,7 +130,7 @@ mod tests {
     fn every_weight_has_a_name() {
         let mut config = LlamaConfig::smollm2_135m();
         config.tie_word_embeddings = false;
-        let names: Vec<String> = config.parameters().iter().map(|(name, _)| llama_cpp_name(name)).collect();
+        let names: Vec<String> = config.parameters().iter().map(|spec| llama_cpp_name(&spec.name)).collect();
         assert_eq!(names[0], "token_embd.weight");
         assert_eq!(names[1], "blk.0.attn_norm.weight");
         assert_eq!(names[270], "blk.29.ffn_down.weight");

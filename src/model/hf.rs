@@ -62,7 +62,7 @@ pub(super) fn write(
         }
     }
 
-    let parameters = model.config.parameters();
+    let parameters = model.architecture.shapes();
     let tensors = parameters.len();
     let shards = split(parameters, dtype, max_shard);
     let mut weight_map = BTreeMap::new();

@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{TensorFile, folder};
 use crate::error::{Error, Result};
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 use crate::tokenizer::Tokenizer;
 
 /// An open model folder: its shape, and exactly the tensors that this shape has.
 pub struct ModelFolder {
     /// The folder: the one that was named, or a checkpoint in the run folder that was named.
     pub path: PathBuf,
-    /// The shape, from `config.json`.
-    pub config: LlamaConfig,
-    /// The weights; each of `config.parameters()` is there in its shape.
+    /// Architecture and sizes, from `config.json`.
+    pub architecture: Architecture,
+    /// The weights; each of the architecture's parameters is there in its shape.
     pub tensors: TensorFile,
     /// Tokens that end a text, from `generation_config.json` or else `config.json`.
     pub end_tokens: Vec<u32>,
@@ -40,15 +40,15 @@ impl ModelFolder {
     /// the model; [`Error::Damaged`] naming a file that is not whole; [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         let (path, warnings) = locate(path)?;
-        let config = LlamaConfig::from_hf_json(&path.join("config.json"))?;
+        let architecture = Architecture::from_hf_json(&path.join("config.json"))?;
         let tensors = TensorFile::open(&path)?;
-        tensors.expect(&config.parameters())?;
-        refuse_unknown(&config, &tensors, &path)?;
-        let end_tokens = match generation::end_tokens(&path, config.vocab_size)? {
+        tensors.expect(&architecture.shapes())?;
+        refuse_unknown(&architecture, &tensors, &path)?;
+        let end_tokens = match generation::end_tokens(&path, architecture.vocab_size())? {
             Some(ids) => ids,
-            None => config.eos_token_id.into_iter().collect(),
+            None => architecture.eos_token_id().into_iter().collect(),
         };
-        Ok(ModelFolder { path, config, tensors, end_tokens, warnings })
+        Ok(ModelFolder { path, architecture, tensors, end_tokens, warnings })
     }
 
     /// Requires that the model has an embedding for every token that the tokenizer makes.
@@ -56,7 +56,7 @@ impl ModelFolder {
     /// # Errors
     /// [`Error::Input`] naming the folder.
     pub fn expect_vocabulary(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let (ids, vocab) = (tokenizer.vocab_size(), self.config.vocab_size);
+        let (ids, vocab) = (tokenizer.vocab_size(), self.architecture.vocab_size());
         if ids <= vocab {
             return Ok(());
         }
@@ -84,8 +84,8 @@ fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
 }
 
 /// A tensor that the model does not use, such as a bias, means that the weights are another model's.
-fn refuse_unknown(config: &LlamaConfig, tensors: &TensorFile, path: &Path) -> Result<()> {
-    let parameters = config.parameters();
+fn refuse_unknown(architecture: &Architecture, tensors: &TensorFile, path: &Path) -> Result<()> {
+    let parameters = architecture.shapes();
     let known: std::collections::HashSet<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
     for name in tensors.names().filter(|name| !known.contains(name)) {
         if name == HEAD {

@@ -8,7 +8,7 @@ use super::gguf::refuse;
 use crate::checkpoint::gguf::Value;
 use crate::error::Result;
 use crate::files;
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 
 /// What a token is to llama.cpp (`llama_token_type` of llama.h).
 #[derive(Clone, Copy, PartialEq)]
@@ -25,14 +25,14 @@ enum Kind {
 ///
 /// # Errors
 /// [`Error::Input`] naming the file and what llama.cpp's tokenizer would do otherwise, or if there is no tokenizer.
-pub(super) fn read(folder: &Path, config: &LlamaConfig) -> Result<Vec<(String, Value)>> {
+pub(super) fn read(folder: &Path, architecture: &Architecture) -> Result<Vec<(String, Value)>> {
     let path = folder.join("tokenizer.json");
     if !path.is_file() {
         return Err(refuse(&path, "is missing, and a GGUF file holds its model's tokenizer: copy it there"));
     }
     let tokenizer = parse(&path)?;
     let pre = pre_tokenizer(&tokenizer).map_err(|why| refuse(&path, why))?;
-    let tokens = tokens(&tokenizer, config.vocab_size).map_err(|why| refuse(&path, why))?;
+    let tokens = tokens(&tokenizer, architecture.vocab_size()).map_err(|why| refuse(&path, why))?;
     let merges = merges(&tokenizer).map_err(|why| refuse(&path, why))?;
 
     let settings_path = folder.join("tokenizer_config.json");
@@ -48,8 +48,8 @@ pub(super) fn read(folder: &Path, config: &LlamaConfig) -> Result<Vec<(String, V
         }
     };
     let ids = [
-        ("bos", role("bos_token")?.or(config.bos_token_id)),
-        ("eos", role("eos_token")?.or(config.eos_token_id)),
+        ("bos", role("bos_token")?.or(architecture.bos_token_id())),
+        ("eos", role("eos_token")?.or(architecture.eos_token_id())),
         ("padding", role("pad_token")?),
         ("unknown", role("unk_token")?),
     ];
@@ -184,6 +184,7 @@ fn chat_template(folder: &Path, settings: &Json) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::LlamaConfig;
     use crate::tokenizer::{Role, Tokenizer};
 
     fn folder() -> tempfile::TempDir {
@@ -193,14 +194,14 @@ mod tests {
         folder
     }
 
-    fn config(vocab_size: usize) -> LlamaConfig {
-        LlamaConfig { vocab_size, ..LlamaConfig::smollm2_135m() }
+    fn model(vocab_size: usize) -> Architecture {
+        LlamaConfig { vocab_size, ..LlamaConfig::smollm2_135m() }.into()
     }
 
     #[test]
     fn a_trained_tokenizer_is_described_whole() {
         let folder = folder();
-        let entries = read(folder.path(), &config(290)).unwrap();
+        let entries = read(folder.path(), &model(290)).unwrap();
         let get = |key: &str| &entries.iter().find(|(name, _)| name == key).expect(key).1;
         assert_eq!(*get("tokenizer.ggml.pre"), Value::Text("smollm".into()));
         assert_eq!(*get("tokenizer.ggml.merges"), Value::Texts(vec!["a b".into(), "\u{120} ab".into()]));
@@ -229,7 +230,7 @@ mod tests {
             let mut changed = whole.clone();
             change(&mut changed);
             std::fs::write(&path, changed.to_string()).unwrap();
-            match read(folder.path(), &config(vocab_size)) {
+            match read(folder.path(), &model(vocab_size)) {
                 Err(error) => error.to_string(),
                 Ok(_) => panic!("was accepted"),
             }
@@ -251,7 +252,7 @@ mod tests {
         }
         assert!(refused(&|_| (), 274).contains("id 274, outside the model's 274 ids"));
         std::fs::remove_file(&path).unwrap();
-        assert!(read(folder.path(), &config(290)).unwrap_err().to_string().contains("missing"));
+        assert!(read(folder.path(), &model(290)).unwrap_err().to_string().contains("missing"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod hf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::graph::{Initial, ParameterSpec};
 
 /// A Llama-style decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 ///
@@ -156,45 +157,54 @@ impl LlamaConfig {
         }
     }
 
-    /// Every parameter as (Hugging Face name, shape), in the order of the forward pass: embedding; per block
-    /// input norm, q, k, v, o, post-attention norm, gate, up, down; final norm; `lm_head` unless tied.
+    /// Every parameter, in the order of the forward pass: embedding; per block input norm, q, k, v, o,
+    /// post-attention norm, gate, up, down; final norm; `lm_head` unless tied.
     ///
-    /// Matrices are `[out, in]`, row-major.
-    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+    /// Matrices are `[out, in]`, row-major. They begin as nanotron draws them (its scaling/parametrization.py):
+    /// Normal(0, std), but those that write to the residual stream with std / sqrt(2 layers); norms with 1. All are
+    /// trained and decay, as SmolLM2's do.
+    pub fn parameters(&self) -> Vec<ParameterSpec> {
         let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
         let q = self.num_attention_heads * self.head_dim;
         let kv = self.num_key_value_heads * self.head_dim;
-        let mut all = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, hidden])];
+        let parameter = |name: String, shape: Vec<usize>, initial: Initial| ParameterSpec {
+            name,
+            shape,
+            initial,
+            trained: true,
+            decayed: true,
+        };
+        let std = self.initializer_std;
+        let matrix = Initial::Normal(std);
+        let residual = Initial::Normal(std / (2.0 * self.num_hidden_layers as f64).sqrt());
+        let vocabulary = vec![self.vocab_size, hidden];
+        let mut all = vec![parameter("model.embed_tokens.weight".into(), vocabulary.clone(), matrix)];
         for layer in 0..self.num_hidden_layers {
-            let mut add = |name: &str, shape: Vec<usize>| {
-                all.push((format!("model.layers.{layer}.{name}.weight"), shape));
+            let mut add = |name: &str, shape: Vec<usize>, initial: Initial| {
+                all.push(parameter(format!("model.layers.{layer}.{name}.weight"), shape, initial));
             };
-            add("input_layernorm", vec![hidden]);
-            add("self_attn.q_proj", vec![q, hidden]);
-            add("self_attn.k_proj", vec![kv, hidden]);
-            add("self_attn.v_proj", vec![kv, hidden]);
-            add("self_attn.o_proj", vec![hidden, q]);
-            add("post_attention_layernorm", vec![hidden]);
-            add("mlp.gate_proj", vec![ffn, hidden]);
-            add("mlp.up_proj", vec![ffn, hidden]);
-            add("mlp.down_proj", vec![hidden, ffn]);
+            add("input_layernorm", vec![hidden], Initial::Ones);
+            add("self_attn.q_proj", vec![q, hidden], matrix);
+            add("self_attn.k_proj", vec![kv, hidden], matrix);
+            add("self_attn.v_proj", vec![kv, hidden], matrix);
+            add("self_attn.o_proj", vec![hidden, q], residual);
+            add("post_attention_layernorm", vec![hidden], Initial::Ones);
+            add("mlp.gate_proj", vec![ffn, hidden], matrix);
+            add("mlp.up_proj", vec![ffn, hidden], matrix);
+            add("mlp.down_proj", vec![hidden, ffn], residual);
         }
-        all.push(("model.norm.weight".to_string(), vec![hidden]));
+        all.push(parameter("model.norm.weight".into(), vec![hidden], Initial::Ones));
         if !self.tie_word_embeddings {
-            all.push(("lm_head.weight".to_string(), vec![self.vocab_size, hidden]));
+            all.push(parameter("lm_head.weight".into(), vocabulary, matrix));
         }
         all
-    }
-
-    /// Number of trained values; a tied embedding counts once.
-    pub fn num_parameters(&self) -> u64 {
-        self.parameters().iter().map(|(_, shape)| shape.iter().map(|&d| d as u64).product::<u64>()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::Architecture;
 
     #[test]
     fn presets_have_the_published_sizes() {
@@ -202,8 +212,8 @@ mod tests {
         for (name, (parameters, tensors)) in PRESETS.iter().zip(sizes) {
             let config = LlamaConfig::preset(name).unwrap();
             config.validate().unwrap();
-            assert_eq!(config.num_parameters(), parameters, "{name}");
             assert_eq!(config.parameters().len(), tensors, "{name}");
+            assert_eq!(Architecture::Llama(config).num_parameters(), parameters, "{name}");
         }
     }
 
@@ -211,7 +221,7 @@ mod tests {
     fn parameters_follow_the_forward_pass() {
         let mut config = LlamaConfig::smollm2_135m();
         config.tie_word_embeddings = false;
-        let all = config.parameters();
+        let all = Architecture::Llama(config).shapes();
         assert_eq!(all[0], ("model.embed_tokens.weight".into(), vec![49_152, 576]));
         assert_eq!(all[3], ("model.layers.0.self_attn.k_proj.weight".into(), vec![192, 576]));
         assert_eq!(all[9], ("model.layers.0.mlp.down_proj.weight".into(), vec![576, 1536]));

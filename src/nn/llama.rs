@@ -2,14 +2,14 @@
 //! Per block: x += o_proj(attention(rope(q), rope(k), v)) of the normed x; x += down(silu(gate) * up) of the normed x.
 
 use super::LlamaConfig;
-use crate::graph::{Graph, Kind, Parameter};
+use crate::graph::{Graph, Kind, Parameter, ParameterSpec};
 use crate::ops::add::Add;
 use crate::ops::attention::Attention;
 use crate::ops::attention_cached::AttentionCached;
 use crate::ops::embedding::Embedding;
 use crate::ops::kv_cache::KvCache;
 use crate::ops::linear_cross_entropy::LinearCrossEntropy;
-use crate::ops::logits::Logits;
+use crate::ops::logits::{Layout, Logits};
 use crate::ops::matmul::Matmul;
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rope::{Rope, table};
@@ -21,8 +21,7 @@ const VOCABULARY_CHUNK: usize = 4096;
 
 /// Parameters of the model, in a graph.
 pub struct Llama {
-    /// Shape.
-    pub config: LlamaConfig,
+    config: LlamaConfig,
     embedding: Parameter,
     blocks: Vec<Block>,
     norm: ValueId,
@@ -76,35 +75,11 @@ pub struct Tokens {
     pub rope: ValueId,
 }
 
-impl Tokens {
-    /// Adds the inputs of a batch of `batch` x `length` tokens to a graph.
-    pub fn new(
-        graph: &mut Graph,
-        config: &LlamaConfig,
-        batch: usize,
-        length: usize,
-        trainable: bool,
-    ) -> Self {
-        let rows = TensorType::u32(&[batch * length]);
-        Tokens {
-            batch,
-            length,
-            ids: graph.input("token ids", rows.clone()),
-            order: trainable.then(|| graph.input("token order", rows)),
-            rope: graph.input("rotary table", TensorType::f32(&[length, config.head_dim])),
-        }
-    }
-}
-
 impl Llama {
-    /// Adds the parameters to a graph.
-    pub fn new(graph: &mut Graph, config: &LlamaConfig) -> Self {
-        let mut parameters = config
-            .parameters()
-            .into_iter()
-            .map(|(name, shape)| graph.parameter(&name, &shape))
-            .collect::<Vec<_>>()
-            .into_iter();
+    /// Adds the parameters to a graph; they are those of [`LlamaConfig::parameters`], which of them are trained is up
+    /// to the caller.
+    pub fn new(graph: &mut Graph, config: &LlamaConfig, parameters: Vec<ParameterSpec>) -> Self {
+        let mut parameters = parameters.into_iter().map(|spec| graph.parameter(spec)).collect::<Vec<_>>().into_iter();
         let mut next = || parameters.next().expect("the configuration lists every parameter");
         let embedding = next();
         let blocks = (0..config.num_hidden_layers)
@@ -117,6 +92,24 @@ impl Llama {
         let norm = next().whole();
         let head = if config.tie_word_embeddings { embedding.clone() } else { next() };
         Llama { config: config.clone(), embedding, blocks, norm, head }
+    }
+
+    /// Adds the inputs of a batch of `batch` x `length` tokens to a graph; `trained` says that gradients will be wanted.
+    pub fn tokens(&self, graph: &mut Graph, batch: usize, length: usize, trained: bool) -> Tokens {
+        let rows = TensorType::u32(&[batch * length]);
+        let sorted = trained && self.embedding.spec.trained;
+        Tokens {
+            batch,
+            length,
+            ids: graph.input("token ids", rows.clone()),
+            order: sorted.then(|| graph.input("token order", rows)),
+            rope: self.rope_input(graph, length),
+        }
+    }
+
+    /// Adds the rotary table of `positions` positions to a graph; the host writes [`Llama::rope_table`].
+    pub fn rope_input(&self, graph: &mut Graph, positions: usize) -> ValueId {
+        graph.input("rotary table", TensorType::f32(&[positions, self.config.head_dim]))
     }
 
     /// Contents of the rotary table for sequences of `length`: [length, E].
@@ -224,8 +217,9 @@ impl Llama {
         graph.push(Logits, &inputs)[0]
     }
 
-    /// Classes in every shard of the logits but the last one.
-    pub fn logits_shard(&self, graph: &Graph) -> usize {
-        graph.value(self.head.shards[0]).ty.rows()
+    /// How the logits of `rows` rows lie in memory.
+    pub fn logits_layout(&self, graph: &Graph, rows: usize) -> Layout {
+        let shard_rows = graph.value(self.head.shards[0]).ty.rows();
+        Layout { rows, classes: self.config.vocab_size, shard_rows }
     }
 }

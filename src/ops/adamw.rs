@@ -5,13 +5,28 @@
 //! m = m + (1 - beta1) (g - m)         v = beta2 v + (1 - beta2) g^2
 //! w = w (1 - lr decay) - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 //! ```
+//! Where the norm is not finite nothing changes: the host learns of it a step later, and the weights are still good.
 
 use super::reference::Real;
 use super::{Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold};
 
 /// g, hyper [8], norm [1], w, m, v -> w, m, v in place. See the module.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdamW;
+pub struct AdamW {
+    /// Whether the weight decays.
+    pub decayed: bool,
+}
+
+/// Names of m and v: the optimizer state that a checkpoint holds per trained parameter.
+pub const STATES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Params {
+    /// In elements of the shader's `Elem`.
+    count: u32,
+    decayed: u32,
+}
 
 /// The step's scalars, in the order of the `hyper` input.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,20 +85,24 @@ impl OpDef for AdamW {
         vec![Dispatch::command(
             kernel,
             slots.into_iter().map(Into::into),
-            &count,
+            &Params { count, decayed: self.decayed as u32 },
             fold((count as usize).div_ceil(PER_GROUP)),
         )]
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let n = io.input(0).elements() as f64;
-        Cost { flops: 15.0 * n, bytes: 28.0 * n }
+        // What is updated is read and written.
+        Cost::elementwise(io, 15.0)
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
         let (g, hyper, norm) = (io.input(0), io.input(1), io.input(2)[0]);
         let [lr, beta1, beta2, eps, decay, c1, c2, clip] = std::array::from_fn(|i| hyper[i]);
         let (zero, one) = (T::of(0.0), T::of(1.0));
+        if !norm.f64().is_finite() {
+            return;
+        }
+        let decay = if self.decayed { decay } else { zero };
         let unclipped = clip / (norm + T::of(1e-6));
         let scale = if clip > zero && unclipped < one { unclipped } else { one };
         let [w, m, v] = io.outs();
@@ -100,9 +119,9 @@ impl OpDef for AdamW {
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
     let hyper = Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let case = |n: usize, norm: f64| {
+    let case = |decayed: bool, n: usize, norm: f64| {
         let x = || TensorType::f32(&[n]);
-        Case::new(AdamW)
+        Case::new(AdamW { decayed })
             .fixed(x(), Fill::Normal(0.3))
             .fixed(TensorType::f32(&[8]), Fill::Floats(hyper.at_step(3).map(f64::from).to_vec()))
             .fixed(TensorType::f32(&[1]), Fill::Floats(vec![norm]))
@@ -110,5 +129,14 @@ pub fn cases() -> Vec<Case> {
             .fixed(x(), Fill::Normal(0.1))
             .fixed(x(), Fill::Squares(0.2))
     };
-    vec![case(1, 0.5), case(65, 7.0), case(2051, 3.0), case(4096, 0.1)]
+    vec![
+        case(true, 1, 0.5),
+        case(false, 65, 7.0),
+        case(true, 2051, 3.0),
+        case(true, 4096, 0.1),
+        case(false, 260, 0.1),
+        // A step whose gradient is not finite changes nothing.
+        case(true, 66, f64::INFINITY),
+        case(true, 64, f64::NAN),
+    ]
 }

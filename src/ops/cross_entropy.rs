@@ -6,11 +6,13 @@
 //! Training uses `linear_cross_entropy`, which never stores the logits; both share these kernels.
 
 use super::reference::{Real, for_rows};
-use super::testing::IGNORE;
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
     TensorType, fold, row_grid, row_kernel,
 };
+
+/// The label that carries no loss: -100 in `transformers`.
+pub const IGNORE: u32 = u32::MAX;
 
 /// logits, labels -> nll, lse. See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,8 +125,8 @@ impl OpDef for CrossEntropy {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let n = io.input(0).elements() as f64;
-        Cost { flops: 4.0 * n, bytes: 8.0 * n }
+        let logits = io.input(0);
+        Cost { flops: 4.0 * logits.elements() as f64, bytes: 2.0 * logits.bytes() as f64 }
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {

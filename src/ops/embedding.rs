@@ -7,8 +7,15 @@
 use super::reference::Real;
 use super::{
     Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType, ValueId, fold,
+    TensorType, WeightGradient, fold, take_partials,
 };
+
+/// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
+pub fn order_of(ids: &[u32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|&i| (ids[i as usize], i));
+    order
+}
 
 /// ids, [order], table shards -> y. See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +29,8 @@ pub struct Embedding {
 pub struct EmbeddingBackward {
     /// Rows of each shard.
     pub shard_rows: Vec<usize>,
-    /// Whether shards are added to.
-    pub accumulate: bool,
+    /// Whether the shards' gradients are new or added to.
+    pub table: WeightGradient,
 }
 
 #[repr(C)]
@@ -87,18 +94,13 @@ impl OpDef for Embedding {
         let Some(dy) = tape.grad(node.outputs[0]) else { return };
         assert!(self.trainable, "embedding: built without `order`, so it has no gradient");
         let shards = &node.inputs[2..];
-        let partials: Vec<Option<ValueId>> = shards.iter().map(|&w| tape.partial_in_place(w)).collect();
-        let accumulate = partials.iter().all(Option::is_some);
-        assert!(
-            accumulate || partials.iter().all(Option::is_none),
-            "embedding: shards disagree on accumulation"
-        );
+        let (table, partials) = take_partials(tape, shards);
         let shard_rows = shards.iter().map(|&w| tape.ty(w).rows()).collect();
         let columns = tape.ty(shards[0]).columns();
         let inputs: Vec<_> =
-            [node.inputs[0], node.inputs[1], dy].into_iter().chain(partials.into_iter().flatten()).collect();
+            [node.inputs[0], node.inputs[1], dy].into_iter().chain(partials).collect();
         assert_eq!(columns, tape.ty(dy).columns());
-        let grads = tape.emit(EmbeddingBackward { shard_rows, accumulate }.into(), &inputs);
+        let grads = tape.emit(EmbeddingBackward { shard_rows, table }.into(), &inputs);
         for (&shard, grad) in shards.iter().zip(grads) {
             tape.give(shard, grad);
         }
@@ -133,7 +135,7 @@ impl OpDef for EmbeddingBackward {
         let columns = inputs[2].columns();
         let shards: Vec<_> = self.shard_rows.iter().map(|&rows| TensorType::f32(&[rows, columns])).collect();
         let mut signature = Signature::of(shards);
-        if self.accumulate {
+        if self.table.accumulates() {
             signature.in_place = (0..self.shard_rows.len()).map(|s| (s, 3 + s)).collect();
         }
         signature
@@ -142,7 +144,7 @@ impl OpDef for EmbeddingBackward {
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let dy = io.input(2);
         let clears =
-            (0..self.shard_rows.len()).filter(|_| !self.accumulate).map(|s| Command::Clear(Slot::Out(s)));
+            (0..self.shard_rows.len()).filter(|_| !self.table.accumulates()).map(|s| Command::Clear(Slot::Out(s)));
         let sums =
             per_shard(caps, "backward", dy.rows(), dy.columns(), self.shard_rows.iter().copied(), |shard| {
                 vec![Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(shard)]

@@ -27,7 +27,7 @@ impl OpDef for GlobalNorm {
         let mut commands: Vec<Command> = (0..io.inputs.len())
             .map(|i| {
                 let (kernel, count) = row_kernel("global_norm", "squares", caps, io.input(i).elements());
-                let window = Slot::Scratch(0).rows(i, 1, 4 * PARTIALS as u64);
+                let window = Slot::Scratch(0).rows(i, 1, io.scratch(0).row_bytes());
                 Dispatch::command(
                     kernel,
                     [Binding::from(Slot::In(i)), window],
@@ -43,8 +43,8 @@ impl OpDef for GlobalNorm {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let bytes: u64 = io.inputs.iter().map(TensorType::bytes).sum();
-        Cost { flops: bytes as f64 / 2.0, bytes: bytes as f64 }
+        let elements: usize = io.inputs.iter().map(TensorType::elements).sum();
+        Cost { flops: 2.0 * elements as f64, ..Cost::elementwise(io, 0.0) }
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {

@@ -11,7 +11,7 @@ use super::matmul::{Form, Product};
 use super::reference::Real;
 use super::{
     Binding, Caps, Case, Command, Cost, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
-    ValueId,
+    ValueId, WeightGradient, take_partials,
 };
 
 /// x, labels, head shards -> nll, lse. See the module.
@@ -21,15 +21,17 @@ pub struct LinearCrossEntropy {
     pub chunk: usize,
 }
 
-/// dnll, x, labels, lse, head shards, [gradient so far per shard] -> dx, gradient per shard.
+/// dnll, x, labels, lse, head shards, [gradient so far per shard] -> [dx], [gradient per shard].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearCrossEntropyBackward {
     /// See [`LinearCrossEntropy`].
     pub chunk: usize,
     /// Number of head shards.
     pub shards: usize,
-    /// Whether the head's gradient is added to.
-    pub accumulate: bool,
+    /// Whether dx is wanted.
+    pub hidden: bool,
+    /// What becomes of the head's gradient.
+    pub head: WeightGradient,
 }
 
 /// A chunk of classes: rows `start..start + count` of `shard`, whose first row is class `first` + `start`.
@@ -66,12 +68,12 @@ impl Window {
 
     /// The chunk's rows of a tensor shaped like its head shard.
     fn head(&self, slot: Slot, x: &TensorType) -> Binding {
-        slot.rows(self.start, self.count, 4 * x.columns() as u64)
+        slot.rows(self.start, self.count, x.row_bytes())
     }
 
     /// The used part of the logits scratch.
     fn logits(&self, slot: Slot, x: &TensorType) -> Binding {
-        slot.rows(0, x.rows(), 4 * self.count as u64)
+        slot.rows(0, x.rows(), self.count as u64 * x.element.bytes())
     }
 
     fn product(&self, x: &TensorType) -> Product {
@@ -112,25 +114,25 @@ impl OpDef for LinearCrossEntropy {
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
         let Some(dnll) = tape.grad(node.outputs[0]) else { return };
         let (x, labels, shards) = (node.inputs[0], node.inputs[1], &node.inputs[2..]);
-        let partials: Vec<Option<ValueId>> = shards.iter().map(|&w| tape.partial_in_place(w)).collect();
-        let accumulate = partials.iter().all(Option::is_some);
-        assert!(accumulate || partials.iter().all(Option::is_none), "linear_cross_entropy: shards disagree");
-        let op = LinearCrossEntropyBackward { chunk: self.chunk, shards: shards.len(), accumulate };
+        let (head, partials) = take_partials(tape, shards);
+        let (hidden, shard_count) = (tape.wanted(x), shards.len());
+        let op = LinearCrossEntropyBackward { chunk: self.chunk, shards: shard_count, hidden, head };
         let inputs: Vec<ValueId> = [dnll, x, labels, node.outputs[1]]
             .into_iter()
             .chain(shards.iter().copied())
-            .chain(partials.into_iter().flatten())
+            .chain(partials)
             .collect();
-        let grads = tape.emit(op.into(), &inputs);
-        tape.give(x, grads[0]);
-        for (&shard, &grad) in shards.iter().zip(&grads[1..]) {
+        let mut grads = tape.emit(op.into(), &inputs).into_iter().peekable();
+        if let Some(dx) = grads.next_if(|_| hidden) {
+            tape.give(x, dx);
+        }
+        for (&shard, grad) in shards.iter().zip(grads) {
             tape.give(shard, grad);
         }
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let (x, classes) = (io.input(0), io.inputs[2..].iter().map(TensorType::rows).sum());
-        Product { form: Form::NT, accumulate: false, m: x.rows(), n: classes, k: x.columns() }.cost()
+        pass_cost(io.input(0), &io.inputs[2..])
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
@@ -156,32 +158,26 @@ impl OpDef for LinearCrossEntropyBackward {
 
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         let (x, shards) = (&inputs[1], &inputs[4..4 + self.shards]);
-        let mut outputs = vec![x.clone()];
-        outputs.extend(shards.iter().cloned());
+        let mut outputs = Vec::new();
+        outputs.extend(self.hidden.then(|| x.clone()));
+        outputs.extend(shards.iter().filter(|_| self.head.wanted()).cloned());
         let mut signature = Signature::of(outputs).with_scratch([chunk_type(x, shards, self.chunk)]);
-        if self.accumulate {
-            signature.in_place = (0..self.shards).map(|s| (1 + s, 4 + self.shards + s)).collect();
+        if self.head.accumulates() {
+            signature.in_place =
+                (0..self.shards).map(|s| (self.hidden as usize + s, 4 + self.shards + s)).collect();
         }
         signature
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let x = io.input(1);
+        let accumulate = self.head.accumulates();
         let mut commands = Vec::new();
         for (i, window) in windows(&io.inputs[4..4 + self.shards], self.chunk).iter().enumerate() {
             let logits = window.logits(Slot::Scratch(0), x);
             let head = window.head(Slot::In(4 + window.shard), x);
-            let product = window.product(x);
-            let dx =
-                Product { form: Form::NN, accumulate: i > 0, m: x.rows(), n: x.columns(), k: window.count };
-            let dw = Product {
-                form: Form::TN,
-                accumulate: self.accumulate,
-                m: window.count,
-                n: x.columns(),
-                k: x.rows(),
-            };
-            commands.push(product.launch(caps, Slot::In(1).into(), head, logits));
+            let (m, d) = (x.rows(), x.columns());
+            commands.push(window.product(x).launch(caps, Slot::In(1).into(), head, logits));
             commands.push(window.chunk(x).gradient_in_place(
                 caps,
                 Slot::In(2),
@@ -189,18 +185,24 @@ impl OpDef for LinearCrossEntropyBackward {
                 Slot::In(0),
                 logits,
             ));
-            commands.push(dx.launch(caps, logits, head, Slot::Out(0).into()));
-            let dhead = window.head(Slot::Out(1 + window.shard), x);
-            commands.push(dw.launch(caps, logits, Slot::In(1).into(), dhead));
+            if self.hidden {
+                let dx = Product { form: Form::NN, accumulate: i > 0, m, n: d, k: window.count };
+                commands.push(dx.launch(caps, logits, head, Slot::Out(0).into()));
+            }
+            if self.head.wanted() {
+                let dw = Product { form: Form::TN, accumulate, m: window.count, n: d, k: m };
+                let dhead = window.head(Slot::Out(self.hidden as usize + window.shard), x);
+                commands.push(dw.launch(caps, logits, Slot::In(1).into(), dhead));
+            }
         }
         commands
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let (x, classes) = (io.input(1), io.inputs[4..4 + self.shards].iter().map(TensorType::rows).sum());
-        let once =
-            Product { form: Form::NT, accumulate: false, m: x.rows(), n: classes, k: x.columns() }.cost();
-        Cost { flops: 3.0 * once.flops, bytes: 3.0 * once.bytes }
+        let x = io.input(1);
+        let once = pass_cost(x, &io.inputs[4..4 + self.shards]);
+        let products = 1 + self.hidden as u32 + self.head.wanted() as u32;
+        Cost { flops: products as f64 * once.flops, bytes: products as f64 * once.bytes }
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
@@ -209,7 +211,7 @@ impl OpDef for LinearCrossEntropyBackward {
         let types = &io.io.inputs[4..4 + self.shards];
         let vocab = types.iter().map(TensorType::rows).sum();
         let d = io.io.input(1).columns();
-        let (dx, dshards) = io.outputs.split_at_mut(1);
+        let (dx, dshards) = io.outputs.split_at_mut(self.hidden as usize);
         for_row_blocks(x, d, |first, block| {
             let rows = block.len() / d;
             let mut logits = block_logits(block, d, &shards, types, vocab);
@@ -223,13 +225,26 @@ impl OpDef for LinearCrossEntropyBackward {
                     part.copy_from_slice(&row[class..class + ty.rows()]);
                 }
                 class += ty.rows();
-                let to_x = Product { form: Form::NN, accumulate: s > 0, m: rows, n: d, k: ty.rows() };
-                to_x.reference(&part, shards[s], &mut dx[0].floats_mut()[first * d..(first + rows) * d]);
-                let to_w = Product { form: Form::TN, accumulate: true, m: ty.rows(), n: d, k: rows };
-                to_w.reference(&part, block, dshards[s].floats_mut());
+                if let [dx] = &mut *dx {
+                    let to_x = Product { form: Form::NN, accumulate: s > 0, m: rows, n: d, k: ty.rows() };
+                    to_x.reference(&part, shards[s], &mut dx.floats_mut()[first * d..(first + rows) * d]);
+                }
+                if self.head.wanted() {
+                    let to_w = Product { form: Form::TN, accumulate: true, m: ty.rows(), n: d, k: rows };
+                    to_w.reference(&part, block, dshards[s].floats_mut());
+                }
             }
         });
     }
+}
+
+/// Work of one product of the rows with the whole head.
+fn pass_cost(x: &TensorType, shards: &[TensorType]) -> Cost {
+    let classes: usize = shards.iter().map(TensorType::rows).sum();
+    let logits = (x.rows() * classes) as f64;
+    let head: u64 = shards.iter().map(TensorType::bytes).sum();
+    let bytes = (x.bytes() + head) as f64 + logits * x.element.bytes() as f64;
+    Cost { flops: 2.0 * logits * x.columns() as f64, bytes }
 }
 
 /// Calls `f(first row, rows)` for blocks of x that keep the reference's logits small.

@@ -20,18 +20,30 @@ fn products<'a>(io: &Io<'a>) -> impl Iterator<Item = (usize, Product)> + use<'a>
     })
 }
 
-/// Logits of a batch as dense rows [N, V], from what the op stores.
-pub fn rows_of(stored: &[f32], rows: usize, shard_rows: usize) -> Vec<f32> {
-    let classes = stored.len() / rows;
-    let mut dense = vec![0.0; stored.len()];
-    for first in (0..classes).step_by(shard_rows) {
-        let width = shard_rows.min(classes - first);
-        for row in 0..rows {
-            dense[row * classes + first..][..width]
-                .copy_from_slice(&stored[rows * first + row * width..][..width]);
-        }
+/// How logits lie in memory: where the head has shards, as dense [rows, shard] blocks one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// N.
+    pub rows: usize,
+    /// V.
+    pub classes: usize,
+    /// Classes of every shard but the last one.
+    pub shard_rows: usize,
+}
+
+impl Layout {
+    /// Index of a row's logit of a class.
+    pub fn at(&self, row: usize, class: usize) -> usize {
+        let first = class / self.shard_rows * self.shard_rows;
+        let width = self.shard_rows.min(self.classes - first);
+        self.rows * first + row * width + class - first
     }
-    dense
+
+    /// Dense rows [N, V] from what the op stores.
+    pub fn dense(&self, stored: &[f32]) -> Vec<f32> {
+        let row = |row| (0..self.classes).map(move |class| stored[self.at(row, class)]);
+        (0..self.rows).flat_map(row).collect()
+    }
 }
 
 impl OpDef for Logits {
@@ -55,14 +67,16 @@ impl OpDef for Logits {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let launch = |(s, (first, product)): (usize, (usize, Product))| {
-            let block = Slot::Out(0).rows(first, product.n, 4 * product.m as u64);
+            let column_bytes = product.m as u64 * io.output(0).element.bytes();
+            let block = Slot::Out(0).rows(first, product.n, column_bytes);
             product.launch(caps, Slot::In(0).into(), Slot::In(1 + s).into(), block)
         };
         products(io).enumerate().map(launch).collect()
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        products(io).fold(Cost::default(), |sum, (_, product)| sum + product.cost())
+        let flops = products(io).map(|(_, product)| product.flops()).sum();
+        Cost { flops, ..Cost::elementwise(io, 0.0) }
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
@@ -90,6 +104,7 @@ mod tests {
     #[test]
     fn blocks_become_rows() {
         // Classes 0 1 | 2 of two rows.
-        assert_eq!(rows_of(&[0.0, 1.0, 10.0, 11.0, 2.0, 12.0], 2, 2), [0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
+        let layout = Layout { rows: 2, classes: 3, shard_rows: 2 };
+        assert_eq!(layout.dense(&[0.0, 1.0, 10.0, 11.0, 2.0, 12.0]), [0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
     }
 }

@@ -126,10 +126,9 @@ impl Product {
         (kernel, [self.m.div_ceil(tm as usize) as u32, self.n.div_ceil(columns) as u32, 1])
     }
 
-    /// The work.
-    pub fn cost(&self) -> Cost {
-        let (m, n, k) = (self.m as f64, self.n as f64, self.k as f64);
-        Cost { flops: 2.0 * m * n * k, bytes: 4.0 * (m * k + k * n + m * n) }
+    /// Multiply-adds count two.
+    pub fn flops(&self) -> f64 {
+        2.0 * self.m as f64 * self.n as f64 * self.k as f64
     }
 
     /// The same on the host.
@@ -192,6 +191,8 @@ impl OpDef for Matmul {
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
         let Some(dy) = tape.grad(node.outputs[0]) else { return };
+        // Its third input has lost its place to y, and the gradient of that would be lost too.
+        assert!(!self.accumulate, "matmul: a product that is added in place is not differentiable");
         let (a, b) = (node.inputs[0], node.inputs[1]);
         match self.form {
             Form::NT => {
@@ -210,7 +211,8 @@ impl OpDef for Matmul {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        self.product(io.input(0), io.input(1)).cost()
+        let bytes = io.input(0).bytes() + io.input(1).bytes() + io.output(0).bytes();
+        Cost { flops: self.product(io.input(0), io.input(1)).flops(), bytes: bytes as f64 }
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {

@@ -4,7 +4,7 @@
 //! B batch, T tokens of a sequence, N = B T rows, D model width, H query heads, K key/value heads,
 //! E head width, F feed-forward width, V vocabulary.
 //!
-//! Adding an op takes one file here, one shader of the same name, and a line in [`Op`].
+//! Adding an op takes one file here, one shader of the same name, a `mod` line and a line in `ops!`.
 
 pub mod adamw;
 pub mod add;
@@ -13,11 +13,13 @@ pub mod attention_cached;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod global_norm;
+pub mod host;
 pub mod kv_cache;
 mod launch;
 pub mod linear_cross_entropy;
 pub mod logits;
 pub mod matmul;
+pub mod random;
 pub mod reference;
 pub mod rms_norm;
 pub mod rope;
@@ -28,10 +30,11 @@ pub mod types;
 pub mod zero;
 
 pub use crate::gpu::kernel::{Binding, Caps, Command, Dispatch, Family, Kernel, Slot, fold};
+pub use host::HostTensor;
 pub use launch::{ELEMENT_GROUP, elementwise, row_grid, row_kernel, worth_texels};
 pub use reference::{Data, RefIo};
 pub use testing::{Case, Fill};
-pub use types::{Cost, DType, Io, Signature, TensorType, ValueId};
+pub use types::{Cost, ElementType, Io, Signature, TensorType, ValueId};
 
 use reference::Real;
 
@@ -100,98 +103,94 @@ pub trait Tape {
     fn share(&mut self, input: ValueId, gradient: ValueId);
 }
 
+/// What a gradient op does about the gradient of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightGradient {
+    /// Does not compute it: the weight is frozen.
+    Unwanted,
+    /// Writes it.
+    Fresh,
+    /// Adds to what there is, in place.
+    Accumulated,
+}
+
+impl WeightGradient {
+    /// Whether it is computed.
+    pub fn wanted(self) -> bool {
+        self != WeightGradient::Unwanted
+    }
+
+    /// Whether it is added to.
+    pub fn accumulates(self) -> bool {
+        self == WeightGradient::Accumulated
+    }
+}
+
+/// What is to become of the gradient of a weight in `shards`, and the gradients so far that the op must then take as
+/// inputs and update.
+pub fn take_partials(tape: &mut dyn Tape, shards: &[ValueId]) -> (WeightGradient, Vec<ValueId>) {
+    if !shards.iter().any(|&shard| tape.wanted(shard)) {
+        return (WeightGradient::Unwanted, Vec::new());
+    }
+    let partials: Vec<ValueId> = shards.iter().filter_map(|&shard| tape.partial_in_place(shard)).collect();
+    match partials.len() {
+        0 => (WeightGradient::Fresh, partials),
+        n => {
+            assert_eq!(n, shards.len(), "the shards of a weight have gradients all or none");
+            (WeightGradient::Accumulated, partials)
+        }
+    }
+}
+
+/// Every op by the module that defines it. A module has `cases()`, or this does not compile.
 macro_rules! ops {
-    ($($(#[$doc:meta])* $variant:ident($path:path),)*) => {
+    ($($module:ident: $($op:ident),+;)*) => {
         /// Every op there is.
         #[derive(Clone, Debug, PartialEq)]
-        pub enum Op { $($(#[$doc])* $variant($path),)* }
+        pub enum Op {
+            $($(#[doc = concat!("See [`", stringify!($module), "`].")] $op($module::$op),)+)*
+        }
 
         impl Op {
             /// The op's behaviour.
             pub fn def(&self) -> &dyn OpDef {
-                match self { $(Op::$variant(op) => op,)* }
+                match self { $($(Op::$op(op) => op,)+)* }
             }
 
             /// Runs the op's reference.
             pub fn reference<T: Real>(&self, io: &mut RefIo<T>) {
-                match self { $(Op::$variant(op) => op.reference(io),)* }
+                match self { $($(Op::$op(op) => op.reference(io),)+)* }
             }
         }
 
-        $(impl From<$path> for Op {
-            fn from(op: $path) -> Op { Op::$variant(op) }
-        })*
+        $($(impl From<$module::$op> for Op {
+            fn from(op: $module::$op) -> Op { Op::$op(op) }
+        })+)*
+
+        /// The cases of every op, in the order of [`Op`].
+        pub fn all_cases() -> Vec<Case> {
+            [$($module::cases(),)*].concat()
+        }
     };
 }
 
 ops! {
-    /// Token ids to rows of the embedding table.
-    Embedding(embedding::Embedding),
-    /// Gradient of the table.
-    EmbeddingBackward(embedding::EmbeddingBackward),
-    /// Root-mean-square normalisation.
-    RmsNorm(rms_norm::RmsNorm),
-    /// Its gradients.
-    RmsNormBackward(rms_norm::RmsNormBackward),
-    /// Rotary position embedding and its inverse.
-    Rope(rope::Rope),
-    /// Matrix product: NT, NN, TN.
-    Matmul(matmul::Matmul),
-    /// Causal grouped-query attention.
-    Attention(attention::Attention),
-    /// Its gradients.
-    AttentionBackward(attention::AttentionBackward),
-    /// Storing new keys and values for generation.
-    KvCache(kv_cache::KvCache),
-    /// Attention over them.
-    AttentionCached(attention_cached::AttentionCached),
-    /// silu(gate) * up.
-    Swiglu(swiglu::Swiglu),
-    /// Its gradients.
-    SwigluBackward(swiglu::SwigluBackward),
-    /// Elementwise sum.
-    Add(add::Add),
-    /// Scores of every class, for the choice of the next token.
-    Logits(logits::Logits),
-    /// The next token.
-    Sample(sample::Sample),
-    /// Loss of given logits.
-    CrossEntropy(cross_entropy::CrossEntropy),
-    /// Its gradient.
-    CrossEntropyBackward(cross_entropy::CrossEntropyBackward),
-    /// Loss of hidden states, logits never stored.
-    LinearCrossEntropy(linear_cross_entropy::LinearCrossEntropy),
-    /// Its gradients.
-    LinearCrossEntropyBackward(linear_cross_entropy::LinearCrossEntropyBackward),
-    /// Norm of all gradients together.
-    GlobalNorm(global_norm::GlobalNorm),
-    /// Optimizer step of one tensor, with clipping.
-    AdamW(adamw::AdamW),
-    /// Sets a tensor to zero.
-    Zero(zero::Zero),
-}
-
-/// The cases of every op, in the order of [`Op`].
-pub fn all_cases() -> Vec<Case> {
-    [
-        embedding::cases(),
-        rms_norm::cases(),
-        rope::cases(),
-        matmul::cases(),
-        attention::cases(),
-        kv_cache::cases(),
-        attention_cached::cases(),
-        swiglu::cases(),
-        add::cases(),
-        logits::cases(),
-        sample::cases(),
-        cross_entropy::cases(),
-        linear_cross_entropy::cases(),
-        global_norm::cases(),
-        adamw::cases(),
-        zero::cases(),
-    ]
-    .concat()
+    embedding: Embedding, EmbeddingBackward;
+    rms_norm: RmsNorm, RmsNormBackward;
+    rope: Rope;
+    matmul: Matmul;
+    attention: Attention, AttentionBackward;
+    kv_cache: KvCache;
+    attention_cached: AttentionCached;
+    swiglu: Swiglu, SwigluBackward;
+    add: Add;
+    logits: Logits;
+    sample: Sample;
+    cross_entropy: CrossEntropy, CrossEntropyBackward;
+    linear_cross_entropy: LinearCrossEntropy, LinearCrossEntropyBackward;
+    global_norm: GlobalNorm;
+    adamw: AdamW;
+    zero: Zero;
 }
 
 #[cfg(test)]

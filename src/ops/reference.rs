@@ -1,7 +1,8 @@
 //! The ops' own Rust arithmetic: the f64 oracle that kernels are checked against, and in f32 the fallback
 //! where there is no adapter.
 
-use super::types::Io;
+use super::host::HostTensor;
+use super::types::{ElementType, Io, TensorType};
 use rayon::prelude::*;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
@@ -69,6 +70,40 @@ pub enum Data<T> {
     Float(Vec<T>),
     /// A u32 tensor.
     Index(Vec<u32>),
+}
+
+impl<T: Real> Data<T> {
+    /// Zeros of a type.
+    pub fn zeros(ty: &TensorType) -> Self {
+        match ty.element {
+            ElementType::F32 => Data::Float(vec![T::default(); ty.elements()]),
+            ElementType::U32 => Data::Index(vec![0; ty.elements()]),
+        }
+    }
+
+    /// What the host writes.
+    pub fn of(tensor: &HostTensor) -> Self {
+        match tensor {
+            HostTensor::F32(x) => Data::Float(x.iter().map(|&x| T::of(x as f64)).collect()),
+            HostTensor::U32(x) => Data::Index(x.to_vec()),
+        }
+    }
+
+    /// What the host reads.
+    pub fn to_host(&self) -> HostTensor<'static> {
+        match self {
+            Data::Float(x) => HostTensor::F32(x.iter().map(|x| x.f64() as f32).collect()),
+            Data::Index(x) => HostTensor::U32(x.clone().into()),
+        }
+    }
+
+    /// Bytes in host memory.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Data::Float(x) => size_of_val(x.as_slice()) as u64,
+            Data::Index(x) => size_of_val(x.as_slice()) as u64,
+        }
+    }
 }
 
 impl<T> Data<T> {

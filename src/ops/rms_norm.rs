@@ -8,7 +8,7 @@
 use super::reference::{Real, for_rows, sum_rows};
 use super::{
     Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType,
+    TensorType, WeightGradient, take_partials,
 };
 
 /// See the module.
@@ -18,13 +18,13 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-/// dy, x, w, r, [residual gradient], [dw so far] -> dx, dw.
+/// dy, x, w, r, [residual gradient], [dw so far] -> dx, [dw].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RmsNormBackward {
     /// Whether a gradient is added to dx.
     pub residual: bool,
-    /// Whether dw is added to.
-    pub accumulate: bool,
+    /// What becomes of dw.
+    pub weight: WeightGradient,
 }
 
 #[repr(C)]
@@ -66,12 +66,15 @@ impl OpDef for RmsNorm {
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
         let Some(dy) = tape.grad(node.outputs[0]) else { return };
         let (x, w) = (node.inputs[0], node.inputs[1]);
-        let (residual, dw) = (tape.partial(x), tape.partial_in_place(w));
-        let op = RmsNormBackward { residual: residual.is_some(), accumulate: dw.is_some() };
+        let residual = tape.partial(x);
+        let (weight, dw) = take_partials(tape, &[w]);
+        let op = RmsNormBackward { residual: residual.is_some(), weight };
         let inputs: Vec<_> = [dy, x, w, node.outputs[1]].into_iter().chain(residual).chain(dw).collect();
         let grads = tape.emit(op.into(), &inputs);
         tape.give(x, grads[0]);
-        tape.give(w, grads[1]);
+        if weight.wanted() {
+            tape.give(w, grads[1]);
+        }
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -106,9 +109,12 @@ impl OpDef for RmsNormBackward {
 
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         let (x, w) = (&inputs[1], &inputs[2]);
+        if !self.weight.wanted() {
+            return Signature::of([x.clone()]);
+        }
         let partials = TensorType::f32(&[blocks(x.rows()), x.columns()]);
         let signature = Signature::of([x.clone(), w.clone()]).with_scratch([partials]);
-        if self.accumulate { signature.updating(1, inputs.len() - 1) } else { signature }
+        if self.weight.accumulates() { signature.updating(1, inputs.len() - 1) } else { signature }
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
@@ -130,24 +136,25 @@ impl OpDef for RmsNormBackward {
             Dispatch::command(kernel, slots.iter().map(|&s| s.into()), &params, [groups as u32, y as u32, 1])
         };
         let column_kernel = |entry| super::row_kernel("rms_norm", entry, caps, columns).0;
-        vec![
-            Dispatch::command(
-                dx.flag("residual", self.residual),
-                slots.into_iter().map(Into::into),
-                &params,
-                super::row_grid(caps, rows),
-            ),
-            across(
+        let mut commands = vec![Dispatch::command(
+            dx.flag("residual", self.residual),
+            slots.into_iter().map(Into::into),
+            &params,
+            super::row_grid(caps, rows),
+        )];
+        if self.weight.wanted() {
+            commands.push(across(
                 column_kernel("weight_partials"),
                 &[Slot::In(0), Slot::In(1), Slot::In(3), Slot::Scratch(0)],
                 blocks,
-            ),
-            across(
-                column_kernel("weight_sum").flag("accumulate", self.accumulate),
+            ));
+            commands.push(across(
+                column_kernel("weight_sum").flag("accumulate", self.weight.accumulates()),
                 &[Slot::Scratch(0), Slot::Out(1)],
                 1,
-            ),
-        ]
+            ));
+        }
+        commands
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -158,8 +165,7 @@ impl OpDef for RmsNormBackward {
         let (dy, x, w, r) = (io.input(0), io.input(1), io.input(2), io.input(3));
         let residual = self.residual.then(|| io.input(4));
         let d = w.len();
-        let [dx, dw] = io.outs();
-        for_rows(dx, d, |row, dx| {
+        for_rows(io.out(0), d, |row, dx| {
             let at = row * d;
             let dot: T = (0..d).map(|i| dy[at + i] * w[i] * x[at + i] * r[row]).sum();
             let mean = dot / T::of(d as f64);
@@ -170,12 +176,15 @@ impl OpDef for RmsNormBackward {
                 }
             }
         });
+        if !self.weight.wanted() {
+            return;
+        }
         let sum = sum_rows(x.len() / d, d, |row, sum| {
             for (i, sum) in sum.iter_mut().enumerate() {
                 *sum += dy[row * d + i] * x[row * d + i] * r[row];
             }
         });
-        for (dw, s) in dw.iter_mut().zip(sum) {
+        for (dw, s) in io.out(1).iter_mut().zip(sum) {
             *dw += s;
         }
     }

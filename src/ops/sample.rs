@@ -11,6 +11,7 @@
 //! token and seen are updated in place; report [B, 2] holds the token and its log-probability in the model's own
 //! distribution, before any of the above.
 
+use super::logits::Layout;
 use super::reference::Real;
 use super::{Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold};
 
@@ -130,12 +131,9 @@ impl OpDef for Sample {
         let (logits, settings, uniform) = (io.input(0), io.input(1), io.input(2));
         let (batch, classes) = (io.io.input(0).rows(), io.io.input(0).columns());
         let [temperature, top_k, top_p, min_p, penalty] = std::array::from_fn(|i| settings[i].f64());
-        let rows = self.shard_rows.min(classes);
+        let layout = Layout { rows: batch, classes, shard_rows: self.shard_rows };
         for b in 0..batch {
-            let at = |class: usize| {
-                let first = class / rows * rows;
-                batch * first + b * rows.min(classes - first) + class - first
-            };
+            let at = |class: usize| layout.at(b, class);
             let raw: Vec<f64> = (0..classes).map(|class| logits[at(class)].f64()).collect();
             let seen = io.outputs[1].indices_mut();
             let scale = if temperature > 0.0 { temperature } else { 1.0 };

@@ -1,6 +1,9 @@
 //! Test cases: one list per op drives the value check, the gradient check, `doctor` and the benchmark.
 
-use super::{Data, Op, TensorType, ValueId};
+use super::cross_entropy::IGNORE;
+use super::embedding::order_of;
+use super::random::normal;
+use super::{Data, Op, TensorType};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -95,27 +98,6 @@ impl Case {
     }
 }
 
-/// The label that carries no loss: -100 in `transformers`.
-pub const IGNORE: u32 = u32::MAX;
-
-/// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
-pub fn order_of(ids: &[u32]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-    order.sort_by_key(|&i| (ids[i as usize], i));
-    order
-}
-
-/// `n` normal numbers with deviation `std`, rounded to f32 (Box-Muller on uniform numbers).
-pub fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f64> {
-    (0..n)
-        .map(|_| {
-            let (u, v): (f64, f64) = (rng.random(), rng.random());
-            let x = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-            (x * std) as f32 as f64
-        })
-        .collect()
-}
-
 /// Normalised mean squared error of `got` against `want`: sum of squared differences over sum of squares.
 /// Not finite if anything in `got` is not. The denominator counts at least 1e-6 per element: where the true value is
 /// zero, rounding must not look like an error.
@@ -124,9 +106,4 @@ pub fn nmse(got: &[f64], want: &[f64]) -> f64 {
     let error: f64 = got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum();
     let norm: f64 = want.iter().map(|w| w * w).sum();
     error / norm.max(1e-6 * want.len() as f64)
-}
-
-/// Identity of an input value in a case's graph: inputs come first, in order.
-pub fn input_value(i: usize) -> ValueId {
-    ValueId(i as u32)
 }

@@ -6,20 +6,37 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ValueId(pub u32);
 
-/// Element type of a tensor. Both take 4 bytes.
+/// Element type of a tensor on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum DType {
+pub enum ElementType {
     /// IEEE single precision.
     F32,
     /// Token ids, labels, positions.
     U32,
 }
 
+impl ElementType {
+    /// Size of one element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            ElementType::F32 | ElementType::U32 => 4,
+        }
+    }
+
+    /// Its name in WGSL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ElementType::F32 => "f32",
+            ElementType::U32 => "u32",
+        }
+    }
+}
+
 /// Element type and shape of a dense row-major tensor.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {
     /// Element type.
-    pub dtype: DType,
+    pub element: ElementType,
     /// Sizes, slowest-varying first.
     pub shape: Vec<usize>,
 }
@@ -27,12 +44,12 @@ pub struct TensorType {
 impl TensorType {
     /// An f32 tensor.
     pub fn f32(shape: &[usize]) -> Self {
-        TensorType { dtype: DType::F32, shape: shape.to_vec() }
+        TensorType { element: ElementType::F32, shape: shape.to_vec() }
     }
 
     /// A u32 tensor.
     pub fn u32(shape: &[usize]) -> Self {
-        TensorType { dtype: DType::U32, shape: shape.to_vec() }
+        TensorType { element: ElementType::U32, shape: shape.to_vec() }
     }
 
     /// Number of elements.
@@ -42,7 +59,12 @@ impl TensorType {
 
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.elements() as u64 * 4
+        self.elements() as u64 * self.element.bytes()
+    }
+
+    /// Size of one row in bytes.
+    pub fn row_bytes(&self) -> u64 {
+        self.columns() as u64 * self.element.bytes()
     }
 
     /// Size of the fastest-varying dimension.
@@ -58,11 +80,7 @@ impl TensorType {
 
 impl fmt::Debug for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.dtype {
-            DType::F32 => "f32",
-            DType::U32 => "u32",
-        };
-        write!(f, "{name}{:?}", self.shape)
+        write!(f, "{}{:?}", self.element.name(), self.shape)
     }
 }
 

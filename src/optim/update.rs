@@ -1,7 +1,9 @@
-//! The update program: global norm, clipping and AdamW over all parameters. Gradients come here and nowhere else.
+//! The update program: global norm, clipping and AdamW over all trained parameters. Gradients come here and nowhere
+//! else.
 
+use crate::graph::store::state_name;
 use crate::graph::{Graph, Kind, ProgramId};
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::{AdamW, STATES};
 use crate::ops::global_norm::GlobalNorm;
 use crate::ops::zero::Zero;
 use crate::ops::{TensorType, ValueId};
@@ -17,34 +19,39 @@ pub struct Update {
     pub hyper: ValueId,
     /// Norm of all gradients before clipping, [1].
     pub norm: ValueId,
-    /// First and second moment per weight value.
-    pub moments: HashMap<ValueId, [ValueId; 2]>,
 }
 
 impl Update {
-    /// Appends the programs; `gradients` pairs every weight value of the graph with its gradient.
+    /// Appends the programs; `gradients` pairs every value of a trained parameter with its gradient.
     pub fn new(graph: &mut Graph, gradients: &HashMap<ValueId, ValueId>) -> Self {
-        let weights: Vec<ValueId> = graph.parameters().iter().flat_map(|p| p.shards.clone()).collect();
-        let all: Vec<ValueId> = weights.iter().map(|w| gradients[w]).collect();
+        let trained: Vec<(ValueId, bool)> = graph
+            .parameters()
+            .iter()
+            .filter(|parameter| parameter.spec.trained)
+            .flat_map(|parameter| parameter.shards.iter().map(|&shard| (shard, parameter.spec.decayed)))
+            .collect();
+        let all: Vec<ValueId> = trained.iter().map(|(weight, _)| gradients[weight]).collect();
         let hyper = graph.input("hyperparameters", TensorType::f32(&[8]));
-        let mut moments = HashMap::new();
-        for &w in &weights {
-            let (name, ty) = (graph.value(w).name.clone(), graph.value(w).ty.clone());
-            let pair = ["exp_avg", "exp_avg_sq"]
-                .map(|moment| graph.add_value(format!("{moment} {name}"), ty.clone(), Kind::Moment));
-            moments.insert(w, pair);
-        }
+        let states: Vec<[ValueId; 2]> = trained
+            .iter()
+            .map(|&(weight, _)| {
+                let value = graph.value(weight);
+                let (name, ty) = (value.name.clone(), value.ty.clone());
+                STATES.map(|state| {
+                    graph.add_value(state_name(state, &name), ty.clone(), Kind::OptimizerState)
+                })
+            })
+            .collect();
         let program = graph.program("update");
         let norm = graph.push(GlobalNorm, &all)[0];
         graph.keep(norm);
-        for (&w, &g) in weights.iter().zip(&all) {
-            let [m, v] = moments[&w];
-            graph.push(AdamW, &[g, hyper, norm, w, m, v]);
+        for ((&(weight, decayed), &gradient), [m, v]) in trained.iter().zip(&all).zip(states) {
+            graph.push(AdamW { decayed }, &[gradient, hyper, norm, weight, m, v]);
         }
         let zero = graph.program("zero gradients");
-        for g in all {
-            graph.push(Zero, &[g]);
+        for gradient in all {
+            graph.push(Zero, &[gradient]);
         }
-        Update { program, zero, hyper, norm, moments }
+        Update { program, zero, hyper, norm }
     }
 }

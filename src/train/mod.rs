@@ -1,14 +1,16 @@
-//! Training: one stage as a graph on an executor, the loop over steps, data, evaluation, checkpoints, resume.
+//! Training: stages on an executor, the loop over steps, data, evaluation, checkpoints, resume.
 //!
-//! Reading order: [`trainer`] (the loop), [`engine`] (a stage's programs), [`corpus`] (its data).
+//! Reading order: [`trainer`] (the loop), [`objective`] and [`pretrain`] (what is learnt from which data), [`engine`] (a
+//! stage's programs), [`stages`] (what is decided before the first step).
 
 pub mod corpus;
-pub mod debug;
-pub mod doctor;
 pub mod engine;
 pub mod fit;
 pub mod measure;
 pub mod metrics;
+pub mod objective;
+pub mod pretrain;
 pub mod run;
 pub mod saved;
+pub mod stages;
 pub mod trainer;

@@ -1,19 +1,18 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
-use super::engine::Engine;
 use super::saved::RECIPE_FILE;
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::{Checkpoint, folder};
+use crate::checkpoint::folder;
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
-use crate::generate::sample;
 use crate::graph::Backend;
+use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
+use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
 use crate::report::{profile, table};
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 /// Device memory to plan for where the user gives none: hardware does not tell, so 4 GiB; a software adapter and the
 /// reference executor have half of what the machine has free.
@@ -90,14 +89,11 @@ fn introduce(recipe: &Recipe, options: &Options) {
 
 fn complete(mut trainer: Trainer) -> Result<()> {
     let ending = trainer.run()?;
-    if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
-        let stage = trainer.engine.stage();
+    if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
+        let stage = engine.stage();
         for program in [stage.micro, stage.update.program] {
-            eprintln!(
-                "{}:\n{}",
-                stage.graph.program_name(program),
-                profile::table(&trainer.engine.executor().profile(program))
-            );
+            let times = profile::table(&engine.executor().profile(program));
+            eprintln!("{}:\n{times}", stage.graph.program_name(program));
         }
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
@@ -138,9 +134,7 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         row("all", held_out.loss, &all);
         println!("\n{table}\n");
     }
-    for prompt in &recipe.sample.prompts {
-        println!("{}\n", write_text(&mut trainer.engine, &trainer.corpus.tokenizer, &recipe, prompt)?);
-    }
+    samples(trainer)?.iter().for_each(|text| println!("{text}\n"));
     Ok(())
 }
 
@@ -153,106 +147,42 @@ fn baseline(trainer: &Trainer, order: usize) -> NGram {
     NGram::train(order, trainer.recipe().model.vocab_size, streams.iter().map(Vec::as_slice))
 }
 
-/// `prompt` and how the model goes on from it, up to the end of the document.
-fn write_text(
-    engine: &mut Engine,
-    tokenizer: &crate::tokenizer::Tokenizer,
-    recipe: &Recipe,
-    prompt: &str,
-) -> Result<String> {
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.sample.seed);
-    let mut ids = vec![tokenizer.eos_id()];
-    ids.extend(tokenizer.encode(prompt)?);
-    let length = engine.stage().shape.length;
-    for _ in 0..recipe.sample.tokens {
-        let start = ids.len().saturating_sub(length);
-        let logits = engine.next_logits(&ids[start..])?;
-        let token = sample(&logits, recipe.sample.temperature, &mut rng);
-        if token == tokenizer.eos_id() {
-            break;
-        }
-        ids.push(token);
+/// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its
+/// memory is given back for this.
+fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
+    trainer.release()?;
+    let (sample, tokenizer) = (trainer.recipe().sample.clone(), &trainer.corpus.tokenizer);
+    if sample.prompts.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(tokenizer.decode(&ids[1..]))
-}
-
-/// Trains `steps` steps in one go, and again with the process killed in the middle and resumed, and compares
-/// weights, moments and metrics byte for byte.
-///
-/// `spawn` starts a child process that trains into the given folder until the given step.
-///
-/// # Errors
-/// [`Error::Failure`] naming the first difference.
-pub fn verify_resume(
-    recipe: &Recipe,
-    folder: &Path,
-    backend: &Backend,
-    memory: u64,
-    steps: u64,
-    spawn: impl Fn(&Path) -> Result<std::process::Child>,
-) -> Result<()> {
-    let never = AtomicBool::new(false);
-    let options = |name: &str| Options {
-        run: folder.join(name),
-        backend: backend.clone(),
-        memory,
-        until: Some(steps),
-        interrupted: &never,
-    };
-    println!("1. {steps} steps in one go");
-    let mut whole = Trainer::new(recipe.clone(), options("whole"), None)?;
-    whole.run()?;
-    let first = whole.last_saved().expect("a run ends with a checkpoint").to_path_buf();
-    drop(whole);
-
-    println!("2. the same, killed in the middle");
-    let broken = folder.join("killed");
-    let mut child = spawn(&broken)?;
-    let metrics = broken.join("metrics.jsonl");
-    let kill_at = steps / 2 + 1;
-    loop {
-        let lines = std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count() as u64);
-        if lines >= kill_at {
-            break;
-        }
-        if let Some(status) = child.try_wait().map_err(Error::io(&broken))? {
-            return Err(Error::failure(format!(
-                "the run to be killed ended by itself at step {lines} ({status})"
-            )));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let eos = tokenizer.eos_id();
+    let positions = trainer.architecture().positions();
+    let mut texts = Vec::new();
+    for prompt in &sample.prompts {
+        texts.push([vec![eos], tokenizer.encode(prompt)?].concat());
     }
-    child.kill().and_then(|()| child.wait()).map_err(Error::io(&broken))?;
-    // A quick run may have got to its end before the kill; what is resumed must have steps left.
-    let unfinished = folder::list(&broken)?.into_iter().rev().find(|&(step, _)| step < steps);
-    let checkpoint = unfinished.map(|(_, path)| Checkpoint::open(&path)).transpose()?;
-    let from = checkpoint.as_ref().map_or("the beginning".into(), |c| format!("step {}", c.state.step));
-    println!("   killed after step {kill_at} or later; resuming from {from}");
-    let mut second = Trainer::new(recipe.clone(), options("killed"), checkpoint)?;
-    second.run()?;
-    let second = second.last_saved().expect("a run ends with a checkpoint").to_path_buf();
-
-    println!("3. comparing");
-    for file in ["model.safetensors", "trainer/exp_avg.safetensors", "trainer/exp_avg_sq.safetensors"] {
-        let [a, b] = [&first, &second].map(|checkpoint| {
-            let path = checkpoint.join(file);
-            std::fs::read(&path).map_err(Error::io(&path))
-        });
-        let (a, b) = (a?, b?);
-        if a != b {
-            return Err(Error::failure(format!(
-                "{file} differs between {} and {}",
-                first.display(),
-                second.display()
-            )));
+    // A prompt that is too long begins later.
+    let room = positions.saturating_sub(sample.tokens).max(1);
+    let prompts: Vec<Vec<u32>> = texts.iter().map(|ids| ids[ids.len().saturating_sub(room)..].to_vec()).collect();
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
+    let context = (longest + sample.tokens).min(positions);
+    let sizes = Sizes { batch: prompts.len(), context, chunk: longest.min(CHUNK) };
+    let graph = GeneratorGraph::new(trainer.architecture(), sizes)?;
+    let mut generator = Generator::new(&trainer.options().backend, graph, &trainer.store)?;
+    generator.prompt(&prompts)?;
+    let sampling = Sampling { temperature: sample.temperature as f32, ..Sampling::default() };
+    // The same numbers for every prompt, so that none depends on the others.
+    let mut rng = ChaCha8Rng::seed_from_u64(sample.seed);
+    let mut active = vec![true; prompts.len()];
+    for _ in 0..sample.tokens {
+        let uniform = rng.random::<f64>().min(1.0 - f64::from(f32::EPSILON)) as f32;
+        let choices = generator.step(&sampling, &vec![uniform; prompts.len()], &active)?;
+        for ((choice, text), active) in choices.iter().zip(&mut texts).zip(&mut active) {
+            match choice.filter(|choice| choice.token != eos) {
+                Some(choice) => text.push(choice.token),
+                None => *active = false,
+            }
         }
-        println!("   {file}: {} bytes identical", a.len());
     }
-    let lines = |run: &str| super::metrics::repeatable(&folder.join(run).join("metrics.jsonl"));
-    let (a, b) = (lines("whole")?, lines("killed")?);
-    if a != b {
-        return Err(Error::failure("metrics.jsonl differs"));
-    }
-    println!("   metrics.jsonl: {} steps identical", a.len());
-    Ok(())
+    Ok(texts.iter().map(|ids| tokenizer.decode(&ids[1..])).collect())
 }

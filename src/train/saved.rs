@@ -1,23 +1,16 @@
-//! Between a run and its folder: checkpoints, the resolved recipe, and a copy of the state in memory.
+//! Between a run and its folder: checkpoints and the resolved recipe.
 
-use super::engine::{Engine, Shape};
-use super::trainer::policy;
+use super::stages::PlannedStage;
 use crate::checkpoint::{Checkpoint, Contents, Part, TrainerState, folder};
 use crate::error::{Error, Result};
+use crate::graph::Store;
+use crate::nn::Architecture;
+use crate::ops::adamw::STATES;
+use crate::optim::schedule::Schedule;
 use crate::recipes::Recipe;
 use crate::tokenizer::{Role, Tokenizer};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-
-/// How far a run is.
-pub struct Position {
-    /// Optimizer updates done.
-    pub step: u64,
-    /// Tokens trained on.
-    pub tokens: u64,
-    /// Stage of the last step.
-    pub stage: usize,
-}
 
 /// File of the resolved recipe in a run folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -28,117 +21,140 @@ pub fn write_recipe(recipe: &Recipe, run: &Path) -> Result<()> {
     std::fs::write(&path, recipe.to_toml()?).map_err(Error::io(&path))
 }
 
-/// Saves a checkpoint; returns its folder and warnings.
+/// Saves the state after the run's step `step` of `stage`; returns the checkpoint's folder and warnings.
 pub fn save(
-    engine: &mut Engine,
+    store: &Store,
     recipe: &Recipe,
+    stage: &PlannedStage,
     tokenizer: &Tokenizer,
     run: &Path,
-    position: Position,
+    step: u64,
 ) -> Result<(PathBuf, Vec<String>)> {
-    let config = recipe.model_at(position.stage);
-    let shape = engine.stage().shape;
+    let (span, architecture) = (&stage.span, &stage.work.architecture);
     let state = TrainerState {
-        step: position.step,
-        tokens: position.tokens,
-        sequences: position.step * recipe.batch.sequences as u64,
-        extra: json!({ "micro_batch": shape.micro_batch, "recompute": shape.recompute.name() }),
-        ..TrainerState::new(recipe.hash(), &recipe.stages[position.stage].name)
+        step,
+        tokens: stage.tokens(step),
+        sequences: (step - span.start_step) * span.sequences_per_step as u64,
+        extra: json!({
+            "micro_batch": stage.shape.micro_batch,
+            "recompute": stage.shape.recompute.name(),
+            "schedule": stage.schedule,
+        }),
+        ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
     };
     let mut files = vec![
-        ("config.json".to_string(), config.to_hf_json("float32").into_bytes()),
-        ("generation_config.json".to_string(), config.to_generation_json().into_bytes()),
+        ("config.json".to_string(), architecture.to_hf_json("float32").into_bytes()),
+        ("generation_config.json".to_string(), architecture.to_generation_json().into_bytes()),
     ];
     let staging = run.join("data").join("tokenizer-files");
-    tokenizer.save(&staging, config.max_position_embeddings, Role::Base)?;
+    tokenizer.save(&staging, architecture.positions(), Role::Base)?;
     for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
         let path = staging.join(name);
         files.push((name.into(), std::fs::read(&path).map_err(Error::io(&path))?));
     }
     let mut read = |part: Part, name: &str| {
         let values = match part {
-            Part::Weights => engine.read_weight(name),
-            Part::ExpAvg => engine.read_moment(name, 0),
-            Part::ExpAvgSq => engine.read_moment(name, 1),
+            Part::Weights => store.read(name),
+            Part::State(state) => store.read_state(state, name),
         }?;
         // A finite loss says nothing of the update that followed it; nothing spoiled goes to disk.
         if values.iter().all(|x| x.is_finite()) {
             Ok(values)
         } else {
-            Err(Error::failure(format!("step {}: {name} is not finite and was not saved", position.step)))
+            Err(Error::failure(format!("step {step}: {name} is not finite and was not saved")))
         }
     };
-    let contents =
-        Contents { files: &files, parameters: &config.parameters(), read: &mut read, state: &state };
-    folder::save(run, contents, recipe.checkpoint.keep)
+    let contents = Contents {
+        files: &files,
+        parameters: &architecture.shapes(),
+        trained: &trained(architecture),
+        states: &STATES,
+        read: &mut read,
+        state: &state,
+    };
+    folder::save(run, contents, recipe.checkpoint.keep, &recipe.kept_steps())
 }
 
-/// The shape that a checkpoint was trained with: sums of gradients depend on it in the last bit.
-pub fn shape(checkpoint: &Checkpoint, recipe: &Recipe, stage: usize) -> Result<Shape> {
-    let wrong = |what: &str| {
+/// Name and shape of the parameters that have optimizer state.
+fn trained(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
+    let trained = architecture.parameters().into_iter().filter(|spec| spec.trained);
+    trained.map(|spec| (spec.name, spec.shape)).collect()
+}
+
+/// Checks that a run of `recipe` may go on from a checkpoint; returns the stage that it lies in and its micro-batch:
+/// sums of gradients depend on that in the last bit.
+///
+/// Only what has made the checkpoint must be as it was: later stages may have changed.
+///
+/// # Errors
+/// [`Error::Input`] if another recipe made it, [`Error::Damaged`] if its state contradicts itself.
+pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)> {
+    let state = &checkpoint.state;
+    let damaged = |what: &str| {
         Error::damaged(
             checkpoint.path.join("trainer/state.json"),
             format!("{what}; resume from another checkpoint"),
         )
     };
-    if checkpoint.state.recipe_hash != recipe.hash() {
-        return Err(Error::input(format!(
-            "{}: was made by another recipe; resume with the {RECIPE_FILE} of its run, unchanged",
-            checkpoint.path.display()
-        )));
+    let other = |why: String| {
+        let path = checkpoint.path.display();
+        Error::input(format!("{path}: was made by another recipe ({why}); resume with its run's {RECIPE_FILE} as it was"))
+    };
+    let Some(stage) = recipe.stages.iter().position(|stage| stage.name == state.stage) else {
+        return Err(other(format!("it has no stage {}", state.stage)));
+    };
+    // A version that knew no keys of stages took the hash of the whole recipe.
+    if ![recipe.key(stage), recipe.hash()].contains(&state.recipe_hash) {
+        return Err(other(format!("stage {} or one before it has changed", state.stage)));
     }
-    let extra = &checkpoint.state.extra;
-    let micro_batch = extra["micro_batch"].as_u64().ok_or_else(|| wrong("no micro_batch"))? as usize;
-    if micro_batch == 0 || !recipe.batch.sequences.is_multiple_of(micro_batch) {
-        return Err(wrong("its micro_batch does not divide batch.sequences"));
+    let span = recipe.span_of(stage);
+    if state.step <= span.start_step || state.step > span.end_step {
+        return Err(damaged(&format!("step {} is not in stage {}", state.step, state.stage)));
     }
-    let recompute =
-        extra["recompute"].as_str().and_then(policy).ok_or_else(|| wrong("no recompute policy"))?;
-    let passes = recipe.batch.sequences / micro_batch;
-    Ok(Shape { micro_batch, passes, length: recipe.stages[stage].sequence_length, recompute })
+    if let Ok(schedule) = serde_json::from_value::<Schedule>(state.extra["schedule"].clone()) {
+        let done = span.schedule_start + state.step - span.start_step;
+        if let Some(at) = schedule.differs_before(&recipe.schedule_of(stage), done) {
+            return Err(other(format!("the learning rate of step {at} of its schedule would be another")));
+        }
+    }
+    let micro_batch = state.extra["micro_batch"].as_u64().ok_or_else(|| damaged("no micro_batch"))? as usize;
+    if micro_batch == 0 || !recipe.batch_of(stage).sequences.is_multiple_of(micro_batch) {
+        return Err(damaged("its micro_batch does not divide batch.sequences"));
+    }
+    Ok((stage, micro_batch))
 }
 
-/// Loads weights and moments of a checkpoint.
-pub fn load(engine: &mut Engine, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<()> {
-    let parameters = recipe.model.parameters();
-    for part in [Part::Weights, Part::ExpAvg, Part::ExpAvgSq] {
-        let file = checkpoint.tensors(part)?;
-        for (name, shape) in &parameters {
-            let values = file.read_f32(name, shape)?;
-            match part {
-                Part::Weights => engine.write_weight(name, &values),
-                Part::ExpAvg => engine.write_moment(name, 0, &values),
-                Part::ExpAvgSq => engine.write_moment(name, 1, &values),
-            }
+/// The checkpoint of a step that a stage branches off.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub fn of_step(run: &Path, step: u64) -> Result<Checkpoint> {
+    let found = folder::list(run)?.into_iter().find(|&(it, _)| it == step);
+    let (_, path) = found.ok_or_else(|| {
+        Error::input(format!("{}: the checkpoint of step {step}, from which a stage goes on, is gone", run.display()))
+    })?;
+    Checkpoint::open(&path)
+}
+
+/// Loads weights and optimizer state of a checkpoint.
+pub fn load(store: &Store, checkpoint: &Checkpoint, architecture: &Architecture) -> Result<()> {
+    let weights = checkpoint.tensors(Part::Weights)?;
+    for (name, shape) in architecture.shapes() {
+        store.write(&name, &weights.read_f32(&name, &shape)?);
+    }
+    for state in STATES {
+        let file = checkpoint.tensors(Part::State(state))?;
+        for (name, shape) in trained(architecture) {
+            store.write_state(state, &name, &file.read_f32(&name, &shape)?);
         }
     }
     Ok(())
 }
 
-/// Weights and moments in host memory, on the way from one stage's graph to the next.
-pub struct Snapshot {
-    tensors: Vec<(String, [Vec<f32>; 3])>,
-}
-
-impl Snapshot {
-    /// Copies everything from an engine.
-    pub fn take(engine: &mut Engine) -> Result<Self> {
-        let names: Vec<String> =
-            engine.stage().llama.config.parameters().into_iter().map(|(name, _)| name).collect();
-        let copy = |name: String| {
-            let state =
-                [engine.read_weight(&name)?, engine.read_moment(&name, 0)?, engine.read_moment(&name, 1)?];
-            Ok((name, state))
-        };
-        Ok(Snapshot { tensors: names.into_iter().map(copy).collect::<Result<_>>()? })
-    }
-
-    /// Copies everything to an engine.
-    pub fn put(&self, engine: &mut Engine) {
-        for (name, [weights, exp_avg, exp_avg_sq]) in &self.tensors {
-            engine.write_weight(name, weights);
-            engine.write_moment(name, 0, exp_avg);
-            engine.write_moment(name, 1, exp_avg_sq);
-        }
+/// Sets the optimizer state to zero.
+pub fn reset_optimizer(store: &Store, architecture: &Architecture) {
+    for (name, shape) in trained(architecture) {
+        let zeros = vec![0.0; shape.iter().product()];
+        STATES.iter().for_each(|state| store.write_state(state, &name, &zeros));
     }
 }

@@ -3,21 +3,22 @@
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
 use super::corpus::Corpus;
-use super::engine::{Engine, MicroBatch, Shape, Ticket};
-use super::fit;
+use super::engine::{Engine, Ticket, TrainGraph, initialize};
+use super::fit::held_out_scorer;
 use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
+use super::objective::{Batch, Batches, batches_of};
 use super::saved;
+use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
-use crate::data::mixture::Mixture;
 use crate::error::{Error, Result};
-use crate::graph::Backend;
-use crate::graph::recompute::Policy;
-use crate::ops::adamw::Hyper;
-use crate::optim::schedule::Schedule;
-use crate::recipes::{Recipe, StageSteps};
+use crate::graph::{Backend, Store};
+use crate::infer::scorer::{Row, Scorer};
+use crate::nn::Architecture;
+use crate::recipes::{Origin, Recipe};
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -49,29 +50,43 @@ pub enum Ending {
 
 /// A result that was asked for and not yet looked at.
 enum Pending {
-    /// Nll of a micro-batch, with the dataset of each of its sequences.
-    Losses { ticket: Ticket, datasets: Vec<usize> },
+    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences.
+    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize> },
     /// Gradient norm, the last result of its step.
     Norm { ticket: Ticket, step: u64, lr: f64 },
+}
+
+/// A dataset's part of a step whose results are coming in.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    /// Positions that count.
+    tokens: u64,
+    weight: f64,
+    /// Weighted.
+    nll: f64,
 }
 
 /// A run in progress.
 pub struct Trainer<'a> {
     recipe: Recipe,
-    schedule: Schedule,
     options: Options<'a>,
     /// The tokenised datasets.
-    pub corpus: Corpus,
-    /// The model, on its device.
-    pub engine: Engine,
+    pub corpus: Arc<Corpus>,
+    /// Weights and optimizer state.
+    pub store: Arc<Store>,
+    /// What is left to train.
+    stages: Vec<PlannedStage>,
+    /// Index of the stage that `engine` and `scorer` are for.
+    current: usize,
+    engine: Option<Engine>,
+    scorer: Option<Scorer>,
     metrics: MetricsFile,
     progress: Progress,
     /// Steps submitted.
     step: u64,
-    tokens: u64,
     pending: VecDeque<Pending>,
-    /// Per dataset: sequences and summed nll of the step whose results are coming in.
-    sums: Vec<(u64, f64)>,
+    sums: Vec<Sum>,
+    step_flops: f64,
     held_out_loss: Option<f64>,
     begun: Instant,
     last_step: Instant,
@@ -79,43 +94,43 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Prepares data and model, from `checkpoint` if there is one, and writes the resolved recipe.
+    /// Prepares data and model, from `checkpoint` if there is one, and writes the resolved recipe. Whatever any stage
+    /// needs is checked here.
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
         std::fs::create_dir_all(&options.run).map_err(Error::io(&options.run))?;
         folder::clean(&options.run)?;
-        let corpus = Corpus::prepare(&recipe, &options.run.join("data"))?;
-        let stage = first_stage(&recipe, checkpoint.as_ref().map_or(0, |c| c.state.step));
-        let shape = match &checkpoint {
-            Some(checkpoint) => saved::shape(checkpoint, &recipe, stage)?,
-            None => choose_shape(&recipe, &options, stage, 0)?,
+        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"))?);
+        let (step, begun) = match &checkpoint {
+            None => (0, None),
+            Some(checkpoint) => (checkpoint.state.step, Some(saved::check(checkpoint, &recipe)?)),
         };
-        recipe.batch.micro_batch = shape.micro_batch;
+        let caps = options.backend.caps();
+        let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, &options.run)?;
-        let mut engine = Engine::new(&options.backend, &recipe.model_at(stage), shape)?;
-        let (mut step, mut tokens) = (0, 0);
+        let store = options.backend.store(stages[0].store.clone())?;
+        let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => engine.initialize(recipe.seed),
-            Some(checkpoint) => {
-                saved::load(&mut engine, checkpoint, &recipe)?;
-                (step, tokens) = (checkpoint.state.step, checkpoint.state.tokens);
-            }
+            None => initialize(&store, architecture, recipe.seed),
+            Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let metrics = MetricsFile::open(&options.run.join("metrics.jsonl"), step)?;
         let progress = Progress::new("training", recipe.total_steps(), step);
-        let sums = vec![(0, 0.0); recipe.datasets.len()];
         let now = Instant::now();
         Ok(Trainer {
-            schedule: recipe.schedule(),
+            sums: vec![Sum::default(); recipe.datasets.len()],
             recipe,
             options,
             corpus,
-            engine,
+            store,
+            stages,
+            current: 0,
+            engine: None,
+            scorer: None,
             metrics,
             progress,
             step,
-            tokens,
             pending: VecDeque::new(),
-            sums,
+            step_flops: 0.0,
             held_out_loss: None,
             begun: now,
             last_step: now,
@@ -125,28 +140,27 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
-        let mut consumed = vec![0; self.recipe.datasets.len()];
-        for stage in self.recipe.stage_steps() {
-            let mixture = self.corpus.mixture(&self.recipe, stage.stage, &consumed)?;
-            let sequences = (stage.end_step - stage.start_step) * self.recipe.batch.sequences as u64;
-            self.report_mixture(&mixture, sequences)?;
-            consumed = mixture.consumed(sequences)?;
-            if self.step >= stage.end_step {
-                continue;
-            }
-            self.enter(stage.stage)?;
-            while self.step < stage.end_step {
+        self.corpus.verified()?;
+        let kept = self.recipe.kept_steps();
+        for index in 0..self.stages.len() {
+            self.enter(index)?;
+            let stage = &self.stages[index];
+            let end_step = stage.span.end_step;
+            let data = batches_of(stage, &self.recipe, &self.corpus)?;
+            data.notes(stage.steps(), stage.shape)?.iter().for_each(|note| self.progress.line(note));
+            while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
-                self.train_step(&stage, &mixture)?;
+                self.train_step(&*data)?;
                 let stop = self.options.interrupted.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
                 let last = self.step == self.recipe.total_steps();
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
-                if last || stop || self.step.is_multiple_of(self.recipe.checkpoint.every) {
+                let due = self.step.is_multiple_of(self.recipe.checkpoint.every);
+                if stop || due || kept.contains(&self.step) {
                     self.save()?;
                 }
                 if stop && !last {
@@ -157,68 +171,50 @@ impl<'a> Trainer<'a> {
         Ok(Ending::Finished)
     }
 
-    fn report_mixture(&self, mixture: &Mixture, sequences: u64) -> Result<()> {
-        for (dataset, share) in mixture.datasets().iter().zip(mixture.plan(sequences)?) {
-            if let Some(at) = share.exhausted_at {
-                self.progress.line(&format!(
-                    "{}: its cap of {} epochs is reached at sequence {at}; its share goes to the other datasets",
-                    dataset.name,
-                    dataset.max_epochs.unwrap_or(0.0)
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the engine fit a stage; weights and moments go along where shapes change.
-    fn enter(&mut self, stage: usize) -> Result<()> {
-        let config = self.recipe.model_at(stage);
-        let now = self.engine.stage();
-        if now.llama.config == config && now.shape.length == self.recipe.stages[stage].sequence_length {
-            return Ok(());
-        }
+    /// Makes ready for a stage: its state, its programs. Those of the stage before are gone before these are allocated.
+    fn enter(&mut self, index: usize) -> Result<()> {
         self.drain()?;
-        let shape = choose_shape(&self.recipe, &self.options, stage, self.recipe.batch.micro_batch)?;
-        let state = saved::Snapshot::take(&mut self.engine)?;
-        self.engine = Engine::new(&self.options.backend, &config, shape)?;
-        state.put(&mut self.engine);
+        (self.engine, self.scorer) = (None, None);
+        self.current = index;
+        let stage = &self.stages[index];
+        let architecture = &stage.work.architecture;
+        if self.step == stage.span.start_step {
+            // The state of the step before is in the store, unless the stage branches off elsewhere.
+            if let Origin::Step { step, .. } = stage.span.origin
+                && step != self.step
+            {
+                saved::load(&self.store, &saved::of_step(&self.options.run, step)?, architecture)?;
+            }
+            if stage.reset_optimizer {
+                saved::reset_optimizer(&self.store, architecture);
+            }
+        }
+        let graph = TrainGraph::new(architecture, stage.work.add_loss, stage.shape);
+        self.step_flops = graph.step_flops();
+        self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         Ok(())
     }
 
-    fn train_step(&mut self, stage: &StageSteps, mixture: &Mixture) -> Result<()> {
-        let Shape { micro_batch, passes, length, .. } = self.engine.stage().shape;
-        let first = (self.step - stage.start_step) * self.recipe.batch.sequences as u64;
-        let weight = (1.0 / (micro_batch * passes * length) as f64) as f32;
-        self.engine.begin_step()?;
-        for pass in 0..passes {
-            let (mut ids, mut labels, mut datasets) = (Vec::new(), Vec::new(), Vec::new());
-            for i in 0..micro_batch {
-                let sequence = mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                let start = sequence.start_token;
-                let window = self.corpus.sets[sequence.dataset].tokens(start..start + length as u64 + 1);
-                ids.extend_from_slice(&window[..length]);
-                labels.extend_from_slice(&window[1..]);
-                datasets.push(sequence.dataset);
-            }
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("a stage has been entered")
+    }
+
+    fn train_step(&mut self, data: &dyn Batches) -> Result<()> {
+        let stage = &self.stages[self.current];
+        let batches = data.step(self.step - stage.span.start_step, stage.shape)?;
+        let (hyper, t) = stage.update(self.step + 1);
+        let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
+        self.engine().begin_step()?;
+        for batch in batches {
             self.collect_down_to(1)?;
-            let ticket = self.engine.micro_batch(&MicroBatch { ids: &ids, labels: &labels, weight })?;
-            self.pending.push_back(Pending::Losses { ticket, datasets });
+            let ticket = self.engine().micro_batch(&batch, 1.0 / weight)?;
+            let Batch { weights, datasets, .. } = batch;
+            self.pending.push_back(Pending::Losses { ticket, weights, datasets });
         }
         self.step += 1;
-        self.tokens += stage.tokens_per_step;
-        let lr = self.schedule.lr(self.step);
-        let optimizer = &self.recipe.optimizer;
-        let hyper = Hyper {
-            lr,
-            beta1: optimizer.betas[0],
-            beta2: optimizer.betas[1],
-            eps: optimizer.eps,
-            weight_decay: optimizer.weight_decay,
-            clip: optimizer.clip_norm,
-        };
         self.collect_down_to(1)?;
-        let ticket = self.engine.update(&hyper, self.step)?;
-        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr });
+        let ticket = self.engine().update(&hyper, t)?;
+        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr });
         Ok(())
     }
 
@@ -226,16 +222,19 @@ impl<'a> Trainer<'a> {
     fn collect_down_to(&mut self, open: usize) -> Result<()> {
         while self.pending.len() > open {
             match self.pending.pop_front().expect("the queue is not empty") {
-                Pending::Losses { ticket, datasets } => {
-                    let nll = self.engine.fetch(ticket)?;
+                Pending::Losses { ticket, weights, datasets } => {
+                    let nll = self.engine().fetch(ticket)?;
                     let length = nll.len() / datasets.len();
-                    for (dataset, nll) in datasets.into_iter().zip(nll.chunks(length)) {
-                        self.sums[dataset].0 += 1;
-                        self.sums[dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
+                    let rows = nll.chunks(length).zip(weights.chunks(length));
+                    for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
+                        let sum = &mut self.sums[dataset];
+                        sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+                        sum.weight += weights.iter().map(|&w| w as f64).sum::<f64>();
+                        sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
                     }
                 }
                 Pending::Norm { ticket, step, lr } => {
-                    let norm = self.engine.fetch(ticket)?[0] as f64;
+                    let norm = self.engine().fetch(ticket)?[0] as f64;
                     self.step_done(step, lr, norm)?;
                 }
             }
@@ -249,10 +248,9 @@ impl<'a> Trainer<'a> {
 
     /// Checks and reports a step whose results are all in.
     fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64) -> Result<()> {
-        let length = self.engine.stage().shape.length as u64;
-        let sums = std::mem::replace(&mut self.sums, vec![(0, 0.0); self.recipe.datasets.len()]);
-        let tokens: u64 = sums.iter().map(|(sequences, _)| sequences * length).sum();
-        let loss = sums.iter().map(|(_, nll)| nll).sum::<f64>() / tokens as f64;
+        let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
+        let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
+        let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(
                 self.diverged(&format!("step {step}: loss {loss}, gradient norm {grad_norm}: not finite"))
@@ -260,30 +258,37 @@ impl<'a> Trainer<'a> {
         }
         let seconds = self.last_step.elapsed().as_secs_f64();
         self.last_step = Instant::now();
-        let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, (sequences, _))| *sequences > 0);
+        let stage = &self.stages[self.current];
+        let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
         let metrics = Metrics {
             step,
-            tokens: self.tokens - (self.step - step) * tokens,
+            tokens: stage.tokens(step),
             loss,
             lr,
             grad_norm,
             datasets: datasets
-                .map(|(dataset, &(sequences, nll))| {
-                    let tokens = sequences * length;
-                    (dataset.name.clone(), DatasetMetrics { tokens, loss: Some(nll / tokens as f64) })
+                .map(|(dataset, sum)| {
+                    let loss = Some(sum.nll / sum.weight);
+                    (dataset.name.clone(), DatasetMetrics { tokens: sum.tokens, loss })
                 })
                 .collect(),
             held_out_loss: self.held_out_loss.take(),
             timing: Timing {
                 seconds: self.begun.elapsed().as_secs_f64(),
-                tokens_per_second: tokens as f64 / seconds,
-                gflops: self.engine.step_flops / seconds / 1e9,
-                memory: self.engine.executor().allocated(),
+                tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
+                gflops: self.step_flops / seconds / 1e9,
+                memory: self.allocated(),
             },
         };
         self.metrics.append(&metrics)?;
         self.progress.set(step, &format!("loss {loss:.3}  {:.0} tokens/s", metrics.timing.tokens_per_second));
         Ok(())
+    }
+
+    /// Bytes allocated at present.
+    pub fn allocated(&self) -> u64 {
+        let engine = self.engine.as_ref().map_or(0, |engine| engine.executor().allocated());
+        self.store.allocated() + engine + self.scorer.as_ref().map_or(0, Scorer::allocated)
     }
 
     /// The error of a run that has gone astray, with the way back.
@@ -295,32 +300,28 @@ impl<'a> Trainer<'a> {
         Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
     }
 
-    /// Mean held-out loss over all datasets, and per dataset.
-    pub fn held_out(&mut self) -> Result<Option<HeldOut>> {
-        let Shape { micro_batch, length, .. } = self.engine.stage().shape;
-        let windows = self.corpus.held_out_windows(length, self.recipe.held_out.sequences);
+    /// Mean held-out loss over all datasets, and per dataset; `None` where nothing is held out.
+    pub fn held_out(&mut self) -> Result<Option<HeldOutLoss>> {
+        let stage = &self.stages[self.current];
+        let windows = self.corpus.held_out_windows(stage.shape.length, self.recipe.held_out.sequences);
         if windows.is_empty() {
             return Ok(None);
         }
+        if self.scorer.is_none() {
+            let graph = held_out_scorer(&stage.work.architecture, stage.shape);
+            self.scorer = Some(Scorer::new(&self.options.backend, graph, &self.store)?);
+        }
+        let scorer = self.scorer.as_mut().expect("it was just made");
         let mut sums = vec![(0u64, 0.0f64); self.recipe.datasets.len()];
-        for group in windows.chunks(micro_batch) {
-            // The last group is filled up with copies of its first window, whose losses are not counted.
-            let filled = (0..micro_batch).map(|i| &group.get(i).unwrap_or(&group[0]).1);
-            let (mut ids, mut labels) = (Vec::new(), Vec::new());
-            for window in filled {
-                ids.extend_from_slice(&window[..length]);
-                labels.extend_from_slice(&window[1..]);
-            }
-            let nll = self.engine.evaluate(&ids, &labels)?;
-            for ((dataset, _), nll) in group.iter().zip(nll.chunks(length)) {
-                sums[*dataset].0 += length as u64;
-                sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
-            }
+        let rows: Vec<Row> = windows.iter().map(|(_, tokens)| Row::whole(tokens.clone())).collect();
+        for ((dataset, _), nll) in windows.iter().zip(scorer.score(&rows)?) {
+            sums[*dataset].0 += nll.len() as u64;
+            sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
         }
         let tokens: u64 = sums.iter().map(|sum| sum.0).sum();
         let loss = sums.iter().map(|sum| sum.1).sum::<f64>() / tokens as f64;
         let datasets = sums.iter().map(|&(tokens, nll)| (tokens > 0).then(|| nll / tokens as f64)).collect();
-        Ok(Some(HeldOut { loss, datasets, windows }))
+        Ok(Some(HeldOutLoss { loss, datasets, windows }))
     }
 
     fn evaluate(&mut self) -> Result<()> {
@@ -336,10 +337,8 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.drain()?;
-        let stage = first_stage(&self.recipe, self.step.saturating_sub(1));
-        let progress = saved::Position { step: self.step, tokens: self.tokens, stage };
-        let saved =
-            saved::save(&mut self.engine, &self.recipe, &self.corpus.tokenizer, &self.options.run, progress);
+        let (stage, tokenizer) = (&self.stages[self.current], &self.corpus.tokenizer);
+        let saved = saved::save(&self.store, &self.recipe, stage, tokenizer, &self.options.run, self.step);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -348,6 +347,28 @@ impl<'a> Trainer<'a> {
         self.last_saved = Some(path);
         self.last_step = Instant::now();
         Ok(())
+    }
+
+    /// The programs of the stage that was trained last, for measurements.
+    pub fn last_engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
+    }
+
+    /// Gives the memory of training and evaluation back; the weights stay.
+    pub fn release(&mut self) -> Result<()> {
+        self.drain()?;
+        (self.engine, self.scorer) = (None, None);
+        Ok(())
+    }
+
+    /// The model as the stage that was trained last has it.
+    pub fn architecture(&self) -> &Architecture {
+        &self.stages[self.current].work.architecture
+    }
+
+    /// How the run was to be done.
+    pub fn options(&self) -> &Options<'a> {
+        &self.options
     }
 
     /// The checkpoint that was written last.
@@ -362,38 +383,11 @@ impl<'a> Trainer<'a> {
 }
 
 /// Result of an evaluation.
-pub struct HeldOut {
+pub struct HeldOutLoss {
     /// Mean nll in nats per token over all windows.
     pub loss: f64,
     /// The same per dataset.
     pub datasets: Vec<Option<f64>>,
     /// The windows that were read: (dataset, tokens).
     pub windows: Vec<(usize, Vec<u32>)>,
-}
-
-/// The stage that comes after `step` steps; the last one at the end.
-fn first_stage(recipe: &Recipe, step: u64) -> usize {
-    let stages = recipe.stage_steps();
-    stages.iter().find(|stage| step < stage.end_step).map_or(stages.len() - 1, |stage| stage.stage)
-}
-
-/// The shape of a stage that fits the memory.
-fn choose_shape(recipe: &Recipe, options: &Options, stage: usize, micro_batch: usize) -> Result<Shape> {
-    let micro_batch = if micro_batch == 0 { recipe.batch.micro_batch } else { micro_batch };
-    let length = recipe.stages[stage].sequence_length;
-    let caps = options.backend.caps();
-    fit::choose(&recipe.model_at(stage), &caps, recipe.batch.sequences, length, micro_batch, options.memory)
-        .map(|candidate| candidate.stage.shape)
-        .map_err(|why| {
-            let gib = options.memory as f64 / (1u64 << 30) as f64;
-            Error::input(format!(
-                "recipe {}: does not fit {gib:.1} GiB: {why}; give more with --memory",
-                recipe.name
-            ))
-        })
-}
-
-/// The policy of this name.
-pub(super) fn policy(name: &str) -> Option<Policy> {
-    Policy::ALL.into_iter().find(|policy| policy.name() == name)
 }

@@ -1,6 +1,6 @@
 //! The text of one sequence as it is generated.
 
-use super::engine::Choice;
+use super::generator::Choice;
 use crate::error::Result;
 use crate::tokenizer::{Special, StopStrings, TextStream, Tokenizer};
 

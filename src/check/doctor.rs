@@ -1,18 +1,19 @@
 //! Proof that a device computes right values and right gradients: every op and variant against f64, the gradients
 //! against finite differences, and ten training steps against the reference executor.
 
-use super::engine::{Engine, MicroBatch, Shape};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::check::{CaseGraph, TOLERANCE};
-use crate::graph::plan::Plan;
 use crate::graph::recompute::Policy;
-use crate::nn::LlamaConfig;
+use crate::nn::{Architecture, LlamaConfig};
 use crate::ops::adamw::Hyper;
 use crate::ops::all_cases;
 use crate::ops::testing::nmse;
 use crate::report::progress::Progress;
+use crate::train::engine::{Engine, Shape, TrainGraph, initialize};
+use crate::train::objective::Batch;
+use crate::train::pretrain;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -116,9 +117,7 @@ pub fn diagnose(backend: &Backend) -> Result<Vec<Line>> {
 }
 
 fn compare(built: &CaseGraph, backend: &Backend) -> Result<Vec<crate::graph::check::Finding>> {
-    let plan = Plan::new(&built.graph, &backend.caps());
-    let mut executor = backend.execute(&built.graph, plan)?;
-    built.compare(&mut *executor, 11)
+    built.compare(&mut *backend.execute_alone(&built.graph)?, 11)
 }
 
 /// The worst errors of weights and losses over ten steps of a small model against the f64 reference.
@@ -135,11 +134,13 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
         initializer_std: 0.1,
         ..LlamaConfig::smollm2_135m()
     };
+    let vocab = config.vocab_size as u32;
+    let architecture = Architecture::Llama(config);
     let shape = Shape { micro_batch: 2, passes: 2, length: 33, recompute: Policy::Cheap };
-    let mut engines = [backend, &Backend::Oracle].map(|backend| Engine::new(backend, &config, shape));
-    let mut run = |engine: &mut Result<Engine>| -> Result<(Vec<f64>, Vec<f64>)> {
-        let engine = engine.as_mut().map_err(|e| Error::failure(e.to_string()))?;
-        engine.initialize(5);
+    let mut run = |backend: &Backend| -> Result<(Vec<f64>, Vec<f64>)> {
+        let graph = TrainGraph::new(&architecture, pretrain::add_loss, shape);
+        let (mut engine, store) = Engine::alone(backend, graph)?;
+        initialize(&store, &architecture, 5);
         let hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(6);
         let mut losses = Vec::new();
@@ -148,10 +149,11 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
             engine.begin_step()?;
             for _ in 0..shape.passes {
                 let mut draw =
-                    || (0..rows).map(|_| rng.random_range(0..config.vocab_size as u32)).collect::<Vec<u32>>();
+                    || (0..rows).map(|_| rng.random_range(0..vocab)).collect::<Vec<u32>>();
                 let (ids, labels) = (draw(), draw());
-                let weight = 1.0 / (rows * shape.passes) as f32;
-                let ticket = engine.micro_batch(&MicroBatch { ids: &ids, labels: &labels, weight })?;
+                let datasets = vec![0; shape.micro_batch];
+                let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets };
+                let ticket = engine.micro_batch(&batch, 1.0 / (rows * shape.passes) as f64)?;
                 losses.extend(engine.fetch(ticket)?.iter().map(|&x| x as f64));
             }
             let norm = engine.update(&hyper, t)?;
@@ -159,12 +161,11 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
             progress(t);
         }
         let mut weights = Vec::new();
-        for (name, _) in config.parameters() {
-            weights.extend(engine.read_weight(&name)?.iter().map(|&x| x as f64));
+        for (name, _) in architecture.shapes() {
+            weights.extend(store.read(&name)?.iter().map(|&x| x as f64));
         }
         Ok((weights, losses))
     };
-    let [device, oracle] = &mut engines;
-    let (got, want) = (run(device)?, run(oracle)?);
+    let (got, want) = (run(backend)?, run(&Backend::Oracle)?);
     Ok((nmse(&got.0, &want.0), nmse(&got.1, &want.1)))
 }

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::engine::{CHUNK, Generator, Sizes};
+use super::generator::{CHUNK, Generator, Sizes};
 use super::writer::Writer;
 use crate::checkpoint::{publish, write_file};
 use crate::error::{Error, Result};
@@ -91,7 +91,7 @@ impl Chat {
     /// # Errors
     /// [`Error::Input`] if the folder has no tokenizer or template, or the sizes do not fit; [`Error::Device`].
     pub fn new(backend: &Backend, model: &ModelFolder, mut options: Options) -> Result<Self> {
-        let positions = model.config.max_position_embeddings;
+        let positions = model.architecture.positions();
         options.context = options.context.min(positions);
         let template = ChatTemplate::load(&model.path)?;
         let tokenizer = Tokenizer::load(&model.path)?;

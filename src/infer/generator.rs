@@ -4,13 +4,15 @@
 
 use crate::error::{Error, Result};
 use crate::graph::plan::{Plan, too_large};
-use crate::graph::{Backend, Executor, Graph, Kind, ProgramId};
+use crate::graph::{Backend, Executor, Graph, Kind, ProgramId, Store};
 use crate::model::ModelFolder;
-use crate::nn::LlamaConfig;
-use crate::nn::llama::{Llama, NewTokens};
+use crate::nn::Architecture;
+use crate::nn::llama::NewTokens;
 use crate::ops::kv_cache::ABSENT;
+use crate::ops::logits::Layout;
 use crate::ops::sample::{Sample, Sampling};
 use crate::ops::{TensorType, ValueId};
+use std::sync::Arc;
 
 /// Sizes that the graph is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,116 +44,114 @@ struct Pass {
     positions: ValueId,
 }
 
-/// A model on a device, and the sequences that it continues.
-pub struct Generator {
+/// A generator's graph. Plain data.
+pub struct GeneratorGraph {
+    /// The graph.
+    pub graph: Graph,
     sizes: Sizes,
-    graph: Graph,
-    executor: Box<dyn Executor>,
     prefill: Pass,
     decode: Pass,
     settings: ValueId,
     uniform: ValueId,
     seen: ValueId,
     report: ValueId,
-    shard_rows: usize,
-    vocab: usize,
-    /// Tokens of each sequence. All but the last are in the cache.
-    sequences: Vec<Vec<u32>>,
+    /// The rotary table and its contents.
+    table: (ValueId, Vec<f32>),
+    /// Where the logits of a step lie.
+    layout: Layout,
 }
 
-impl Generator {
-    /// Builds and allocates the graph; weights come by [`Generator::write_weight`].
+impl GeneratorGraph {
+    /// Builds the programs.
     ///
     /// # Errors
-    /// [`Error::Input`] if the sizes exceed the model or a binding, [`Error::Device`] if memory runs out.
-    pub fn new(backend: &Backend, config: &LlamaConfig, sizes: Sizes) -> Result<Self> {
+    /// [`Error::Input`] if the sizes exceed the model or a binding.
+    pub fn new(architecture: &Architecture, sizes: Sizes) -> Result<Self> {
         let Sizes { batch, context, chunk } = sizes;
-        if context > config.max_position_embeddings {
-            let most = config.max_position_embeddings;
+        let most = architecture.positions();
+        if context > most {
             return Err(Error::input(format!(
                 "{context} tokens of context, but the model has {most} positions"
             )));
         }
         let mut graph = Graph::new();
-        let llama = Llama::new(&mut graph, config);
-        let cache = llama.cache(&mut graph, batch, context);
-        let shard_rows = llama.logits_shard(&graph);
-        let rope = graph.input("rotary table", TensorType::f32(&[context, config.head_dim]));
+        let decoder = architecture.decoder(&mut graph);
+        let cache = decoder.cache(&mut graph, batch, context);
+        let layout = decoder.logits_layout(&graph, batch);
+        let rope = decoder.rope_input(&mut graph, context);
         let settings = graph.input("sampling settings", TensorType::f32(&[8]));
         let uniform = graph.input("uniform numbers", TensorType::f32(&[batch]));
         let mut state = |name: &str, n: usize| graph.add_value(name, TensorType::u32(&[n]), Kind::State);
         let token = state("tokens chosen", batch);
-        let seen = state("tokens seen", batch * config.vocab_size);
+        let seen = state("tokens seen", batch * architecture.vocab_size());
 
         let rows = TensorType::u32(&[batch * chunk]);
         let (ids, positions) = (graph.input("prompt", rows.clone()), graph.input("prompt positions", rows));
         let prefill = Pass { program: graph.program("prefill"), ids, positions };
-        llama.hidden_cached(&mut graph, &NewTokens { ids, positions, rope }, &cache);
+        decoder.hidden_cached(&mut graph, &NewTokens { ids, positions, rope }, &cache);
 
         let positions = graph.input("positions", TensorType::u32(&[batch]));
         let decode = Pass { program: graph.program("decode"), ids: token, positions };
-        let hidden = llama.hidden_cached(&mut graph, &NewTokens { ids: token, positions, rope }, &cache);
-        let logits = llama.logits(&mut graph, hidden);
-        let report = graph.push(Sample { shard_rows }, &[logits, settings, uniform, seen, token])[2];
+        let hidden = decoder.hidden_cached(&mut graph, &NewTokens { ids: token, positions, rope }, &cache);
+        let logits = decoder.logits(&mut graph, hidden);
+        let sample = Sample { shard_rows: layout.shard_rows };
+        let report = graph.push(sample, &[logits, settings, uniform, seen, token])[2];
         graph.keep(report);
 
-        if let Some(id) = too_large(&graph) {
-            let (name, mib) = (&graph.value(id).name, graph.value(id).ty.bytes() >> 20);
+        if let Some(why) = too_large(&graph) {
             return Err(Error::input(format!(
-                "{batch} sequences of {context} tokens: '{name}' takes {mib} MiB, and a binding holds 128; \
-                 give fewer sequences or less context"
+                "{batch} sequences of {context} tokens: {why}; give fewer sequences or less context"
             )));
         }
-        let plan = Plan::new(&graph, &backend.caps());
-        let mut executor = backend.execute(&graph, plan)?;
-        executor.write_f32(rope, &llama.rope_table(context));
-        Ok(Generator {
-            sizes,
-            graph,
-            executor,
-            prefill,
-            decode,
-            settings,
-            uniform,
-            seen,
-            report,
-            shard_rows,
-            vocab: config.vocab_size,
-            sequences: vec![Vec::new(); batch],
-        })
+        let table = (rope, decoder.rope_table(context));
+        Ok(GeneratorGraph { graph, sizes, prefill, decode, settings, uniform, seen, report, table, layout })
     }
+}
 
-    /// As [`Generator::new`], with the weights of a model folder.
+/// A model on a device, and the sequences that it continues.
+pub struct Generator {
+    model: GeneratorGraph,
+    executor: Box<dyn Executor>,
+    /// Tokens of each sequence. All but the last are in the cache.
+    sequences: Vec<Vec<u32>>,
+}
+
+impl Generator {
+    /// Allocates a graph whose weights are in `store`.
     ///
     /// # Errors
-    /// As [`Generator::new`], and [`Error::Input`] or [`Error::Io`] if a weight cannot be read.
-    pub fn load(backend: &Backend, model: &ModelFolder, sizes: Sizes) -> Result<Self> {
-        let mut generator = Self::new(backend, &model.config, sizes)?;
-        for (name, shape) in model.config.parameters() {
-            generator.write_weight(&name, &model.tensors.read_f32(&name, &shape)?);
-        }
-        Ok(generator)
+    /// [`Error::Device`] if memory runs out.
+    pub fn new(backend: &Backend, model: GeneratorGraph, store: &Arc<Store>) -> Result<Self> {
+        let plan = Plan::new(&model.graph, &backend.caps(), store.plan());
+        let mut executor = backend.execute(&model.graph, plan, store)?;
+        executor.write(model.table.0, (&model.table.1).into());
+        let sequences = vec![Vec::new(); model.sizes.batch];
+        Ok(Generator { model, executor, sequences })
     }
 
-    /// Writes a weight by its Hugging Face name.
-    pub fn write_weight(&mut self, name: &str, values: &[f32]) {
-        let parameter = self.graph.parameters().iter().find(|p| p.name == name);
-        let mut rest = values;
-        for &shard in &parameter.unwrap_or_else(|| panic!("the model has no parameter {name}")).shards {
-            let (now, later) = rest.split_at(self.graph.value(shard).ty.elements());
-            self.executor.write_f32(shard, now);
-            rest = later;
-        }
+    /// A generator with the weights of a model folder.
+    ///
+    /// # Errors
+    /// As [`GeneratorGraph::new`] and [`super::load`].
+    pub fn load(backend: &Backend, model: &ModelFolder, sizes: Sizes) -> Result<Self> {
+        let graph = GeneratorGraph::new(&model.architecture, sizes)?;
+        let store = super::load(backend, model, &[&graph.graph])?;
+        Self::new(backend, graph, &store)
+    }
+
+    /// Bytes allocated, without the weights.
+    pub fn allocated(&self) -> u64 {
+        self.executor.allocated()
     }
 
     /// The graph, for measurements.
     pub fn graph(&self) -> &Graph {
-        &self.graph
+        &self.model.graph
     }
 
     /// Measured device time per op of a decode step, in the order of its nodes.
     pub fn decode_profile(&self) -> (ProgramId, Vec<(String, f64)>) {
-        (self.decode.program, self.executor.profile(self.decode.program))
+        (self.model.decode.program, self.executor.profile(self.model.decode.program))
     }
 
     /// Tokens of a sequence so far.
@@ -165,9 +165,9 @@ impl Generator {
     /// # Errors
     /// [`Error::Input`] if a prompt does not fit the context.
     pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<usize> {
-        assert_eq!(prompts.len(), self.sizes.batch, "one prompt per sequence");
-        if let Some(long) = prompts.iter().find(|prompt| prompt.len() > self.sizes.context) {
-            let (length, room) = (long.len(), self.sizes.context);
+        assert_eq!(prompts.len(), self.model.sizes.batch, "one prompt per sequence");
+        if let Some(long) = prompts.iter().find(|prompt| prompt.len() > self.model.sizes.context) {
+            let (length, room) = (long.len(), self.model.sizes.context);
             return Err(Error::input(format!("the prompt has {length} tokens, and the context {room}")));
         }
         // (token, position) of what is not in the cache, without the last token, which `decode` takes.
@@ -181,35 +181,31 @@ impl Generator {
                 (common.min(end)..end).map(|i| (prompt[i], i as u32)).collect()
             })
             .collect();
-        let chunk = self.sizes.chunk;
+        let chunk = self.model.sizes.chunk;
         let longest = missing.iter().map(Vec::len).max().unwrap_or(0);
         for first in (0..longest).step_by(chunk) {
             let rows = missing.iter().flat_map(|tokens| {
                 (first..first + chunk).map(|i| tokens.get(i).copied().unwrap_or((0, ABSENT)))
             });
             let (ids, positions): (Vec<u32>, Vec<u32>) = rows.unzip();
-            self.executor.write_u32(self.prefill.ids, &ids);
-            self.executor.write_u32(self.prefill.positions, &positions);
-            self.executor.run(self.prefill.program)?;
+            self.executor.write(self.model.prefill.ids, (&ids).into());
+            self.executor.write(self.model.prefill.positions, (&positions).into());
+            self.executor.run(self.model.prefill.program)?;
         }
         self.sequences = prompts.to_vec();
         let last: Vec<u32> = prompts.iter().map(|prompt| prompt.last().copied().unwrap_or(0)).collect();
-        self.executor.write_u32(self.decode.ids, &last);
-        self.executor.write_u32(self.seen, &self.occurrences());
+        self.executor.write(self.model.decode.ids, (&last).into());
+        self.executor.write(self.model.seen, (&self.occurrences()).into());
         let all: usize = prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).sum();
         Ok(all - missing.iter().map(Vec::len).sum::<usize>())
     }
 
     /// 1 for every token that a sequence has, in the layout of the logits.
     fn occurrences(&self) -> Vec<u32> {
-        let (batch, rows) = (self.sizes.batch, self.shard_rows);
-        let mut seen = vec![0; batch * self.vocab];
-        for (b, sequence) in self.sequences.iter().enumerate() {
-            for &token in sequence {
-                let first = token as usize / rows * rows;
-                let width = rows.min(self.vocab - first);
-                seen[batch * first + b * width + token as usize - first] = 1;
-            }
+        let layout = self.model.layout;
+        let mut seen = vec![0; layout.rows * layout.classes];
+        for (row, sequence) in self.sequences.iter().enumerate() {
+            sequence.iter().for_each(|&token| seen[layout.at(row, token as usize)] = 1);
         }
         seen
     }
@@ -222,7 +218,7 @@ impl Generator {
         uniform: &[f32],
         active: &[bool],
     ) -> Result<Vec<Option<Choice>>> {
-        let room = |sequence: &Vec<u32>| !sequence.is_empty() && sequence.len() < self.sizes.context;
+        let room = |sequence: &Vec<u32>| !sequence.is_empty() && sequence.len() < self.model.sizes.context;
         let active: Vec<bool> =
             active.iter().zip(&self.sequences).map(|(&active, sequence)| active && room(sequence)).collect();
         if !active.contains(&true) {
@@ -233,12 +229,13 @@ impl Generator {
             .zip(&self.sequences)
             .map(|(&active, sequence)| if active { sequence.len() as u32 - 1 } else { ABSENT })
             .collect();
-        self.executor.write_f32(self.settings, &sampling.settings());
-        self.executor.write_f32(self.uniform, uniform);
-        self.executor.write_u32(self.decode.positions, &positions);
-        self.executor.run(self.decode.program)?;
-        let ticket = self.executor.read_later(self.report)?;
-        let report = self.executor.fetch(ticket)?;
+        let GeneratorGraph { settings, uniform: numbers, decode, report, .. } = &self.model;
+        self.executor.write(*settings, sampling.settings().as_slice().into());
+        self.executor.write(*numbers, uniform.into());
+        self.executor.write(decode.positions, (&positions).into());
+        self.executor.run(decode.program)?;
+        let ticket = self.executor.read_later(*report)?;
+        let report = self.executor.fetch(ticket)?.into_f32();
         let choice = |(b, active): (usize, bool)| {
             active.then(|| Choice { token: report[2 * b] as u32, logprob: report[2 * b + 1] })
         };

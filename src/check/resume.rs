@@ -1,0 +1,93 @@
+//! Proof that resuming is exact: a run in one go against one that is killed and resumed.
+
+use crate::checkpoint::{Checkpoint, folder};
+use crate::error::{Error, Result};
+use crate::graph::Backend;
+use crate::ops::adamw::STATES;
+use crate::recipes::Recipe;
+use crate::train::metrics::repeatable;
+use crate::train::trainer::{Options, Trainer};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Trains `steps` steps in one go, and again with the process killed in the middle and resumed, and compares
+/// weights, moments and metrics byte for byte.
+///
+/// `spawn` starts a child process that trains into the given folder until the given step.
+///
+/// # Errors
+/// [`Error::Failure`] naming the first difference.
+pub fn verify_resume(
+    recipe: &Recipe,
+    folder: &Path,
+    backend: &Backend,
+    memory: u64,
+    steps: u64,
+    spawn: impl Fn(&Path) -> Result<std::process::Child>,
+) -> Result<()> {
+    let never = AtomicBool::new(false);
+    let options = |name: &str| Options {
+        run: folder.join(name),
+        backend: backend.clone(),
+        memory,
+        until: Some(steps),
+        interrupted: &never,
+    };
+    println!("1. {steps} steps in one go");
+    let mut whole = Trainer::new(recipe.clone(), options("whole"), None)?;
+    whole.run()?;
+    let first = whole.last_saved().expect("a run ends with a checkpoint").to_path_buf();
+    drop(whole);
+
+    println!("2. the same, killed in the middle");
+    let broken = folder.join("killed");
+    let mut child = spawn(&broken)?;
+    let metrics = broken.join("metrics.jsonl");
+    let kill_at = steps / 2 + 1;
+    loop {
+        let lines = std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count() as u64);
+        if lines >= kill_at {
+            break;
+        }
+        if let Some(status) = child.try_wait().map_err(Error::io(&broken))? {
+            return Err(Error::failure(format!(
+                "the run to be killed ended by itself at step {lines} ({status})"
+            )));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().and_then(|()| child.wait()).map_err(Error::io(&broken))?;
+    // A quick run may have got to its end before the kill; what is resumed must have steps left.
+    let unfinished = folder::list(&broken)?.into_iter().rev().find(|&(step, _)| step < steps);
+    let checkpoint = unfinished.map(|(_, path)| Checkpoint::open(&path)).transpose()?;
+    let from = checkpoint.as_ref().map_or("the beginning".into(), |c| format!("step {}", c.state.step));
+    println!("   killed after step {kill_at} or later; resuming from {from}");
+    let mut second = Trainer::new(recipe.clone(), options("killed"), checkpoint)?;
+    second.run()?;
+    let second = second.last_saved().expect("a run ends with a checkpoint").to_path_buf();
+
+    println!("3. comparing");
+    let states = STATES.map(|state| format!("trainer/{state}.safetensors"));
+    for file in ["model.safetensors".to_string()].iter().chain(&states) {
+        let [a, b] = [&first, &second].map(|checkpoint| {
+            let path = checkpoint.join(file);
+            std::fs::read(&path).map_err(Error::io(&path))
+        });
+        let (a, b) = (a?, b?);
+        if a != b {
+            return Err(Error::failure(format!(
+                "{file} differs between {} and {}",
+                first.display(),
+                second.display()
+            )));
+        }
+        println!("   {file}: {} bytes identical", a.len());
+    }
+    let lines = |run: &str| repeatable(&folder.join(run).join("metrics.jsonl"));
+    let (a, b) = (lines("whole")?, lines("killed")?);
+    if a != b {
+        return Err(Error::failure("metrics.jsonl differs"));
+    }
+    println!("   metrics.jsonl: {} steps identical", a.len());
+    Ok(())
+}

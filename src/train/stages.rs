@@ -1,0 +1,117 @@
+//! The stages of a run as they will be trained: everything that they need is found, and checked, before the first step.
+
+use super::corpus::Corpus;
+use super::engine::Shape;
+use super::fit::Work;
+use crate::error::{Error, Result};
+use crate::gpu::Caps;
+use crate::graph::StorePlan;
+use crate::ops::adamw::Hyper;
+use crate::optim::schedule::Schedule;
+use crate::recipes::{Batch, Recipe, Span};
+
+/// A stage with what was chosen for it.
+pub struct PlannedStage {
+    /// Its place in the run.
+    pub span: Span,
+    /// The work of its steps.
+    pub work: Work,
+    /// How the work is cut.
+    pub shape: Shape,
+    /// Where weights and optimizer state lie; the same for every stage.
+    pub store: StorePlan,
+    /// The learning rate over the steps of its schedule.
+    pub schedule: Schedule,
+    /// Tokens that were taken from each dataset before it.
+    pub consumed: Vec<u64>,
+    /// Whether moments start at zero.
+    pub reset_optimizer: bool,
+    /// The optimizer's settings; the learning rate is that of the schedule.
+    hyper: Hyper,
+}
+
+impl PlannedStage {
+    /// Steps of the stage.
+    pub fn steps(&self) -> u64 {
+        self.span.end_step - self.span.start_step
+    }
+
+    /// The optimizer's scalars for the run's update `step`, and how many updates the moments will then have had.
+    pub fn update(&self, step: u64) -> (Hyper, u64) {
+        let done = step - self.span.start_step;
+        let lr = self.schedule.lr(self.span.schedule_start + done);
+        (Hyper { lr, ..self.hyper }, self.span.updates_start + done)
+    }
+
+    /// Tokens trained on after the run's update `step`, along the stages that led here.
+    pub fn tokens(&self, step: u64) -> u64 {
+        self.span.start_tokens + (step - self.span.start_step) * self.span.tokens_per_step
+    }
+}
+
+/// Plans the stages that have steps left after `step`, or the last one, whose state may still be evaluated. `begun` is
+/// a stage that a checkpoint lies in, with its micro-batch, which must not change on the way.
+///
+/// What is chosen goes into `recipe`, so that a resumed run finds the same.
+///
+/// # Errors
+/// [`Error::Input`] naming the stage, if its data ends before it does or it does not fit `memory` bytes.
+pub fn plan_stages(
+    recipe: &mut Recipe,
+    corpus: &Corpus,
+    caps: &Caps,
+    memory: u64,
+    step: u64,
+    begun: Option<(usize, usize)>,
+) -> Result<Vec<PlannedStage>> {
+    let mut planned = Vec::new();
+    // Per stage: tokens that were taken from each dataset before it.
+    let mut consumed: Vec<Vec<u64>> = Vec::new();
+    for (stage, span) in recipe.spans().into_iter().enumerate() {
+        let before = match recipe.lineage(stage).last() {
+            None => vec![0; recipe.datasets.len()],
+            Some(&(parent, steps)) => {
+                let sequences = steps * recipe.batch_of(parent).sequences as u64;
+                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
+            }
+        };
+        consumed.push(before.clone());
+        if span.end_step <= step && stage + 1 < recipe.stages.len() {
+            continue;
+        }
+        // Fails here if the data does not last.
+        let sequences = (span.end_step - span.start_step) * span.sequences_per_step as u64;
+        corpus.mixture(recipe, stage, &before)?.consumed(sequences)?;
+        let work = Work::of(recipe, stage);
+        let batch = recipe.batch_of(stage);
+        let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);
+        let fit = work.choose(caps, given, memory).map_err(|why| {
+            let gib = memory as f64 / (1u64 << 30) as f64;
+            let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
+            Error::input(format!(
+                "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
+            ))
+        })?;
+        let shape = fit.stage.shape;
+        recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
+        let optimizer = recipe.optimizer_of(stage);
+        planned.push(PlannedStage {
+            span,
+            work,
+            shape,
+            store: fit.store,
+            schedule: recipe.schedule_of(stage),
+            consumed: before,
+            reset_optimizer: recipe.stages[stage].reset_optimizer,
+            hyper: Hyper {
+                lr: 0.0,
+                beta1: optimizer.betas[0],
+                beta2: optimizer.betas[1],
+                eps: optimizer.eps,
+                weight_decay: optimizer.weight_decay,
+                clip: optimizer.clip_norm,
+            },
+        });
+    }
+    Ok(planned)
+}
