@@ -6,7 +6,7 @@ use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::ops::TensorType;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, Span};
 use crate::report::table;
 use crate::train::fit::{Candidate, candidate, choose};
 use crate::train::measure::matmul_speed;
@@ -41,15 +41,15 @@ impl Plan {
         let recipe = self.recipe.load()?;
         println!("{}", recipe.describe());
         let mut flops = 0.0;
-        for steps in recipe.stage_steps() {
-            let stage = &recipe.stages[steps.stage];
+        for span in recipe.spans() {
+            let stage = &recipe.stages[span.stage];
             // The same kernels on every device but for the number of launches.
             let fit = choose(
-                &recipe.model_at(steps.stage),
+                &recipe.model_at(span.stage),
                 &Caps::baseline(),
-                recipe.batch.sequences,
+                span.sequences_per_step,
                 stage.sequence_length,
-                recipe.batch.micro_batch,
+                recipe.batch_of(span.stage).micro_batch,
                 self.memory,
             )
             .map_err(|why| {
@@ -59,22 +59,22 @@ impl Plan {
             println!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
                 stage.name,
-                HumanCount(steps.end_step - steps.start_step),
-                recipe.batch.sequences,
+                HumanCount(span.steps()),
+                span.sequences_per_step,
                 stage.sequence_length,
                 shape.passes,
                 shape.micro_batch,
                 shape.recompute.name()
             );
             println!("{}", slabs(&fit));
-            println!("\nother choices:\n{}", self.choices(&recipe, steps.stage, shape.micro_batch));
+            println!("\nother choices:\n{}", self.choices(&recipe, &span, shape.micro_batch));
             if self.tensors {
                 println!("\n{}", tensors(&fit));
             }
             let graph = &fit.stage.graph;
             let step = graph.cost(fit.stage.micro).flops * shape.passes as f64
                 + graph.cost(fit.stage.update.program).flops;
-            flops += step * (steps.end_step - steps.start_step) as f64;
+            flops += step * span.steps() as f64;
         }
         println!("\n{:.3e} floating-point operations in all", flops);
         if self.measure {
@@ -93,18 +93,18 @@ impl Plan {
         Ok(())
     }
 
-    fn choices(&self, recipe: &Recipe, stage: usize, chosen: usize) -> Table {
+    fn choices(&self, recipe: &Recipe, span: &Span, chosen: usize) -> Table {
         let mut rows = table(&["recomputation", "micro-batch", "memory", "fits"]);
-        let length = recipe.stages[stage].sequence_length;
+        let length = recipe.stages[span.stage].sequence_length;
         for policy in Policy::ALL {
-            let sizes = [1, chosen, (2 * chosen).min(recipe.batch.sequences)];
+            let sizes = [1, chosen, (2 * chosen).min(span.sequences_per_step)];
             for (i, &size) in sizes.iter().enumerate() {
-                if sizes[..i].contains(&size) || !recipe.batch.sequences.is_multiple_of(size) {
+                if sizes[..i].contains(&size) || !span.sequences_per_step.is_multiple_of(size) {
                     continue;
                 }
-                let config = recipe.model_at(stage);
+                let config = recipe.model_at(span.stage);
                 let found =
-                    candidate(&config, &Caps::baseline(), recipe.batch.sequences, length, size, policy);
+                    candidate(&config, &Caps::baseline(), span.sequences_per_step, length, size, policy);
                 let (memory, fits) = match &found {
                     Ok(found) => (mib(found.plan.total()), found.plan.total() <= self.memory),
                     Err(why) => (why.clone(), false),

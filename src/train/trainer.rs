@@ -14,7 +14,7 @@ use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
-use crate::recipes::{Recipe, StageSteps};
+use crate::recipes::{Recipe, Span};
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl<'a> Trainer<'a> {
         let sums = vec![(0, 0.0); recipe.datasets.len()];
         let now = Instant::now();
         Ok(Trainer {
-            schedule: recipe.schedule(),
+            schedule: recipe.schedule_of(stage),
             recipe,
             options,
             corpus,
@@ -126,15 +126,16 @@ impl<'a> Trainer<'a> {
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
         let mut consumed = vec![0; self.recipe.datasets.len()];
-        for stage in self.recipe.stage_steps() {
+        for stage in self.recipe.spans() {
             let mixture = self.corpus.mixture(&self.recipe, stage.stage, &consumed)?;
-            let sequences = (stage.end_step - stage.start_step) * self.recipe.batch.sequences as u64;
+            let sequences = stage.steps() * stage.sequences_per_step as u64;
             self.report_mixture(&mixture, sequences)?;
             consumed = mixture.consumed(sequences)?;
             if self.step >= stage.end_step {
                 continue;
             }
             self.enter(stage.stage)?;
+            self.schedule = self.recipe.schedule_of(stage.stage);
             while self.step < stage.end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
                     return Ok(Ending::Stopped { step: self.step });
@@ -185,9 +186,9 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn train_step(&mut self, stage: &StageSteps, mixture: &Mixture) -> Result<()> {
+    fn train_step(&mut self, stage: &Span, mixture: &Mixture) -> Result<()> {
         let Shape { micro_batch, passes, length, .. } = self.engine.stage().shape;
-        let first = (self.step - stage.start_step) * self.recipe.batch.sequences as u64;
+        let first = (self.step - stage.start_step) * stage.sequences_per_step as u64;
         let weight = (1.0 / (micro_batch * passes * length) as f64) as f32;
         self.engine.begin_step()?;
         for pass in 0..passes {
@@ -206,8 +207,9 @@ impl<'a> Trainer<'a> {
         }
         self.step += 1;
         self.tokens += stage.tokens_per_step;
-        let lr = self.schedule.lr(self.step);
-        let optimizer = &self.recipe.optimizer;
+        let done = self.step - stage.start_step;
+        let lr = self.schedule.lr(stage.schedule_start + done);
+        let optimizer = self.recipe.optimizer_of(stage.stage);
         let hyper = Hyper {
             lr,
             beta1: optimizer.betas[0],
@@ -217,7 +219,7 @@ impl<'a> Trainer<'a> {
             clip: optimizer.clip_norm,
         };
         self.collect_down_to(1)?;
-        let ticket = self.engine.update(&hyper, self.step)?;
+        let ticket = self.engine.update(&hyper, stage.updates_start + done)?;
         self.pending.push_back(Pending::Norm { ticket, step: self.step, lr });
         Ok(())
     }
@@ -373,7 +375,7 @@ pub struct HeldOut {
 
 /// The stage that comes after `step` steps; the last one at the end.
 fn first_stage(recipe: &Recipe, step: u64) -> usize {
-    let stages = recipe.stage_steps();
+    let stages = recipe.spans();
     stages.iter().find(|stage| step < stage.end_step).map_or(stages.len() - 1, |stage| stage.stage)
 }
 
