@@ -192,4 +192,62 @@ mod tests {
         assert_points(&schedule, &[(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.5), (u64::MAX, 0.5)]);
         assert_points(&Schedule::Constant { peak: 0.5, warmup_steps: 0 }, &[(0, 0.5), (1, 0.5)]);
     }
+
+    fn wsd(peak: f64, warmup_steps: u64, decay_start: u64, decay_steps: u64) -> Schedule {
+        Schedule::Wsd { peak, min: 0.0, warmup_steps, decay_start, decay_steps }
+    }
+
+    fn cosine(peak: f64, warmup_steps: u64, total_steps: u64) -> Schedule {
+        Schedule::Cosine { peak, min: 0.0, warmup_steps, total_steps }
+    }
+
+    #[test]
+    fn two_schedules_differ_where_walking_through_them_says() {
+        let constant = |peak, warmup_steps| Schedule::Constant { peak, warmup_steps };
+        let all = [
+            wsd(1.0, 4, 20, 10),
+            wsd(1.0, 4, 25, 10),
+            wsd(1.0, 4, 20, 12),
+            wsd(1.0, 4, 3, 10),
+            wsd(1.0, 4, 1, 10),
+            wsd(1.0, 0, 20, 0),
+            wsd(1.0, 0, 0, 9),
+            Schedule::Wsd { peak: 1.0, min: 1.0, warmup_steps: 0, decay_start: 8, decay_steps: 5 },
+            cosine(1.0, 4, 30),
+            cosine(1.0, 4, 31),
+            cosine(1.0, 9, 9),
+            cosine(1.0, 9, 5),
+            constant(1.0, 4),
+            constant(1.0, 0),
+            constant(2.0, 8), // rises as that of 1.0 over 4
+        ];
+        for a in &all {
+            for b in &all {
+                for steps in [0, 1, 4, 5, 19, 20, 21, 25, 26, 40] {
+                    let walked = (1..=steps).find(|&step| a.lr(step) != b.lr(step));
+                    assert_eq!(a.differs_before(b, steps), walked, "{a:?} {b:?} {steps}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_end_differs_from_the_first_decay_on_however_far_that_is() {
+        let far = 1 << 60;
+        assert_eq!(wsd(1.0, 9, far, 10).differs_before(&wsd(1.0, 9, 2 * far, 10), far + 5), Some(far + 1));
+        assert_eq!(wsd(1.0, 9, far, 10).differs_before(&wsd(1.0, 9, 2 * far, 10), far), None);
+        assert_eq!(cosine(1.0, 9, far).differs_before(&cosine(1.0, 9, far), u64::MAX), None);
+        assert_eq!(cosine(1.0, 9, 1000).differs_before(&cosine(1.0, 9, 1001), 10), Some(10));
+    }
+
+    #[test]
+    fn a_schedule_comes_back_from_json_to_the_digit() {
+        let mut peak = 0.1;
+        for _ in 0..1000 {
+            peak *= 0.977_237_220_955_810_7; // 17 digits, as sweeps write them
+            let schedule = wsd(peak, 1, 2, u64::MAX);
+            let json = serde_json::to_string(&schedule).unwrap();
+            assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), schedule, "{json}");
+        }
+    }
 }

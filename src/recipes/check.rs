@@ -75,7 +75,8 @@ fn check_batch(batch: &Batch, place: &[String]) -> Check {
     at_least_one(sequences as u64, &below(place, "sequences"))?;
     require(micro_batch == 0 || sequences.is_multiple_of(micro_batch), &below(place, "micro_batch"), || {
         format!(
-            "is {micro_batch}, but must divide the {sequences} sequences of a batch, or be 0 for the largest that fits"
+            "is {micro_batch}, but must divide the {sequences} sequences of a batch, \
+             or be 0 for the largest that fits"
         )
     })
 }
@@ -249,7 +250,7 @@ fn check_schedules(recipe: &Recipe) -> Check {
     Ok(())
 }
 
-/// A schedule over `length` steps of a run of `all`; of no length if it is a `[schedule]` that no stage needs.
+/// A schedule over `length` steps of a run of `all`; it has no length if no stage uses it.
 fn check_schedule(schedule: &LearningRate, length: Option<u64>, all: u64, place: &[String]) -> Check {
     positive(schedule.peak_lr, &below(place, "peak_lr"))?;
     not_negative(schedule.min_lr, &below(place, "min_lr"))?;

@@ -10,14 +10,14 @@ use super::timeline::{Origin, lineage};
 impl Recipe {
     /// Hash of what affects the weights, 16 hexadecimal digits.
     ///
-    /// Not in it: the name, how often to save, evaluate and sample, the micro-batches, and the folders (but the
-    /// names) of files, so that a run may move to another machine.
+    /// Not in it: the name, how often to save, evaluate and sample, the micro-batches, and the folders (but
+    /// the names) of files, so that a run may move to another machine.
     pub fn hash(&self) -> String {
         hash_of(self.clone())
     }
 
     /// [`hash`](Self::hash) of what has affected the state in a stage: without the stages that are not on its
-    /// lineage, and without what only they use. Other stages may change, and the state is still one of the recipe.
+    /// lineage, and without what only they use. They may change, and the state is still one of the recipe.
     ///
     /// That a longer later stage changes the learning rates behind it is for
     /// [`Schedule::differs_before`](crate::optim::schedule::Schedule::differs_before) to say.

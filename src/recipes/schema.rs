@@ -80,7 +80,8 @@ pub struct TokenizerTraining {
     pub sample_documents: usize,
 }
 
-/// `[optimizer]` or `[optimizers.NAME]`: AdamW with decoupled decay on all parameters, norms and embeddings included, as SmolLM2 has it.
+/// `[optimizer]` or `[optimizers.NAME]`: AdamW with decoupled decay on all parameters, norms and embeddings
+/// included, as SmolLM2 has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
@@ -100,8 +101,8 @@ impl Default for Optimizer {
     }
 }
 
-/// `[schedule]` or `[schedules.NAME]`: a learning rate over all stages that use it one after another. It starts
-/// again where a stage uses another one than the stage that it goes on from.
+/// `[schedule]` or `[schedules.NAME]`: a learning rate over all stages that use it one after another. It
+/// begins where a stage uses another one than the stage that it goes on from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearningRate {
@@ -183,12 +184,13 @@ pub struct Stage {
     pub name: String,
     /// What kind of training it is.
     pub kind: StageKind,
-    /// What the stage goes on from: `"STAGE"`, the end of an earlier stage, or `"STAGE@STEP"`, a step on the way
-    /// there, counted as in the names of checkpoints: over all stages of the run. If not given, the end of the
-    /// stage before it; the first stage starts from noise.
+    /// What the stage goes on from: `"STAGE"`, the end of an earlier stage, or `"STAGE@STEP"`, a step on the
+    /// way there, counted over the whole run as in the names of checkpoints. If not given, the end of the stage
+    /// before it; the first stage starts from noise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Tokens trained on at which the stage ends, counted from the start of the run along the stages that led here.
+    /// Tokens trained on at which the stage ends, counted from the start of the run along the stages that lead
+    /// to it.
     pub tokens: u64,
     /// Tokens per sequence.
     pub sequence_length: usize,

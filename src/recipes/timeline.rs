@@ -1,4 +1,4 @@
-//! When the stages of a recipe train: their steps and tokens, what each goes on from, and with which settings.
+//! When the stages of a recipe train: their steps and tokens, what each goes on from, and its settings.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,8 +7,8 @@ use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind};
 use crate::nn::config::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
-/// When one stage trains. Steps are optimizer updates and count over the whole run, stage after stage in the order
-/// of [`Recipe::stages`], branches too, so that no two states have the same step.
+/// When one stage trains. Steps are optimizer updates and count over the whole run, stage after stage in the
+/// order of [`Recipe::stages`], branches too, so that no two states have the same step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Index into [`Recipe::stages`].
@@ -57,8 +57,8 @@ pub enum Origin {
     },
 }
 
-/// The spans of all stages, or what keeps a stage from having one. The values of each stage on its own must have
-/// been checked.
+/// The spans of all stages, or what keeps a stage from having one. The values of each stage on its own must
+/// have been checked.
 pub(super) fn spans(recipe: &Recipe) -> Check<Vec<Span>> {
     let mut spans: Vec<Span> = Vec::with_capacity(recipe.stages.len());
     let mut earlier = HashMap::new();
@@ -189,18 +189,18 @@ impl Recipe {
         self.spans().last().map_or(0, |span| span.end_step)
     }
 
-    /// Tokens trained on at the end of the last stage, along its lineage: what it asks for, rounded up to whole
-    /// steps.
+    /// Tokens trained on at the end of the last stage, along its lineage: what it asks for, rounded up to
+    /// whole steps.
     pub fn total_tokens(&self) -> u64 {
         self.spans().last().map_or(0, |span| span.tokens_at(span.end_step))
     }
 
-    /// The stages before a stage on its lineage, oldest first: (index, how many of its steps led to the stage).
+    /// The stages before a stage on its lineage, oldest first: (index, how many of its steps were used).
     pub fn lineage(&self, stage: usize) -> Vec<(usize, u64)> {
         lineage(&self.spans(), stage)
     }
 
-    /// Steps whose checkpoints are never deleted, in order: the end of every stage, and where others branch off.
+    /// Steps whose checkpoints are never deleted, in order: the end of every stage, and where others begin.
     pub fn kept_steps(&self) -> Vec<u64> {
         let mut kept = BTreeSet::new();
         for span in self.spans() {
@@ -212,7 +212,8 @@ impl Recipe {
         kept.into_iter().collect()
     }
 
-    /// The learning rates of a stage: its update n, counted from 1, is step [`Span::schedule_start`] + n there.
+    /// The learning rates of a stage: its update n, counted from 1, is step [`Span::schedule_start`] + n of
+    /// them.
     pub fn schedule_of(&self, stage: usize) -> Schedule {
         let name = self.stages[stage].schedule.as_deref();
         let settings = match name {
