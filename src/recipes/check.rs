@@ -1,6 +1,6 @@
 //! What the types cannot say about a recipe: ranges, names that refer to each other, sums.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::problem::{Check, KeyPath, Problem, key_path, require, suggest};
 use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
@@ -185,36 +185,32 @@ fn check_stage(recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str
 
 /// The schedule and the optimizer that a stage names.
 fn check_choices(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
-    let unknown = |key: &str, name: &str, known: Vec<&str>| Problem {
-        path: key_path!["stages", i, key].to_vec(),
-        message: match known[..] {
-            [] => format!("is '{name}', but there is no [{key}s.{name}]: write it, or leave the key out"),
-            _ => format!("is '{name}'; {}", suggest(name, &known)),
-        },
-    };
-    let schedules = || recipe.schedules.keys().map(String::as_str).collect();
-    let optimizers = || recipe.optimizers.keys().map(String::as_str).collect();
-    match &stage.schedule {
-        Some(name) if !recipe.schedules.contains_key(name) => {
-            return Err(unknown("schedule", name, schedules()));
-        }
-        None if recipe.schedule.is_none() => {
-            let place = key_path!["stages", i, "schedule"].to_vec();
-            let message = match schedules()[..] {
-                [] => "is missing: write a [schedule] for all stages".to_string(),
-                ref known => format!(
-                    "is missing: write it, or a [schedule] for all stages that have none; known: {}",
-                    known.join(", ")
-                ),
-            };
-            return Err(Problem { path: place, message });
-        }
-        _ => {}
+    if let Some(name) = &stage.optimizer {
+        check_choice("optimizer", name, &recipe.optimizers, i)?;
     }
-    match &stage.optimizer {
-        Some(name) if !recipe.optimizers.contains_key(name) => Err(unknown("optimizer", name, optimizers())),
-        _ => Ok(()),
+    if let Some(name) = &stage.schedule {
+        return check_choice("schedule", name, &recipe.schedules, i);
     }
+    require(recipe.schedule.is_some(), key_path!["stages", i, "schedule"], || {
+        match names(&recipe.schedules)[..] {
+            [] => "is missing: write a [schedule] for all stages".into(),
+            ref known => {
+                let known = known.join(", ");
+                format!("is missing: write it, or a [schedule] for all stages that have none; known: {known}")
+            }
+        }
+    })
+}
+
+fn check_choice<T>(key: &str, name: &str, tables: &BTreeMap<String, T>, i: usize) -> Check {
+    require(tables.contains_key(name), key_path!["stages", i, key], || match names(tables)[..] {
+        [] => format!("is '{name}', but there is no [{key}s.{name}]: write it, or leave the key out"),
+        ref known => format!("is '{name}'; {}", suggest(name, known)),
+    })
+}
+
+fn names<T>(tables: &BTreeMap<String, T>) -> Vec<&str> {
+    tables.keys().map(String::as_str).collect()
 }
 
 fn check_mixture(recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) -> Check {
