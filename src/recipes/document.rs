@@ -10,10 +10,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::overrides::{assign, respan};
+use super::problem::{KeyPath, suggest};
 use crate::error::{Error, Result};
-
-/// Keys and list indices from the root of a recipe to one of its values.
-pub(super) type KeyPath = Vec<String>;
 
 /// A parsed recipe. Spans inside `text` are bytes; those that start at `text.len() + 1 + i` lie in override `i`.
 pub(super) struct Document<'a> {
@@ -207,17 +205,6 @@ fn plain_type(wanted: &str) -> &str {
         "a map" => "a table",
         struct_name if struct_name.starts_with("struct ") => "a table",
         other => other,
-    }
-}
-
-/// "did you mean ...?" if `word` is close to one of `known`, else all of `known`.
-pub(super) fn suggest(word: &str, known: &[&str]) -> String {
-    let close =
-        |name: &&&str| strsim::osa_distance(&word.to_lowercase(), name) <= 1 + word.chars().count() / 4;
-    match known.iter().filter(close).min_by_key(|name| strsim::osa_distance(word, name)) {
-        Some(name) => format!("did you mean '{name}'?"),
-        None if known.is_empty() => "there is none".into(),
-        None => format!("known: {}", known.join(", ")),
     }
 }
 

@@ -2,22 +2,25 @@
 
 mod check;
 mod document;
+mod hash;
 mod overrides;
-mod plan;
+mod problem;
 mod schema;
+mod timeline;
 
 use std::path::{Path, PathBuf};
 
-pub use plan::StageSteps;
 pub use schema::{
-    Batch, Checkpoint, Dataset, HeldOut, LearningRate, Optimizer, Recipe, Sample, ScheduleKind, Stage,
-    StageKind, Tokenizer, TokenizerTraining,
+    Batch, Dataset, HeldOutText, LearningRate, Optimizer, Recipe, Sample, Saving, ScheduleKind, Stage,
+    StageKind, TokenizerChoice, TokenizerTraining,
 };
+pub use timeline::{Origin, Span};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::config::{LlamaConfig, PRESETS};
-use document::{Document, suggest};
+use document::Document;
+use problem::suggest;
 
 /// The recipes inside the program as (name, TOML text); the first is the default.
 pub const EMBEDDED: [(&str, &str); 4] = [
@@ -92,6 +95,65 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the files that the recipe names are there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the first that is not, and the keys to change.
+    pub fn check_files(&self) -> Result<()> {
+        let missing = |key: &str, path: &PathBuf| {
+            let (name, path) = (&self.name, path.display());
+            let why = format!("{path} does not exist; put it there or give --set {key}=...");
+            Error::input(format!("recipe {name}: {key}: {why}"))
+        };
+        if let Some(path) = self.tokenizer.path.as_ref().filter(|path| !path.exists()) {
+            return Err(missing("tokenizer.path", path));
+        }
+        for dataset in &self.datasets {
+            if let Some(path) = dataset.paths.iter().find(|path| !path.exists()) {
+                return Err(missing(&format!("datasets.{}.paths", dataset.name), path));
+            }
+        }
+        Ok(())
+    }
+
+    /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a path is not Unicode.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))
+    }
+
+    /// One line for a list of recipes: name, parameters, tokens and steps of all stages, and their names.
+    pub fn describe(&self) -> String {
+        let trained = |tokens: u64, span: Span| {
+            tokens.saturating_add(span.steps().saturating_mul(span.tokens_per_step))
+        };
+        let stages: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+        format!(
+            "{}: {} parameters, {} tokens in {} steps, {} stage{} ({})",
+            self.name,
+            short(self.model.num_parameters()),
+            short(self.spans().into_iter().fold(0, trained)),
+            self.total_steps(),
+            stages.len(),
+            if stages.len() == 1 { "" } else { "s" },
+            stages.join(", ")
+        )
+    }
+}
+
+/// Three or four digits and a unit: 134.5M, 11.0T.
+fn short(count: u64) -> String {
+    let x = count as f64;
+    match x {
+        _ if x >= 1e12 => format!("{:.2}T", x / 1e12),
+        _ if x >= 1e9 => format!("{:.2}B", x / 1e9),
+        _ if x >= 1e6 => format!("{:.1}M", x / 1e6),
+        _ if x >= 1e3 => format!("{:.1}K", x / 1e3),
+        _ => format!("{count}"),
     }
 }
 

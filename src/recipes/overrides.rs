@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::document::suggest;
+use super::problem::suggest;
 
 /// Spans for the keys and values of one override, all different, so that an error leads back to its key.
 pub(super) type Places<'p> = &'p mut dyn Iterator<Item = Range<usize>>;

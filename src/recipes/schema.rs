@@ -24,13 +24,20 @@ pub struct Recipe {
     /// `[model]`: the fields of [`LlamaConfig`], all of them, or `preset` and those that differ from it.
     pub model: LlamaConfig,
     /// `[tokenizer]`
-    pub tokenizer: Tokenizer,
-    /// `[optimizer]`
+    pub tokenizer: TokenizerChoice,
+    /// `[optimizer]`: of the stages that name none.
     #[serde(default)]
     pub optimizer: Optimizer,
-    /// `[schedule]`
-    pub schedule: LearningRate,
-    /// `[batch]`
+    /// `[optimizers.NAME]`: for the stages that name it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub optimizers: BTreeMap<String, Optimizer>,
+    /// `[schedule]`: of the stages that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<LearningRate>,
+    /// `[schedules.NAME]`: for the stages that name it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub schedules: BTreeMap<String, LearningRate>,
+    /// `[batch]`: of the stages that have none of their own.
     pub batch: Batch,
     /// `[[datasets]]`
     pub datasets: Vec<Dataset>,
@@ -38,10 +45,10 @@ pub struct Recipe {
     pub stages: Vec<Stage>,
     /// `[held_out]`
     #[serde(default)]
-    pub held_out: HeldOut,
+    pub held_out: HeldOutText,
     /// `[checkpoint]`
     #[serde(default)]
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Saving,
     /// `[sample]`
     #[serde(default)]
     pub sample: Sample,
@@ -54,7 +61,7 @@ fn default_seed() -> u64 {
 /// `[tokenizer]`: one of its two keys.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tokenizer {
+pub struct TokenizerChoice {
     /// A Hugging Face `tokenizer.json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
@@ -73,7 +80,8 @@ pub struct TokenizerTraining {
     pub sample_documents: usize,
 }
 
-/// `[optimizer]`: AdamW with decoupled decay on all parameters, norms and embeddings included, as SmolLM2 has it.
+/// `[optimizer]` or `[optimizers.NAME]`: AdamW with decoupled decay on all parameters, norms and embeddings
+/// included, as SmolLM2 has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
@@ -93,7 +101,8 @@ impl Default for Optimizer {
     }
 }
 
-/// `[schedule]`: one learning-rate schedule under all pretraining stages.
+/// `[schedule]` or `[schedules.NAME]`: a learning rate over all stages that use it one after another. It
+/// begins where a stage uses another one than the stage that it goes on from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearningRate {
@@ -101,7 +110,7 @@ pub struct LearningRate {
     pub kind: ScheduleKind,
     /// Learning rate after the warmup.
     pub peak_lr: f64,
-    /// Learning rate at the end.
+    /// Learning rate at the end: the last step of all stages that use the schedule.
     #[serde(default)]
     pub min_lr: f64,
     /// Steps of the linear rise from 0.
@@ -109,7 +118,7 @@ pub struct LearningRate {
     /// Length of the decay of `wsd`, in steps before the end; or give `decay_fraction`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<u64>,
-    /// Length of the decay of `wsd` as a share of all steps.
+    /// Length of the decay of `wsd` as a share of all its steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_fraction: Option<f64>,
 }
@@ -126,7 +135,7 @@ pub enum ScheduleKind {
     Constant,
 }
 
-/// `[batch]`
+/// `[batch]`, or `batch` of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
@@ -175,13 +184,31 @@ pub struct Stage {
     pub name: String,
     /// What kind of training it is.
     pub kind: StageKind,
-    /// Tokens trained on, counted from the start of the run, at which the stage ends.
+    /// What the stage goes on from: `"STAGE"`, the end of an earlier stage, or `"STAGE@STEP"`, a step on the
+    /// way there, counted over the whole run as in the names of checkpoints. If not given, the end of the stage
+    /// before it; the first stage starts from noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Tokens trained on at which the stage ends, counted from the start of the run along the stages that lead
+    /// to it.
     pub tokens: u64,
     /// Tokens per sequence.
     pub sequence_length: usize,
     /// Base of the rotary frequencies; that of the model if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
+    /// One of `[schedules]`; if not given, `[schedule]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// One of `[optimizers]`; if not given, `[optimizer]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<String>,
+    /// Whether the moments start at zero and AdamW's step count at 1, instead of going on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset_optimizer: bool,
+    /// If not given, `[batch]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
     /// Share of each dataset in the stage's tokens; they sum to 1.
     pub mixture: BTreeMap<String, f64>,
 }
@@ -203,7 +230,7 @@ pub enum StageKind {
 /// `[held_out]`: documents that are never trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct HeldOut {
+pub struct HeldOutText {
     /// Share of each dataset's documents; 0 holds out none.
     pub fraction: f64,
     /// Sequences per dataset that an evaluation reads.
@@ -212,25 +239,25 @@ pub struct HeldOut {
     pub every: u64,
 }
 
-impl Default for HeldOut {
+impl Default for HeldOutText {
     fn default() -> Self {
-        HeldOut { fraction: 0.001, sequences: 64, every: 1000 }
+        HeldOutText { fraction: 0.001, sequences: 64, every: 1000 }
     }
 }
 
-/// `[checkpoint]`
+/// `[checkpoint]`: when the state of the run is saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Checkpoint {
+pub struct Saving {
     /// Steps between checkpoints; one more follows the last step.
     pub every: u64,
     /// How many of the newest stay on disk.
     pub keep: usize,
 }
 
-impl Default for Checkpoint {
+impl Default for Saving {
     fn default() -> Self {
-        Checkpoint { every: 2000, keep: 2 }
+        Saving { every: 2000, keep: 2 }
     }
 }
 

@@ -1,3 +1,5 @@
+mod stages;
+
 use super::*;
 use crate::optim::schedule::Schedule;
 
@@ -80,6 +82,25 @@ fn line_of(text: &str) -> usize {
     SMALL.lines().position(|line| line.contains(text)).unwrap() + 1
 }
 
+/// Checkpoints hold the hash of their recipe: those saved by earlier versions must still be resumed.
+#[test]
+fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
+    let support = include_str!("../../tests/support.rs");
+    let tiny = support.split_once("RECIPE: &str = r#\"").unwrap().1.split_once("\"#").unwrap().0;
+    let recipes = [
+        (load("microcosm", &[]), "c33536314fb77fff"),
+        (load("smollm2-135m", &[]), "7a899474b9ab9170"),
+        (load("smollm2-360m", &[]), "8a1e1be9b0533eb3"),
+        (load("smollm2-1.7b", &[]), "6f6aff1b2abb8407"),
+        (Recipe::parse("tiny", tiny, Path::new(""), &[]).unwrap(), "ccfec8777b29fb01"),
+        (small(&[]).unwrap(), "43565d47a10b1bdb"),
+    ];
+    for (recipe, hash) in recipes {
+        assert_eq!(recipe.hash(), hash, "{}", recipe.name);
+        assert_eq!(recipe.key(recipe.stages.len() - 1), hash, "{}", recipe.name);
+    }
+}
+
 #[test]
 fn smollm2_steps_and_schedules_are_the_published_ones() {
     for (name, per_step, total, decay_start, peak) in [
@@ -88,12 +109,14 @@ fn smollm2_steps_and_schedules_are_the_published_ones() {
         ("smollm2-1.7b", 2_097_152, 5_240_000, 4_716_000, 5e-4),
     ] {
         let recipe = load(name, &[]);
-        assert!(recipe.stage_steps().iter().all(|stage| stage.tokens_per_step == per_step), "{name}");
+        assert!(recipe.spans().iter().all(|stage| stage.tokens_per_step == per_step), "{name}");
         assert_eq!(recipe.total_steps(), total, "{name}");
         assert_eq!(recipe.total_tokens(), total * per_step, "{name}");
         let (min, warmup_steps, decay_steps) = (0.0, 2000, total - decay_start);
         let expected = Schedule::Wsd { peak, min, warmup_steps, decay_start, decay_steps };
-        assert_eq!(recipe.schedule(), expected, "{name}");
+        for stage in 0..recipe.stages.len() {
+            assert_eq!(recipe.schedule_of(stage), expected, "{name}");
+        }
         assert_eq!(Some(&recipe.model), LlamaConfig::preset(name).as_ref());
         assert_eq!(recipe.optimizer, Optimizer::default());
     }
@@ -102,13 +125,15 @@ fn smollm2_steps_and_schedules_are_the_published_ones() {
 #[test]
 fn the_stages_of_the_1_7b_follow_one_another() {
     let recipe = load("smollm2-1.7b", &[]);
-    let stages = recipe.stage_steps();
-    let ends: Vec<u64> = stages.iter().map(|stage| stage.end_step).collect();
+    let spans = recipe.spans();
+    let ends: Vec<u64> = spans.iter().map(|span| span.end_step).collect();
     // 6T and 8T tokens in whole steps of 2,097,152.
     assert_eq!(ends, [2_861_023, 3_814_698, 4_716_000, 5_240_000]);
-    for pair in stages.windows(2) {
+    for pair in spans.windows(2) {
+        assert_eq!(pair[1].origin, Origin::Step { stage: pair[0].stage, step: pair[0].end_step });
         assert_eq!(pair[1].start_step, pair[0].end_step);
-        assert_eq!(pair[1].start_sequence, pair[0].end_step * 1024);
+        assert_eq!(pair[1].schedule_start, pair[0].end_step);
+        assert_eq!(pair[1].updates_start, pair[0].end_step);
         assert_eq!(pair[1].start_tokens, pair[0].end_step * 2_097_152);
     }
     let weights = recipe.weights_at(1);
@@ -127,17 +152,20 @@ fn microcosm_is_the_default_and_mixes_every_generated_register() {
 #[test]
 fn stages_take_whole_steps_and_may_change_rope_and_length() {
     let recipe = small(&["stages.decay.rope_theta=2e4"]).unwrap();
-    assert_eq!((recipe.total_steps(), recipe.decay_steps()), (130, 26));
+    assert_eq!(recipe.total_steps(), 130);
+    let (peak, min, warmup_steps) = (3e-3, 0.0, 20);
+    let wsd = Schedule::Wsd { peak, min, warmup_steps, decay_start: 104, decay_steps: 26 };
+    assert_eq!((recipe.schedule_of(0), recipe.schedule_of(1)), (wsd.clone(), wsd));
     assert_eq!((recipe.model_at(0).rope_theta, recipe.model_at(1).rope_theta), (1e4, 2e4));
     assert_eq!(
         (recipe.seed, &recipe.held_out, &recipe.optimizer),
-        (8, &HeldOut::default(), &Optimizer::default())
+        (8, &HeldOutText::default(), &Optimizer::default())
     );
 
-    let steps = small(&["stages.0.tokens=12_801", "stages.1.sequence_length=16"]).unwrap().stage_steps();
-    assert_eq!((steps[0].end_step, steps[1].start_tokens), (101, 101 * 128));
-    assert_eq!((steps[1].tokens_per_step, steps[1].start_sequence), (64, 404));
-    assert_eq!(steps[1].end_step - steps[1].start_step, (16_640u64 - 101 * 128).div_ceil(64));
+    let spans = small(&["stages.0.tokens=12_801", "stages.1.sequence_length=16"]).unwrap().spans();
+    assert_eq!((spans[0].end_step, spans[1].start_tokens), (101, 101 * 128));
+    assert_eq!((spans[1].tokens_per_step, spans[1].sequences_per_step), (64, 4));
+    assert_eq!(spans[1].steps(), (16_640u64 - 101 * 128).div_ceil(64));
 }
 
 #[test]
@@ -404,8 +432,8 @@ fn one_line_describes_a_recipe() {
 fn no_text_panics_or_answers_in_more_than_one_line() {
     let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[]) {
         Ok(recipe) => {
-            let lr = recipe.schedule().lr(recipe.total_steps() / 2);
-            assert!(lr.is_finite() && !recipe.describe().is_empty() && !recipe.hash().is_empty(), "{text}");
+            let lr = recipe.schedule_of(0).lr(recipe.total_steps() / 2);
+            assert!(lr.is_finite() && !recipe.describe().is_empty() && !recipe.key(0).is_empty(), "{text}");
             recipe.to_toml().unwrap();
         }
         Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
