@@ -158,7 +158,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn report_mixture(&self, mixture: &Mixture, sequences: u64) -> Result<()> {
-        for (dataset, share) in mixture.datasets().iter().zip(mixture.plan(sequences)?) {
+        for (dataset, share) in mixture.datasets().iter().zip(mixture.shares(sequences)?) {
             if let Some(at) = share.exhausted_at {
                 self.progress.line(&format!(
                     "{}: its cap of {} epochs is reached at sequence {at}; its share goes to the other datasets",
