@@ -6,27 +6,12 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::set::{Manifest, ShardEntry, manifest_path, shard_path};
+use super::manifest::{Manifest, SetFormat, ShardEntry, manifest_path, shard_path};
 use super::{HEADER_BYTES, Header, token_bytes};
 use crate::error::{Error, Result};
 
 /// Documents in a shard at most, so that their starts stay under 128 MiB of memory.
 const MAX_DOCUMENTS: usize = 1 << 24;
-
-/// What all shards of a set have in common.
-#[derive(Debug, Clone, Copy)]
-pub struct SetFormat {
-    /// Ids run from 0 to this, exclusive.
-    pub vocab_size: usize,
-    /// Appended to every document.
-    pub eos: u32,
-    /// See [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash).
-    pub tokenizer_hash: u64,
-    /// Bytes after which a new shard begins. Documents are never split, so shards end up a little larger.
-    pub shard_bytes: u64,
-    /// Whatever identifies what the set was made from; see [`TokenSet::fingerprint`](super::TokenSet::fingerprint).
-    pub fingerprint: u64,
-}
 
 /// Writes a token set, document by document. Without [`TokenSetWriter::finish`] there is no set.
 pub struct TokenSetWriter {
