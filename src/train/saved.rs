@@ -58,8 +58,7 @@ pub fn save(
     let mut read = |part: Part, name: &str| {
         let values = match part {
             Part::Weights => engine.read_weight(name),
-            Part::ExpAvg => engine.read_moment(name, 0),
-            Part::ExpAvgSq => engine.read_moment(name, 1),
+            Part::State(state) => engine.read_moment(name, moment(state)),
         }?;
         // A finite loss says nothing of the update that followed it; nothing spoiled goes to disk.
         if values.iter().all(|x| x.is_finite()) {
@@ -68,9 +67,24 @@ pub fn save(
             Err(Error::failure(format!("step {}: {name} is not finite and was not saved", position.step)))
         }
     };
-    let contents =
-        Contents { files: &files, parameters: &config.parameters(), read: &mut read, state: &state };
-    folder::save(run, contents, recipe.checkpoint.keep)
+    let parameters = config.parameters();
+    let contents = Contents {
+        files: &files,
+        parameters: &parameters,
+        trained: &parameters,
+        states: &MOMENTS,
+        read: &mut read,
+        state: &state,
+    };
+    let ends: Vec<u64> = recipe.stage_steps().iter().map(|stage| stage.end_step).collect();
+    folder::save(run, contents, recipe.checkpoint.keep, &ends)
+}
+
+/// AdamW's states, in the order of the engine's moments.
+const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+fn moment(state: &str) -> usize {
+    MOMENTS.iter().position(|&name| name == state).expect("one of AdamW's states")
 }
 
 /// The shape that a checkpoint was trained with: sums of gradients depend on it in the last bit.
@@ -101,14 +115,13 @@ pub fn shape(checkpoint: &Checkpoint, recipe: &Recipe, stage: usize) -> Result<S
 /// Loads weights and moments of a checkpoint.
 pub fn load(engine: &mut Engine, checkpoint: &Checkpoint, recipe: &Recipe) -> Result<()> {
     let parameters = recipe.model.parameters();
-    for part in [Part::Weights, Part::ExpAvg, Part::ExpAvgSq] {
+    for part in std::iter::once(Part::Weights).chain(MOMENTS.map(Part::State)) {
         let file = checkpoint.tensors(part)?;
         for (name, shape) in &parameters {
             let values = file.read_f32(name, shape)?;
             match part {
                 Part::Weights => engine.write_weight(name, &values),
-                Part::ExpAvg => engine.write_moment(name, 0, &values),
-                Part::ExpAvgSq => engine.write_moment(name, 1, &values),
+                Part::State(state) => engine.write_moment(name, moment(state), &values),
             }
         }
     }
