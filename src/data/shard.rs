@@ -23,7 +23,7 @@ mod writer;
 
 pub use manifest::SetFormat;
 pub use set::{TokenSet, exists};
-pub use writer::TokenSetWriter;
+pub use writer::{TokenSetWriter, link};
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -125,6 +125,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
+        self.corpus.verified()?;
         let mut consumed = vec![0; self.recipe.datasets.len()];
         for stage in self.recipe.stage_steps() {
             let mixture = self.corpus.mixture(&self.recipe, stage.stage, &consumed)?;

@@ -66,11 +66,7 @@ impl TokenSetWriter {
     /// [`Error::Io`] naming the path.
     pub fn finish(mut self) -> Result<()> {
         self.finish_shard()?;
-        // An earlier set of this name may have had more shards.
-        let mut stale = self.shards.len();
-        while remove(&shard_path(&self.folder, &self.name, stale))? {
-            stale += 1;
-        }
+        remove_shards(&self.folder, &self.name, self.shards.len())?;
         let manifest = Manifest::new(&self.format, std::mem::take(&mut self.shards));
         let path = manifest_path(&self.folder, &self.name);
         let mut file = TemporaryFile::create(path)?;
@@ -195,6 +191,31 @@ impl Drop for TemporaryFile {
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Gives the files of the whole set `name` in the folder `from` a second name in the folder `to`, which is made if
+/// missing. A set of that name there stops existing.
+///
+/// # Errors
+/// [`Error::Io`] naming the path, also where there can be no hard link. There is no set of this name in `to` then.
+pub fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(Error::io(to))?;
+    let link = |old: &Path, new: &Path| std::fs::hard_link(old, new).map_err(Error::io(new));
+    remove(&manifest_path(to, name))?;
+    remove_shards(to, name, 0)?;
+    let shards = (0..).map(|i| (shard_path(from, name, i), shard_path(to, name, i)));
+    shards.take_while(|(old, _)| old.is_file()).try_for_each(|(old, new)| link(&old, &new))?;
+    link(&manifest_path(from, name), &manifest_path(to, name))
+}
+
+/// Removes shards of the set `name` from the one of this index on; an earlier set of that name may have had more.
+fn remove_shards(folder: &Path, name: &str, first: usize) -> Result<()> {
+    for index in first.. {
+        if !remove(&shard_path(folder, name, index))? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file if it is there; tells whether it was.
