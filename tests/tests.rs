@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod corpus;
 mod damaged;
 mod doctor;
 mod export;

@@ -3,12 +3,13 @@
 //! ```text
 //! RUN/checkpoints/step-000120/model.safetensors           weights, f32
 //!                            /config.json, tokenizer.json and other files given by the caller
-//!                            /trainer/exp_avg.safetensors, exp_avg_sq.safetensors   AdamW's moments, f32
+//!                            /trainer/NAME.safetensors    one per state of the optimizer, f32: AdamW's are
+//!                                                         exp_avg and exp_avg_sq
 //!                            /trainer/state.json          step, data position, recipe hash
 //!                            /trainer/manifest.json       size and XXH3 of every file above
 //! ```
 //! A save goes to `.tmp-step-000120`, is flushed, and becomes `step-000120` by a rename; only then are older
-//! checkpoints removed. A checkpoint of the same step steps aside as `.old-step-000120` for that moment.
+//! checkpoints removed, except those that the caller names. A checkpoint of the same step steps aside as `.old-step-000120` for that moment.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -25,6 +26,12 @@ use crate::files;
 
 /// Layout version of `trainer/state.json`.
 const STATE_VERSION: u32 = 1;
+
+/// What the name of a checkpoint that is being written or removed begins with.
+const TEMPORARY: &str = ".tmp-";
+
+/// What the name of a checkpoint begins with while another of its step takes its place.
+const ASIDE: &str = ".old-";
 
 /// What a trainer needs to go on, besides tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,25 +68,21 @@ impl TrainerState {
     }
 }
 
-/// The tensors of a checkpoint: one of each kind per parameter, of the parameter's shape.
+/// A kind of tensor of a checkpoint: a file with one tensor per parameter, of the parameter's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Part<'a> {
     /// The parameters.
     Weights,
-    /// AdamW's first moments.
-    ExpAvg,
-    /// AdamW's second moments.
-    ExpAvgSq,
+    /// A state of the optimizer by its name, such as `exp_avg`; only trained parameters have it.
+    State(&'a str),
 }
 
-impl Part {
-    const ALL: [Part; 3] = [Part::Weights, Part::ExpAvg, Part::ExpAvgSq];
-
-    fn path(self) -> &'static str {
+impl Part<'_> {
+    /// The file inside the checkpoint.
+    fn path(self) -> String {
         match self {
-            Part::Weights => "model.safetensors",
-            Part::ExpAvg => "trainer/exp_avg.safetensors",
-            Part::ExpAvgSq => "trainer/exp_avg_sq.safetensors",
+            Part::Weights => "model.safetensors".into(),
+            Part::State(name) => format!("trainer/{name}.safetensors"),
         }
     }
 }
@@ -90,7 +93,12 @@ pub struct Contents<'a> {
     pub files: &'a [(String, Vec<u8>)],
     /// Name and shape of every parameter, in the order of writing.
     pub parameters: &'a [(String, Vec<usize>)],
-    /// Gives the values of one tensor, row-major; called once for each part of each parameter.
+    /// Those of them that are trained.
+    pub trained: &'a [(String, Vec<usize>)],
+    /// Names of the optimizer's states, which become names of files.
+    pub states: &'a [&'a str],
+    /// Gives the values of one tensor, row-major; called once for the weights of each parameter, and for each state
+    /// of each trained one.
     pub read: &'a mut dyn FnMut(Part, &str) -> Result<Vec<f32>>,
     /// The trainer's state.
     pub state: &'a TrainerState,
@@ -139,6 +147,7 @@ impl Checkpoint {
 }
 
 /// Writes a checkpoint of `contents.state.step` into the run folder, then removes all but the newest `keep`.
+/// Checkpoints of the steps `kept`, such as ends of stages, stay and do not count towards `keep`.
 ///
 /// Returns its folder, and warnings about older checkpoints that could not be removed. Checkpoints of later
 /// steps, left by a run that went further, are not touched.
@@ -146,16 +155,22 @@ impl Checkpoint {
 /// # Errors
 /// [`Error::Io`] naming the file that could not be written, or what `contents.read` returns. The checkpoints that
 /// were there before are then still there, and the temporary folder is not.
-pub fn save(run: &Path, contents: Contents, keep: usize) -> Result<(PathBuf, Vec<String>)> {
-    save_on(&RealDisk, run, contents, keep)
+pub fn save(run: &Path, contents: Contents, keep: usize, kept: &[u64]) -> Result<(PathBuf, Vec<String>)> {
+    save_on(&RealDisk, run, contents, keep, kept)
 }
 
-fn save_on<D: Disk>(disk: &D, run: &Path, contents: Contents, keep: usize) -> Result<(PathBuf, Vec<String>)> {
+fn save_on<D: Disk>(
+    disk: &D,
+    run: &Path,
+    contents: Contents,
+    keep: usize,
+    kept: &[u64],
+) -> Result<(PathBuf, Vec<String>)> {
     let folder = run.join("checkpoints");
     let step = contents.state.step;
     let name = name_of(step);
-    let (target, temporary) = (folder.join(&name), folder.join(format!(".tmp-{name}")));
-    let aside = folder.join(format!(".old-{name}"));
+    let (target, temporary) = (folder.join(&name), folder.join(format!("{TEMPORARY}{name}")));
+    let aside = folder.join(format!("{ASIDE}{name}"));
 
     remove(disk, &temporary)?;
     if let Err(error) = fill(disk, &temporary, contents).and_then(|()| {
@@ -176,7 +191,7 @@ fn save_on<D: Disk>(disk: &D, run: &Path, contents: Contents, keep: usize) -> Re
     disk.sync_dir(run).map_err(Error::io(run))?;
 
     let mut stale = list(run)?;
-    stale.retain(|&(other, _)| other <= step);
+    stale.retain(|(other, _)| *other <= step && !kept.contains(other));
     stale.truncate(stale.len().saturating_sub(keep.max(1)));
     let mut warnings = Vec::new();
     if let Err(error) = remove(disk, &aside) {
@@ -195,12 +210,13 @@ fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
     let trainer = path.join("trainer");
     disk.create_dir_all(&trainer).map_err(Error::io(&trainer))?;
     let mut manifest = Manifest { version: 1, files: BTreeMap::new() };
-    let Contents { files, parameters, read, state } = contents;
-    for part in Part::ALL {
+    let Contents { files, parameters, trained, states, read, state } = contents;
+    let states = states.iter().map(|name| (Part::State(name), trained));
+    for (part, tensors) in std::iter::once((Part::Weights, parameters)).chain(states) {
         let entry = write_file(disk, &path.join(part.path()), |file, path| {
-            write_to(file, path, Dtype::F32, parameters, |name| read(part, name))
+            write_to(file, path, Dtype::F32, tensors, |name| read(part, name))
         })?;
-        manifest.files.insert(part.path().into(), entry);
+        manifest.files.insert(part.path(), entry);
     }
     let mut small = |name: &str, bytes: &[u8]| {
         let entry =
@@ -246,7 +262,7 @@ fn remove<D: Disk>(disk: &D, path: &Path) -> Result<()> {
 /// Removes a checkpoint under another name, so that a crash leaves no half of it.
 fn discard<D: Disk>(disk: &D, path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let doomed = path.with_file_name(format!(".tmp-{name}"));
+    let doomed = path.with_file_name(format!("{TEMPORARY}{name}"));
     remove(disk, &doomed)?;
     disk.rename(path, &doomed).map_err(Error::io(path))?;
     remove(disk, &doomed)
@@ -279,8 +295,13 @@ fn entries(run: &Path) -> Result<Vec<(String, PathBuf)>> {
             all.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
         }
     }
-    all.sort_by_key(|(name, _)| (step_of(name.trim_start_matches(".old-")), name.clone()));
+    all.sort_by_key(|(name, _)| (step_in(name), name.clone()));
     Ok(all)
+}
+
+/// The step of a checkpoint, also of one that stepped aside.
+fn step_in(name: &str) -> Option<u64> {
+    step_of(name.strip_prefix(ASIDE).unwrap_or(name))
 }
 
 /// The newest checkpoint of the run that is whole, and a warning for each newer one that is not.
@@ -291,7 +312,7 @@ pub fn newest_whole(run: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
     let mut warnings = Vec::new();
     // `.old-` sorts before `step-` of the same step: it is the last resort of a save that was cut short.
     for (name, path) in entries(run)?.into_iter().rev() {
-        if step_of(name.trim_start_matches(".old-")).is_none() {
+        if step_in(&name).is_none() {
             continue;
         }
         match Checkpoint::open(&path) {
@@ -306,15 +327,18 @@ pub fn newest_whole(run: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
     Err(Error::damaged(run.join("checkpoints"), what))
 }
 
-/// Tidies up after saves that were cut short; for the one process that trains in this run folder.
+/// Tidies up after saves that were cut short, and leaves alone whatever a save did not make; for the one process that trains in this run folder.
 ///
 /// # Errors
 /// [`Error::Io`] naming the folder that could not be removed or renamed.
 pub fn clean(run: &Path) -> Result<()> {
+    let after = |prefix: &str, name: &str| {
+        name.strip_prefix(prefix).filter(|rest| step_of(rest).is_some()).map(String::from)
+    };
     for (name, path) in entries(run)? {
-        if name.starts_with(".tmp-") {
+        if after(TEMPORARY, &name).is_some() {
             remove(&RealDisk, &path)?;
-        } else if let Some(original) = name.strip_prefix(".old-") {
+        } else if let Some(original) = after(ASIDE, &name) {
             let original = path.with_file_name(original);
             if original.exists() {
                 remove(&RealDisk, &path)?;

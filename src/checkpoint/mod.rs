@@ -6,7 +6,6 @@ mod disk;
 mod dtype;
 pub mod folder;
 pub mod gguf;
-pub mod hub;
 mod manifest;
 mod publish;
 pub mod safetensors;

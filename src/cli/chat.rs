@@ -3,11 +3,10 @@
 use super::generate::print;
 use super::sampling::SamplingFlags;
 use super::{DeviceFlag, at_least_1};
-use crate::checkpoint::hub;
 use crate::error::{Error, Result};
 use crate::infer::chat::{Answer, Chat, End, Options};
 use crate::graph::Backend;
-use crate::model::ModelFolder;
+use crate::model::{ModelFolder, hub};
 use clap::Args;
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! `smolter debug forward|backward|step`: logits, gradients or weights of a model folder on given token ids.
 
 use super::DeviceFlag;
-use crate::checkpoint::hub;
 use crate::error::Result;
 use crate::graph::Backend;
+use crate::model::hub;
 use crate::ops::adamw::Hyper;
 use crate::check::debug::{self, Job};
 use clap::{Args, Subcommand};

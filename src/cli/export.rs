@@ -1,11 +1,11 @@
 //! `smolter export`: a model folder, or a run's newest checkpoint, in another format or element type.
 
 use super::bytes;
+use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
-use crate::checkpoint::{Dtype, hub};
 use crate::error::Result;
-use crate::model::ModelFolder;
 use crate::model::export::{Format, Options, export};
+use crate::model::{ModelFolder, hub};
 use crate::report::progress::Progress;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};

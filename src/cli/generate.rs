@@ -2,12 +2,11 @@
 
 use super::DeviceFlag;
 use super::sampling::SamplingFlags;
-use crate::checkpoint::hub;
 use crate::error::{Error, Result};
 use crate::infer::generator::{CHUNK, Generator, Sizes};
 use crate::infer::writer::Writer;
 use crate::graph::Backend;
-use crate::model::ModelFolder;
+use crate::model::{ModelFolder, hub};
 use crate::report::profile;
 use crate::tokenizer::Tokenizer;
 use clap::Args;

@@ -6,13 +6,13 @@
 //! a batch of any size is just the next indices.
 
 mod permutation;
-mod schedule;
+mod turns;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::error::{Error, Result};
 use permutation::permute;
-use schedule::{Schedule, integer_weights};
+use turns::{Turns, integer_weights};
 
 /// One dataset of a mixture.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,12 +83,12 @@ struct Phase {
     start: u64,
     /// Windows taken from each dataset before it, earlier stages included.
     taken: Vec<u64>,
-    schedule: Schedule,
+    turns: Turns,
 }
 
 impl Phase {
     fn taken_by(&self, index: u64) -> Vec<u64> {
-        let counts = self.schedule.counts(index - self.start);
+        let counts = self.turns.counts(index - self.start);
         self.taken.iter().zip(counts).map(|(taken, count)| taken + count).collect()
     }
 }
@@ -134,9 +134,9 @@ impl Mixture {
                 self.capacity = Some(start);
                 return;
             }
-            let phase = Phase { start, schedule: Schedule::new(active), taken: taken.clone() };
+            let phase = Phase { start, turns: Turns::new(active), taken: taken.clone() };
             let ends = all.clone().filter(|&i| caps[i] < u64::MAX && left(i) > 0);
-            let length = ends.filter_map(|i| phase.schedule.turns_until(i, left(i))).min();
+            let length = ends.filter_map(|i| phase.turns.turns_until(i, left(i))).min();
             let end = length.and_then(|length| start.checked_add(length));
             if let Some(end) = end {
                 (start, taken) = (end, phase.taken_by(end));
@@ -168,7 +168,7 @@ impl Mixture {
     pub fn locate(&self, index: u64) -> Result<Sequence> {
         self.check_capacity(index.saturating_add(1))?;
         let phase = &self.phases[self.phases.partition_point(|phase| phase.start <= index) - 1];
-        let (dataset, count) = phase.schedule.at(index - phase.start);
+        let (dataset, count) = phase.turns.at(index - phase.start);
         let (taken, windows) = (phase.taken[dataset] + count, self.windows(dataset));
         let epoch = taken / windows;
         let window = permute(taken % windows, windows, self.key(dataset, epoch));
@@ -184,7 +184,7 @@ impl Mixture {
     ///
     /// # Errors
     /// As [`Mixture::locate`].
-    pub fn plan(&self, sequences: u64) -> Result<Vec<Share>> {
+    pub fn shares(&self, sequences: u64) -> Result<Vec<Share>> {
         let taken = self.taken(sequences)?;
         let share = |(i, &taken): (usize, &u64)| {
             let before = self.datasets[i].consumed.div_ceil(self.sequence_length);
@@ -204,7 +204,7 @@ impl Mixture {
     /// # Errors
     /// As [`Mixture::locate`].
     pub fn counts(&self, sequences: u64) -> Result<Vec<u64>> {
-        Ok(self.plan(sequences)?.iter().map(|share| share.sequences).collect())
+        Ok(self.shares(sequences)?.iter().map(|share| share.sequences).collect())
     }
 
     /// Tokens taken from each dataset after `sequences` sequences, earlier stages included: what the next

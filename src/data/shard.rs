@@ -17,11 +17,13 @@
 //! | 64 | T x width | token ids, zero-padded to a multiple of 8 bytes |
 //! | | 8 x D | where each document starts, in tokens; it ends, with its end-of-text token, where the next starts |
 
+mod manifest;
 mod set;
 mod writer;
 
+pub use manifest::SetFormat;
 pub use set::{TokenSet, exists};
-pub use writer::{SetFormat, TokenSetWriter};
+pub use writer::{TokenSetWriter, link};
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

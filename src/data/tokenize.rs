@@ -18,7 +18,7 @@ const BATCH_DOCUMENTS: usize = 1 << 16;
 /// How to make a token set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenizeOptions {
-    /// Share of the documents, in [0, 1), that goes to the set `NAME-held-out` instead of `NAME`. A document's
+    /// Share of the documents, in [0, 1), that goes to the set `NAME.held-out` instead of `NAME`. A document's
     /// text alone decides, so equal documents are never on both sides. With 0 there is no held-out set.
     pub held_out_fraction: f64,
     /// Bytes after which a new shard begins.
@@ -50,9 +50,9 @@ pub struct Counts {
     pub empty: u64,
 }
 
-/// The name of the held-out set that belongs to the set `name`.
+/// The name of the held-out set that belongs to the set `name`. No dataset has a name with a dot.
 pub fn held_out_name(name: &str) -> String {
-    format!("{name}-held-out")
+    format!("{name}.held-out")
 }
 
 /// Identifies the set that [`tokenize_source`] makes of these: an existing set with another
@@ -208,7 +208,7 @@ mod tests {
         let counts = tokenize(&tokenizer, texts(), folder.path(), "web", split(), |c| last = *c).unwrap();
         assert_eq!(counts, last);
         let train = documents(folder.path(), "web", &tokenizer);
-        let held_out = documents(folder.path(), "web-held-out", &tokenizer);
+        let held_out = documents(folder.path(), &held_out_name("web"), &tokenizer);
         assert_eq!((train.len() + held_out.len()) as u64, counts.documents);
         assert_eq!(held_out.len() as u64, counts.held_out_documents);
         assert!((450..750).contains(&held_out.len()), "{} of 3000", held_out.len());

@@ -6,31 +6,34 @@ use super::{Graph, Kind};
 use crate::ops::ValueId;
 use std::collections::BTreeMap;
 
+/// What a buffer holds: start -> (end, owner) of what was written last. No two ranges overlap.
+type Cells = BTreeMap<u64, (u64, ValueId)>;
+
 /// Checks `plan` against `graph`; the error names the node and the values.
 pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
-    // Per buffer: start -> (end, owner) of what was written last.
-    let mut memory: Vec<BTreeMap<u64, (u64, ValueId)>> = vec![BTreeMap::new(); plan.buffers.len()];
-    let mut claim = |id: ValueId, plan: &Plan| {
+    let mut memory = vec![Cells::new(); plan.buffers.len()];
+    let claim = |memory: &mut [Cells], id: ValueId| {
         let place = plan.place(id);
         let (start, end) = (place.offset, place.offset + place.bytes);
         assert!(end <= plan.buffers[place.buffer].bytes, "{} lies outside its buffer", graph.value(id).name);
         let cells = &mut memory[place.buffer];
-        cells.retain(|&s, &mut (e, _)| e <= start || s >= end);
+        // What reaches into the place are the last ranges that begin before its end.
+        while let Some((&first, _)) = cells.range(..end).next_back().filter(|(_, (last, _))| *last > start) {
+            cells.remove(&first);
+        }
         cells.insert(start, (end, id));
-        memory[place.buffer].clone()
     };
-    let mut owners: Vec<BTreeMap<u64, (u64, ValueId)>> = vec![BTreeMap::new(); plan.buffers.len()];
     for (i, value) in graph.values().iter().enumerate() {
         let id = ValueId(i as u32);
         if value.kind != Kind::Temporary && !value.kind.is_stored() && value.root == id {
-            owners[plan.place(id).buffer] = claim(id, plan);
+            claim(&mut memory, id);
         }
     }
     for node in graph.nodes() {
         let name = node.op.def().name();
         let (read, written) = touched(graph, node);
-        let stored = |id: &ValueId| graph.value(*id).kind.is_stored();
-        for &id in read.iter().filter(|id| stored(id)) {
+        let stored = |id: &&ValueId| graph.value(**id).kind.is_stored();
+        for &id in read.iter().filter(stored) {
             let kind = graph.value(id).kind;
             if let Some(&w) = written.iter().find(|w| graph.value(**w).kind == kind) {
                 let (a, b) = (&graph.value(id).name, &graph.value(w).name);
@@ -39,7 +42,7 @@ pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
         }
         for &id in read.iter().filter(|id| !stored(id)) {
             let place = plan.place(id);
-            if owners[place.buffer].get(&place.offset) != Some(&(place.offset + place.bytes, id)) {
+            if memory[place.buffer].get(&place.offset) != Some(&(place.offset + place.bytes, id)) {
                 return Err(format!("{name} reads '{}' after it was overwritten", graph.value(id).name));
             }
             let clash = written.iter().chain(&node.scratch).find(|&&w| plan.place(w).buffer == place.buffer);
@@ -48,9 +51,8 @@ pub fn check(graph: &Graph, plan: &Plan) -> Result<(), String> {
                 return Err(format!("{name} reads '{a}' and writes '{b}' in one buffer"));
             }
         }
-        let (kept, scratch) = (written.iter().filter(|id| !stored(id)), node.scratch.iter());
-        for &id in kept.chain(scratch) {
-            owners[plan.place(id).buffer] = claim(id, plan);
+        for &id in written.iter().chain(&node.scratch).filter(|id| !stored(id)) {
+            claim(&mut memory, id);
         }
     }
     Ok(())

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::conversion::Conversion;
 use super::{ModelFolder, gguf, hf};
 use crate::checkpoint::gguf::Type;
-use crate::checkpoint::{Dtype, Put, publish, verify_model};
+use crate::checkpoint::{Dtype, publish, verify_model};
 use crate::error::{Error, Result};
 
 /// The layout to write.
@@ -63,17 +64,17 @@ pub fn export(
         Some(ty) => ty,
         None => Type::Plain(stored_type(model)?),
     };
-    let mut source = Source::new(model, progress)?;
+    let mut weights = Conversion::new(model, progress)?;
     let (tensors, files) = match (options.format, ty) {
-        (Format::Gguf, ty) => publish(out, |path| gguf::write(&mut source, path, ty, &options.name))?,
+        (Format::Gguf, ty) => publish(out, |path| gguf::write(&mut weights, path, ty, &options.name))?,
         (Format::Hf, Type::Plain(dtype)) => {
-            publish(out, |folder| hf::write(&mut source, folder, dtype, options.max_shard))?
+            publish(out, |folder| hf::write(&mut weights, folder, dtype, options.max_shard))?
         }
         (Format::Hf, Type::Q8_0) => {
             return Err(Error::input("--dtype q8_0 needs --format gguf: safetensors has no such type"));
         }
     };
-    Ok(Report { ty, tensors, files, vanished: source.vanished })
+    Ok(Report { ty, tensors, files, vanished: weights.vanished })
 }
 
 /// The one type of all weights.
@@ -95,47 +96,4 @@ fn stored_type(model: &ModelFolder) -> Result<Dtype> {
         }
     }
     Ok(first.expect("a model has an embedding").1)
-}
-
-/// Weights on their way out.
-pub(super) struct Source<'a> {
-    pub model: &'a ModelFolder,
-    progress: &'a mut dyn FnMut(u64, u64),
-    done: u64,
-    total: u64,
-    vanished: u64,
-    values: Vec<f32>,
-    bytes: Vec<u8>,
-}
-
-impl<'a> Source<'a> {
-    fn new(model: &'a ModelFolder, progress: &'a mut dyn FnMut(u64, u64)) -> Result<Self> {
-        let mut total = 0;
-        for (name, shape) in model.architecture.shapes() {
-            total += model.tensors.float(&name, &shape)?.1.len() as u64;
-        }
-        Ok(Source { model, progress, done: 0, total, vanished: 0, values: Vec::new(), bytes: Vec::new() })
-    }
-
-    /// Puts a piece of the tensor `name`, stored as `from`, as `ty`. A piece of a quantised tensor is whole rows.
-    pub fn put(&mut self, name: &str, from: Dtype, piece: &[u8], ty: Type, put: &mut Put) -> Result<()> {
-        self.done += piece.len() as u64;
-        (self.progress)(self.done, self.total);
-        if ty == Type::Plain(from) {
-            return put(piece);
-        }
-        self.values.clear();
-        self.bytes.clear();
-        from.decode(piece, &mut self.values);
-        let rounding = ty.encode(&self.values, &mut self.bytes);
-        self.vanished += rounding.vanished;
-        match rounding.unfit {
-            None => put(&self.bytes),
-            Some(value) => Err(Error::input(format!(
-                "{}: tensor '{name}' holds {value:e}, which {} cannot hold: choose another --dtype",
-                self.model.path.display(),
-                ty.name()
-            ))),
-        }
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::export::Source;
+use super::conversion::Conversion;
 use super::vocabulary;
 use crate::checkpoint::gguf::{Tensor, Type, Value, write_pieces};
 use crate::checkpoint::{Dtype, write_file};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::nn::{Architecture, LlamaConfig};
 
 /// Names inside a block, Hugging Face's and llama.cpp's (MODEL_TENSOR_NAMES of gguf-py).
@@ -26,8 +26,8 @@ const BLOCK: [(&str, &str); 9] = [
 const QUANTIZATION_VERSION: u32 = 2;
 
 /// Writes the file; returns the number of tensors, and of files.
-pub(super) fn write(source: &mut Source, path: &Path, ty: Type, name: &str) -> Result<(usize, usize)> {
-    let model = source.model;
+pub(super) fn write(weights: &mut Conversion, path: &Path, ty: Type, name: &str) -> Result<(usize, usize)> {
+    let model = weights.model;
     let Architecture::Llama(config) = &model.architecture;
     let mut metadata = describe(config, ty, name);
     metadata.extend(vocabulary::read(&model.path, &model.architecture)?);
@@ -41,7 +41,7 @@ pub(super) fn write(source: &mut Source, path: &Path, ty: Type, name: &str) -> R
             let heads = if is_rotated(name) { Some(config.head_dim) } else { None };
             for target in 0..bytes.len() / row {
                 let start = row * heads.map_or(target, |head_dim| interleaved(target, head_dim));
-                source.put(name, from, &bytes[start..start + row], tensors[i].ty, put)?;
+                weights.put(name, from, &bytes[start..start + row], tensors[i].ty, put)?;
             }
             Ok(())
         })
@@ -115,11 +115,6 @@ fn describe(config: &LlamaConfig, ty: Type, name: &str) -> Vec<(String, Value)> 
         ("llama.rope.freq_base", Value::F32(config.rope_theta as f32)),
     ];
     entries.map(|(key, value)| (key.to_string(), value)).into()
-}
-
-/// An error about the file `path`.
-pub(super) fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::input(format!("{}: {why}", path.display()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::export::Source;
+use super::conversion::Conversion;
 use crate::checkpoint::gguf::Type;
 use crate::checkpoint::safetensors::write_pieces;
 use crate::checkpoint::{Dtype, write_file};
@@ -34,13 +34,13 @@ type Parameters = Vec<(String, Vec<usize>)>;
 
 /// Makes the folder; returns the number of tensors, and of files that hold them.
 pub(super) fn write(
-    source: &mut Source,
+    weights: &mut Conversion,
     folder: &Path,
     dtype: Dtype,
     max_shard: u64,
 ) -> Result<(usize, usize)> {
     std::fs::create_dir(folder).map_err(Error::io(folder))?;
-    let model = source.model;
+    let model = weights.model;
     let config = model.path.join("config.json");
     let text = files::read_text(&config, files::SETTINGS)?;
     let text = LlamaConfig::hf_json_with_dtype(&text, dtype.torch_name())
@@ -71,7 +71,7 @@ pub(super) fn write(
             1 => "model.safetensors".to_string(),
             count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        write_shard(source, &folder.join(&name), dtype, shard)?;
+        write_shard(weights, &folder.join(&name), dtype, shard)?;
         weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
     }
     if shards.len() > 1 {
@@ -82,15 +82,15 @@ pub(super) fn write(
     Ok((tensors, shards.len()))
 }
 
-fn write_shard(source: &mut Source, path: &Path, dtype: Dtype, shard: &Parameters) -> Result<()> {
+fn write_shard(weights: &mut Conversion, path: &Path, dtype: Dtype, shard: &Parameters) -> Result<()> {
     let shapes: BTreeMap<&str, &[usize]> =
         shard.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     write_file(path, |file| {
         write_pieces(file, path, dtype, shard, |name, put| {
-            let (from, bytes) = source.model.tensors.float(name, shapes[name])?;
+            let (from, bytes) = weights.model.tensors.float(name, shapes[name])?;
             bytes
                 .chunks(PIECE * from.size())
-                .try_for_each(|piece| source.put(name, from, piece, Type::Plain(dtype), put))
+                .try_for_each(|piece| weights.put(name, from, piece, Type::Plain(dtype), put))
         })
     })
 }

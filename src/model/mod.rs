@@ -1,12 +1,14 @@
-//! Model folders, as Hugging Face lays them out: opened and checked, and written in several formats.
+//! Model folders, as Hugging Face lays them out: fetched, opened and checked, and written in several formats.
 //!
 //! A folder holds `config.json`, `model.safetensors` (or shards with `model.safetensors.index.json`) and the tokenizer's
 //! files; every checkpoint of smolter is one.
 
+mod conversion;
 pub mod export;
 mod generation;
 mod gguf;
 mod hf;
+pub mod hub;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};

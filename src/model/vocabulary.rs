@@ -4,9 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::gguf::refuse;
 use crate::checkpoint::gguf::Value;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::Architecture;
 
@@ -72,6 +71,11 @@ pub(super) fn read(folder: &Path, architecture: &Architecture) -> Result<Vec<(St
         entries.push(("tokenizer.chat_template".into(), Value::Text(template)));
     }
     Ok(entries)
+}
+
+/// An error about the file `path`.
+fn refuse(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::input(format!("{}: {why}", path.display()))
 }
 
 fn parse(path: &Path) -> Result<Json> {

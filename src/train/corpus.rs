@@ -1,8 +1,11 @@
 //! From a recipe's datasets to token sets on disk, and from those to sequences.
 
+mod tokenizer;
+
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
-use crate::data::shard::{TokenSet, Verify, exists};
+use crate::data::shard::{TokenSet, Verify};
+use crate::data::shared::SharedSets;
 use crate::data::source::Source;
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
@@ -10,6 +13,7 @@ use crate::recipes::{Dataset, Recipe};
 use crate::report::progress::Progress;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
+use std::thread::JoinHandle;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The tokenised datasets of a recipe, in its order.
@@ -20,41 +24,34 @@ pub struct Corpus {
     pub sets: Vec<TokenSet>,
     /// Held-out tokens per dataset.
     pub held_out: Vec<Option<TokenSet>>,
+    /// Reads all sets in the background while the device is made ready.
+    verification: Mutex<Option<JoinHandle<Result<()>>>>,
 }
+
+/// The folder beside the run folders with the sets that they share. It may be deleted at any time.
+const SHARED: &str = ".tokens";
 
 fn source(dataset: &Dataset) -> Source {
     Source::new(&dataset.paths).fields(&dataset.fields, "\n").on_broken(dataset.on_broken)
 }
 
-/// The generated documents of a dataset, if it is generated.
-fn generated<'a>(
-    world: &'a Microcosm,
-    dataset: &Dataset,
-) -> Result<Option<impl Iterator<Item = String> + Send + use<'a>>> {
+/// What a generated dataset consists of, and the number of its documents; none if it is read from files.
+fn register(dataset: &Dataset) -> Result<Option<(Register, u64)>> {
     let Some(register) = &dataset.microcosm else { return Ok(None) };
-    let register: Register = register.parse()?;
-    let count = dataset.documents.unwrap_or(0) as u64;
-    Ok(Some((0..count).map(move |index| world.document(register, index))))
-}
-
-/// The first `share` documents of a dataset, for training the tokenizer.
-fn sample(world: &Microcosm, dataset: &Dataset, share: usize) -> Result<Vec<String>> {
-    match generated(world, dataset)? {
-        Some(documents) => Ok(documents.take(share).collect()),
-        None => source(dataset).documents()?.take(share).map(|document| document.map(|d| d.value)).collect(),
-    }
+    Ok(Some((register.parse()?, dataset.documents.unwrap_or(0) as u64)))
 }
 
 impl Corpus {
-    /// Makes what is missing in `folder` and opens it. Sets made from other settings are made again.
+    /// Opens the token sets in a run's data folder, and makes those first that are missing or out of date. Sets that
+    /// another run beside this one made are linked instead. [`Corpus::verified`] tells whether all are sound.
     ///
     /// # Errors
-    /// Those of reading the sources, and [`Error::Damaged`] for a shard that is not what was written.
+    /// Those of reading the sources, and [`Error::Damaged`] for a shard whose header is not what was written.
     pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Corpus> {
         recipe.check_files()?;
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let world = Microcosm::new(recipe.data_seed);
-        let tokenizer = prepare_tokenizer(recipe, &world, folder)?;
+        let world = &Microcosm::new(recipe.data_seed);
+        let tokenizer = tokenizer::prepare(recipe, world, folder)?;
         if tokenizer.vocab_size() > recipe.model.vocab_size {
             return Err(Error::input(format!(
                 "recipe {}: the tokenizer has {} tokens, but model.vocab_size is {}",
@@ -64,17 +61,32 @@ impl Corpus {
             )));
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
+        let shared = shared_sets(folder);
+        let preparation = Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared };
+        let (mut sets, mut held_out, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
         for dataset in &recipe.datasets {
-            prepare_set(recipe, dataset, &world, &tokenizer, folder, options)?;
+            let (names, verified) = preparation.prepare(dataset)?;
+            let mut opened = names.iter().map(|name| TokenSet::open(folder, name, Verify::Header));
+            sets.extend(opened.next().transpose()?);
+            held_out.push(opened.next().transpose()?);
+            if !verified {
+                unverified.extend(names);
+            }
         }
-        let open = |name: &str| TokenSet::open(folder, name, Verify::Full);
-        let sets = recipe.datasets.iter().map(|d| open(&d.name)).collect::<Result<Vec<_>>>()?;
-        let held_out = recipe
-            .datasets
-            .iter()
-            .map(|d| (options.held_out_fraction > 0.0).then(|| open(&held_out_name(&d.name))).transpose())
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Corpus { tokenizer, sets, held_out })
+        let folder = folder.to_path_buf();
+        let verify = move |name: &String| TokenSet::open(&folder, name, Verify::Full).map(|_| ());
+        let verification = std::thread::spawn(move || unverified.iter().try_for_each(verify));
+        Ok(Corpus { tokenizer, sets, held_out, verification: Some(verification) })
+    }
+
+    /// Waits until everything has been compared with its checksums; to be called before tokens are used.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] naming the shard that is not what was written.
+    pub fn verified(&self) -> Result<()> {
+        let running = self.verification.lock().expect("no thread panics while it waits").take();
+        let Some(verification) = running else { return Ok(()) };
+        verification.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// The mixture of a stage, given what earlier stages took from each dataset.
@@ -110,73 +122,121 @@ impl Corpus {
     }
 }
 
-fn prepare_tokenizer(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    let Some(training) = &recipe.tokenizer.train else {
-        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
-    };
-    let kept = folder.join("tokenizer");
-    let key = xxh3_64(format!("{training:?} {:?} {}", recipe.datasets, recipe.data_seed).as_bytes());
-    let note = kept.join("made-from");
-    if std::fs::read_to_string(&note).is_ok_and(|text| text == key.to_string()) {
-        return Tokenizer::load(&kept);
-    }
-    let share = training.sample_documents.div_ceil(recipe.datasets.len());
-    let mut documents = Vec::new();
-    for dataset in &recipe.datasets {
-        documents.extend(sample(world, dataset, share)?);
-    }
-    let mut progress = Progress::new("training the tokenizer", documents.len() as u64, 0);
-    let tokenizer =
-        Tokenizer::train(documents.into_iter(), training.vocab_size, |at| progress.set(at.documents, ""))?;
-    progress.finish();
-    tokenizer.save(&kept, recipe.model.max_position_embeddings, crate::tokenizer::Role::Base)?;
-    std::fs::write(&note, key.to_string()).map_err(Error::io(&note))?;
-    Ok(tokenizer)
+/// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
+struct Preparation<'a> {
+    recipe: &'a Recipe,
+    world: &'a Microcosm,
+    tokenizer: &'a Tokenizer,
+    folder: &'a Path,
+    options: TokenizeOptions,
+    shared: Option<SharedSets>,
 }
 
-fn prepare_set(
-    recipe: &Recipe,
-    dataset: &Dataset,
-    world: &Microcosm,
-    tokenizer: &Tokenizer,
-    folder: &Path,
-    options: TokenizeOptions,
-) -> Result<()> {
-    let name = &dataset.name;
-    let print = match &dataset.microcosm {
-        None => fingerprint(tokenizer, &source(dataset), options)?,
-        Some(register) => {
-            let made = format!("{register} {:?} {} {options:?}", dataset.documents, recipe.data_seed);
-            xxh3_64(format!("{made} {}", tokenizer.hash()).as_bytes())
+impl Preparation<'_> {
+    /// Has the sets of `dataset` ready in the folder. Returns their names, and whether they have been verified.
+    fn prepare(&self, dataset: &Dataset) -> Result<(Vec<String>, bool)> {
+        let name = &dataset.name;
+        let print = self.fingerprint(dataset)?;
+        let names = |held_out: String| match self.options.held_out_fraction {
+            0.0 => vec![name.clone()],
+            _ => vec![name.clone(), held_out],
+        };
+        // Before held-out sets had names of their own, they were called like this.
+        let earlier = names(format!("{name}-held-out"));
+        let names = names(held_out_name(name));
+        for names in [&names, &earlier] {
+            let current = names.iter().map(|name| is_current(self.folder, name, print));
+            if current.collect::<Result<Vec<_>>>()?.into_iter().all(|current| current) {
+                return Ok((names.clone(), false));
+            }
         }
-    };
-    if exists(folder, name) && TokenSet::open(folder, name, Verify::Header)?.fingerprint() == print {
-        return Ok(());
+        let key = format!("{name}-{:016x}", shared_key(dataset, print));
+        if let Some(shared) = &self.shared {
+            match shared.take(&key, &names, print, self.folder) {
+                Ok(None) => {}
+                Ok(Some(sets)) => {
+                    let documents: u64 = sets.iter().map(TokenSet::documents).sum();
+                    let tokens: u64 = sets.iter().map(TokenSet::len).sum();
+                    let held_out: u64 = sets[1..].iter().map(TokenSet::len).sum();
+                    println!("{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared");
+                    return Ok((names, true));
+                }
+                Err(error) => {
+                    let place = match error {
+                        Error::Damaged { path, .. } | Error::Io { path, .. } => path.display().to_string(),
+                        other => other.to_string(),
+                    };
+                    eprintln!("warning: {place}: damaged or out of reach; {name} is tokenised again");
+                }
+            }
+        }
+        self.tokenize(dataset, print)?;
+        if let Some(shared) = &self.shared {
+            // Where there can be no links, this run alone has the sets.
+            let _ = shared.put(&key, &names, self.folder);
+        }
+        Ok((names, false))
     }
-    let mut progress = Progress::new(&format!("tokenising {name}"), dataset.documents.unwrap_or(0) as u64, 0);
-    let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-    let (counts, broken) = match generated(world, dataset)? {
-        Some(documents) => {
-            let options = TokenizeOptions { fingerprint: print, ..options };
-            (tokenize(tokenizer, documents.map(Ok), folder, name, options, &mut show)?, None)
-        }
-        None => {
-            let (counts, report) =
-                tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
-            (counts, Some(report))
-        }
-    };
-    progress.finish();
-    println!(
-        "{name}: {} documents, {} tokens ({} held out)",
-        counts.documents, counts.tokens, counts.held_out_tokens
-    );
-    if let Some(report) = broken.filter(|report| report.broken > 0) {
-        eprintln!(
-            "warning: {name}: {} broken records skipped, first: {}",
-            report.broken,
-            report.first_broken.join("; ")
+
+    fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
+        let Some(register) = &dataset.microcosm else {
+            return fingerprint(self.tokenizer, &source(dataset), self.options);
+        };
+        let made = format!("{register} {:?} {} {:?}", dataset.documents, self.recipe.data_seed, self.options);
+        Ok(xxh3_64(format!("{made} {}", self.tokenizer.hash()).as_bytes()))
+    }
+
+    fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
+        let Preparation { world, tokenizer, folder, options, .. } = *self;
+        let name = &dataset.name;
+        let mut progress =
+            Progress::new(&format!("tokenising {name}"), dataset.documents.unwrap_or(0) as u64, 0);
+        let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
+        let (counts, broken) = match register(dataset)? {
+            Some((register, count)) => {
+                let options = TokenizeOptions { fingerprint: print, ..options };
+                let documents = (0..count).map(|index| Ok(world.document(register, index)));
+                (tokenize(tokenizer, documents, folder, name, options, &mut show)?, None)
+            }
+            None => {
+                let (counts, report) =
+                    tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
+                (counts, Some(report))
+            }
+        };
+        progress.finish();
+        println!(
+            "{name}: {} documents, {} tokens ({} held out)",
+            counts.documents, counts.tokens, counts.held_out_tokens
         );
+        if let Some(report) = broken.filter(|report| report.broken > 0) {
+            eprintln!(
+                "warning: {name}: {} broken records skipped, first: {}",
+                report.broken,
+                report.first_broken.join("; ")
+            );
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Whether `folder` has the set `name`, made from what has this fingerprint. A set with a file missing is no set.
+fn is_current(folder: &Path, name: &str, print: u64) -> Result<bool> {
+    match TokenSet::open(folder, name, Verify::Header) {
+        Ok(set) => Ok(set.fingerprint() == print),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A fingerprint knows files by their names, sizes and times; between runs, also by their places.
+fn shared_key(dataset: &Dataset, print: u64) -> u64 {
+    let places = dataset.paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
+    xxh3_64(format!("{print} {:?}", places.collect::<Vec<_>>()).as_bytes())
+}
+
+/// The folder that the run with the data folder `data` shares with those beside it.
+fn shared_sets(data: &Path) -> Option<SharedSets> {
+    let data = data.canonicalize().ok()?;
+    Some(SharedSets::new(data.ancestors().nth(2)?.join(SHARED)))
 }

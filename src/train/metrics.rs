@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// One step.
@@ -59,19 +59,21 @@ pub struct MetricsFile {
 
 impl MetricsFile {
     /// Opens `path` at the end of step `step`: lines of later steps, from a run that was cut off after its last
-    /// checkpoint, are dropped, because those steps will come again.
+    /// checkpoint, are dropped, because those steps will come again. Says on stderr which lines up to `step` are
+    /// missing or damaged.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
-        if path.exists() {
-            let kept: Vec<String> = read_lines(path)?
-                .into_iter()
-                .filter(|line| {
-                    serde_json::from_str::<Metrics>(line).is_ok_and(|metrics| metrics.step <= step)
-                })
-                .map(|line| line + "\n")
-                .collect();
-            let temporary = path.with_extension("jsonl.tmp");
-            std::fs::write(&temporary, kept.concat()).map_err(Error::io(&temporary))?;
-            std::fs::rename(&temporary, path).map_err(Error::io(path))?;
+        let lost = if path.exists() { cut_back(path, step)? } else { vec![(1, step)] };
+        let lost: Vec<String> = lost
+            .into_iter()
+            .filter(|(first, last)| first <= last)
+            .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+            .collect();
+        if !lost.is_empty() {
+            let (place, lost) = (path.display(), lost.join(", "));
+            eprintln!("warning: {place}: no sound lines of steps {lost}; the run goes on without them");
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
         Ok(MetricsFile { path: path.into(), file })
@@ -84,22 +86,114 @@ impl MetricsFile {
     }
 }
 
-fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    Ok(text.lines().map(String::from).collect())
+/// Keeps the lines of steps 1 to `step` that are sound and in order. Returns the steps that it lacks as ranges (first,
+/// last), which may be empty.
+fn cut_back(path: &Path, step: u64) -> Result<Vec<(u64, u64)>> {
+    let temporary = path.with_extension("jsonl.tmp");
+    let mut kept = BufWriter::new(File::create(&temporary).map_err(Error::io(&temporary))?);
+    let (mut lost, mut next) = (Vec::new(), 1);
+    for line in lines(path)? {
+        let line = line?;
+        let found = serde_json::from_slice::<Metrics>(&line).ok().map(|metrics| metrics.step);
+        if let Some(found) = found.filter(|found| (next..=step).contains(found)) {
+            lost.push((next, found - 1));
+            next = found + 1;
+            kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
+        }
+    }
+    lost.push((next, step));
+    kept.flush().and_then(|()| kept.get_ref().sync_all()).map_err(Error::io(&temporary))?;
+    std::fs::rename(&temporary, path).map_err(Error::io(path))?;
+    Ok(lost)
+}
+
+/// The lines of the file, one at a time.
+fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
+    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    Ok(file.split(b'\n').map(move |line| line.map_err(Error::io(path))))
 }
 
 /// The file's lines without what differs from run to run, for comparison.
 pub fn repeatable(path: &Path) -> Result<Vec<String>> {
-    read_lines(path)?
-        .iter()
-        .map(|line| {
-            let mut value: serde_json::Value = serde_json::from_str(line)
-                .map_err(|e| Error::damaged(path, format!("a line is not JSON ({e})")))?;
-            if let Some(object) = value.as_object_mut() {
-                object.remove("timing");
-            }
-            Ok(value.to_string())
-        })
-        .collect()
+    let strip = |line: Result<Vec<u8>>| {
+        let mut value: serde_json::Value = serde_json::from_slice(&line?)
+            .map_err(|e| Error::damaged(path, format!("a line is not JSON ({e})")))?;
+        if let Some(object) = value.as_object_mut() {
+            object.remove("timing");
+        }
+        Ok(value.to_string())
+    };
+    lines(path)?.map(strip).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> String {
+        let timing = Timing { seconds: 1.0, tokens_per_second: 2.0, gflops: 3.0, memory: 4 };
+        let datasets = BTreeMap::from([("a".into(), DatasetMetrics { tokens: 5, loss: Some(0.1) })]);
+        let metrics = Metrics {
+            step,
+            tokens: 8 * step,
+            loss: 0.1 + step as f64,
+            lr: 1e-3,
+            grad_norm: 1.0 / 3.0,
+            datasets,
+            held_out_loss: None,
+            timing,
+        };
+        serde_json::to_string(&metrics).unwrap() + "\n"
+    }
+
+    fn lines_of(steps: impl IntoIterator<Item = u64>) -> String {
+        steps.into_iter().map(line).collect()
+    }
+
+    /// What is left of `text` at the end of step `step`, and which steps it lacks.
+    fn cut(text: &[u8], step: u64) -> (String, Vec<(u64, u64)>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let mut lost = cut_back(&path, step).unwrap();
+        lost.retain(|(first, last)| first <= last);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        (std::fs::read_to_string(&path).unwrap(), lost)
+    }
+
+    #[test]
+    fn a_whole_file_is_cut_back_without_a_word() {
+        let ten = lines_of(1..=10);
+        for step in [0, 1, 7, 10] {
+            assert_eq!(cut(ten.as_bytes(), step), (lines_of(1..=step), vec![]));
+        }
+        // The last line was being written when the run was killed.
+        assert_eq!(cut(&ten.as_bytes()[..ten.len() - 9], 9), (lines_of(1..=9), vec![]));
+        assert_eq!(cut(b"", 0), (String::new(), vec![]));
+    }
+
+    #[test]
+    fn steps_without_a_sound_line_are_told() {
+        let gap = lines_of((1..=10).filter(|step| ![3, 6, 7].contains(step)));
+        let kept = lines_of([1, 2, 4, 5, 8]);
+        assert_eq!(cut(gap.as_bytes(), 8), (kept, vec![(3, 3), (6, 7)]));
+        let mut damaged = lines_of(1..=5).into_bytes();
+        damaged[line(1).len() + 4] = 0xff;
+        assert_eq!(cut(&damaged, 5), (lines_of([1, 3, 4, 5]), vec![(2, 2)]));
+        assert_eq!(cut(lines_of(1..=3).as_bytes(), 6), (lines_of(1..=3), vec![(4, 6)]));
+        assert_eq!(cut(b"\n{}\nnull\n", 2), (String::new(), vec![(1, 2)]));
+        // A line that comes twice or too late is not taken.
+        assert_eq!(cut(lines_of([1, 2, 2, 1, 4, 3]).as_bytes(), 4), (lines_of([1, 2, 4]), vec![(3, 3)]));
+    }
+
+    #[test]
+    fn a_file_opened_again_goes_on_where_it_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        std::fs::write(&path, lines_of(1..=5)).unwrap();
+        let mut file = MetricsFile::open(&path, 3).unwrap();
+        file.append(&serde_json::from_str(&line(4)).unwrap()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines_of(1..=4));
+        assert!(repeatable(&path).unwrap().iter().all(|line| !line.contains("timing")));
+    }
 }

@@ -5,7 +5,7 @@ use crate::support::RECIPE;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use smolter::checkpoint::safetensors::write as write_tensors;
-use smolter::checkpoint::{Contents, Dtype, TensorFile, TrainerState, folder};
+use smolter::checkpoint::{Contents, Dtype, Part, TensorFile, TrainerState, folder};
 use smolter::data::shard::{SetFormat, TokenSet, TokenSetWriter, Verify};
 use smolter::data::source::{OnBroken, Source};
 use smolter::model::ModelFolder;
@@ -165,14 +165,21 @@ fn checkpoints() {
             ..LlamaConfig::smollm2_135m()
         };
         let parameters = config.parameters();
-        let mut read = |_, tensor: &str| {
+        let mut read = |_: Part, tensor: &str| {
             let (_, shape) = parameters.iter().find(|(name, _)| name == tensor).expect("a parameter");
             Ok(vec![0.5; shape.iter().product()])
         };
         let small = [("config.json".to_string(), config.to_hf_json("float32").into_bytes())];
         let state = TrainerState::new("hash", "stage");
-        let contents = Contents { files: &small, parameters: &parameters, read: &mut read, state: &state };
-        folder::save(run, contents, 1).expect("a checkpoint");
+        let contents = Contents {
+            files: &small,
+            parameters: &parameters,
+            trained: &parameters,
+            states: &["exp_avg", "exp_avg_sq"],
+            read: &mut read,
+            state: &state,
+        };
+        folder::save(run, contents, 1, &[]).expect("a checkpoint");
     };
     let load = |run: &Path, _: &str| load_model(run, "");
     Target { name: "checkpoints", files: files(make), load }.fuzz(1500);

@@ -5,12 +5,27 @@ fn parameters() -> Vec<(String, Vec<usize>)> {
     vec![("a".into(), vec![2, 3]), ("b".into(), vec![4])]
 }
 
+const STATES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+const PARTS: [Part; 3] = [Part::Weights, Part::State("exp_avg"), Part::State("exp_avg_sq")];
+
 /// Values that differ between steps, parts and elements.
 fn value(step: u64, part: Part, index: usize) -> f32 {
-    step as f32 + 0.25 * part as u8 as f32 + index as f32 / 64.0
+    let which = PARTS.iter().position(|&it| it == part).expect("a part of these checkpoints");
+    step as f32 + 0.25 * which as f32 + index as f32 / 64.0
 }
 
 fn save_step<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize) -> Result<(PathBuf, Vec<String>)> {
+    save_keeping(disk, run, step, keep, &[])
+}
+
+/// Only parameter "b" is trained.
+fn save_keeping<D: Disk>(
+    disk: &D,
+    run: &Path,
+    step: u64,
+    keep: usize,
+    kept: &[u64],
+) -> Result<(PathBuf, Vec<String>)> {
     let mut state = TrainerState::new("00ff", "stable");
     (state.step, state.tokens, state.sequences) = (step, step * 8, step * 2);
     state.extra = serde_json::json!({"loss_scale": 65536.0});
@@ -20,8 +35,15 @@ fn save_step<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize) -> Result<(P
     };
     let files =
         [("config.json".to_string(), b"{}".to_vec()), ("tokenizer.json".to_string(), b"[1]".to_vec())];
-    let contents = Contents { files: &files, parameters: &parameters(), read: &mut read, state: &state };
-    save_on(disk, run, contents, keep)
+    let contents = Contents {
+        files: &files,
+        parameters: &parameters(),
+        trained: &parameters()[1..],
+        states: &STATES,
+        read: &mut read,
+        state: &state,
+    };
+    save_on(disk, run, contents, keep, kept)
 }
 
 fn never_fails() -> FailingDisk {
@@ -33,9 +55,11 @@ fn newest_step(run: &Path) -> u64 {
     let (checkpoint, _) = newest_whole(run).unwrap().expect("no checkpoint");
     let step = checkpoint.state.step;
     assert_eq!(checkpoint.state.sequences, step * 2);
-    for part in Part::ALL {
+    for part in PARTS {
         let tensors = checkpoint.tensors(part).unwrap();
-        tensors.expect(&parameters()).unwrap();
+        let first = usize::from(part != Part::Weights);
+        tensors.expect(&parameters()[first..]).unwrap();
+        assert_eq!(tensors.names().count(), 2 - first);
         assert_eq!(tensors.read_f32("b", &[4]).unwrap()[3], value(step, part, 3));
     }
     step
@@ -66,6 +90,31 @@ fn only_the_newest_are_kept_and_later_steps_are_left_alone() {
     save_step(&never_fails(), run.path(), 40, 1).unwrap();
     assert_eq!(names_in(run.path()), ["step-000040", "step-999999", "step-1000000"]);
     assert!(newest_whole(tempfile::tempdir().unwrap().path()).unwrap().is_none());
+}
+
+#[test]
+fn named_steps_stay_and_do_not_count() {
+    let run = tempfile::tempdir().unwrap();
+    for step in [10, 20, 30, 40, 50] {
+        save_keeping(&never_fails(), run.path(), step, 2, &[10, 30, 60]).unwrap();
+    }
+    assert_eq!(names_in(run.path()), ["step-000010", "step-000030", "step-000040", "step-000050"]);
+    save_keeping(&never_fails(), run.path(), 60, 1, &[10, 30, 60]).unwrap();
+    assert_eq!(names_in(run.path()), ["step-000010", "step-000030", "step-000050", "step-000060"]);
+}
+
+#[test]
+fn only_what_a_save_left_is_tidied() {
+    let run = tempfile::tempdir().unwrap();
+    let folder = run.path().join("checkpoints");
+    let mine = [".old-mine", ".old-step-7", ".tmp-mine", ".tmp-step-0000070", "notes"];
+    for name in mine.iter().chain(&[".tmp-step-000007", ".old-step-000008"]) {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    clean(run.path()).unwrap();
+    let mut names = names_in(run.path());
+    names.sort();
+    assert_eq!(names, [&mine[..], &["step-000008"]].concat());
 }
 
 /// Kills a save of `step` after every number of operations; step 60 was saved before.
@@ -150,8 +199,15 @@ fn a_failing_readback_removes_the_half_written_folder() {
     };
     let state = TrainerState::new("", "");
     let parameters = [("a".to_string(), vec![1])];
-    let contents = Contents { files: &[], parameters: &parameters, read: &mut read, state: &state };
-    assert!(matches!(save(run.path(), contents, 1), Err(Error::Device(_))));
+    let contents = Contents {
+        files: &[],
+        parameters: &parameters,
+        trained: &parameters,
+        states: &STATES,
+        read: &mut read,
+        state: &state,
+    };
+    assert!(matches!(save(run.path(), contents, 1, &[]), Err(Error::Device(_))));
     assert!(names_in(run.path()).is_empty());
 }
 
@@ -215,8 +271,9 @@ fn what_is_no_checkpoint_or_newer_is_refused() {
     let mut state = TrainerState::new("", "");
     state.version = 2;
     let mut read = |_: Part, _: &str| Ok(vec![]);
-    let contents = Contents { files: &[], parameters: &[], read: &mut read, state: &state };
-    let (path, _) = save(run.path(), contents, 1).unwrap();
+    let contents =
+        Contents { files: &[], parameters: &[], trained: &[], states: &[], read: &mut read, state: &state };
+    let (path, _) = save(run.path(), contents, 1, &[]).unwrap();
     let text = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(text.contains("state.json: has version 2"), "{text}");
 }

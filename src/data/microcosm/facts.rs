@@ -4,38 +4,9 @@
 //! draw on this one table, so they cannot disagree.
 
 use super::entity::Entity;
-use super::relations::RELATIONS;
+use super::relations::{Kind, RELATIONS, Relation};
 use super::scribe::Scribe;
 use super::world::World;
-
-/// A kind of fact, with templates over `x` (see [`Scribe`]).
-#[derive(Debug, PartialEq, Eq)]
-pub struct Relation {
-    /// The kind of its subjects.
-    pub kind: Kind,
-    /// The path from the subject to the value.
-    pub path: &'static str,
-    /// Sentences that state it, with `{s}` for the subject.
-    pub statement: &'static str,
-    /// Questions that ask for it.
-    pub question: &'static str,
-    /// Answers in a whole sentence, over two steps with the step between.
-    pub answer: &'static str,
-    /// The bare answer, the same for every phrasing.
-    pub short: &'static str,
-}
-
-/// The kinds of [`Entity`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Kind {
-    Person,
-    Town,
-    River,
-    Trade,
-    Animal,
-    Food,
-}
 
 /// Something that is true in a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,11 +25,11 @@ mod world;
 use std::str::FromStr;
 
 pub use entity::{Entity, Value};
-pub use facts::{Exchange, Fact, Kind, Relation};
+pub use facts::{Exchange, Fact};
 pub use interpreter::run;
 pub use lexicon::{AnimalWords, FoodWords, TradeWords};
 pub use random::Random;
-pub use relations::RELATIONS;
+pub use relations::{Kind, RELATIONS, Relation};
 pub use scribe::Scribe;
 pub use world::{COLUMNS, HOUSEHOLD, Person, ROWS, River, Town, Trade, World};
 

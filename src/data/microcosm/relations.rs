@@ -1,6 +1,35 @@
 //! The table of relations: how each kind of fact is stated, asked and answered.
 
-use super::facts::{Kind, Kind::*, Relation};
+use Kind::*;
+
+/// A kind of fact, with templates over `x` (see [`Scribe`](super::Scribe)).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// The kind of its subjects.
+    pub kind: Kind,
+    /// The path from the subject to the value.
+    pub path: &'static str,
+    /// Sentences that state it, with `{s}` for the subject.
+    pub statement: &'static str,
+    /// Questions that ask for it.
+    pub question: &'static str,
+    /// Answers in a whole sentence, over two steps with the step between.
+    pub answer: &'static str,
+    /// The bare answer, the same for every phrasing.
+    pub short: &'static str,
+}
+
+/// The kinds of [`Entity`](super::Entity).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Person,
+    Town,
+    River,
+    Trade,
+    Animal,
+    Food,
+}
 
 const fn relation(
     kind: Kind,

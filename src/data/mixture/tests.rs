@@ -100,11 +100,11 @@ fn caps_are_kept_and_reported_and_the_weight_goes_on_in_proportion() {
     let last = |dataset| order.iter().rposition(|&d| d == dataset).unwrap() as u64 + 1;
     let expected = [Exhausted { dataset: 2, at: last(2) }, Exhausted { dataset: 1, at: last(1) }];
     assert_eq!(mixture.exhausted(), expected);
-    let plan = mixture.plan(400).unwrap();
-    assert_eq!((plan[1].tokens, plan[1].epochs, plan[1].exhausted_at), (400, 2.0, Some(last(1))));
-    assert_eq!(plan[0].exhausted_at, None);
+    let shares = mixture.shares(400).unwrap();
+    assert_eq!((shares[1].tokens, shares[1].epochs, shares[1].exhausted_at), (400, 2.0, Some(last(1))));
+    assert_eq!(shares[0].exhausted_at, None);
     assert_eq!(
-        mixture.plan(last(1)).unwrap()[1].exhausted_at,
+        mixture.shares(last(1)).unwrap()[1].exhausted_at,
         None,
         "the last sequence it can serve is served"
     );
@@ -158,7 +158,7 @@ fn running_out_of_everything_names_the_datasets() {
     let mixture = Mixture::new(datasets, 10, 0).unwrap();
     assert_eq!(mixture.capacity(), Some(20));
     assert_eq!(mixture.counts(20).unwrap(), [10, 10]);
-    for error in [mixture.locate(20).unwrap_err(), mixture.plan(21).unwrap_err()] {
+    for error in [mixture.locate(20).unwrap_err(), mixture.shares(21).unwrap_err()] {
         let text = error.to_string();
         assert!(text.contains("web (1 epochs), code (2 epochs); raise max_epochs"), "{text}");
     }

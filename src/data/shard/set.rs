@@ -1,70 +1,12 @@
-//! A dataset: shards in order, and the manifest that says which.
+//! A dataset: shards in order, as its manifest lists them.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use super::writer::SetFormat;
+use super::manifest::{Manifest, manifest_path, shard_path};
 use super::{Header, REMEDY, Shard, Verify};
 use crate::error::{Error, Result};
 use crate::files;
-
-/// `NAME.json`, written when every shard is whole: a set without it does not exist.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    vocab_size: u64,
-    tokenizer_hash: String,
-    fingerprint: String,
-    shards: Vec<ShardEntry>,
-}
-
-/// A shard as the manifest knows it. Hashes are hexadecimal: many JSON readers round large numbers.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ShardEntry {
-    file: String,
-    tokens: u64,
-    documents: u64,
-    payload_hash: String,
-}
-
-impl Manifest {
-    pub(super) fn new(format: &SetFormat, shards: Vec<ShardEntry>) -> Self {
-        Self {
-            vocab_size: format.vocab_size as u64,
-            tokenizer_hash: hex(format.tokenizer_hash),
-            fingerprint: hex(format.fingerprint),
-            shards,
-        }
-    }
-
-    pub(super) fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("a manifest holds only strings and integers")
-    }
-}
-
-impl ShardEntry {
-    pub(super) fn new(path: &Path, header: &Header) -> Self {
-        Self {
-            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            tokens: header.tokens,
-            documents: header.documents,
-            payload_hash: hex(header.payload_hash),
-        }
-    }
-}
-
-fn hex(hash: u64) -> String {
-    format!("{hash:016x}")
-}
-
-pub(super) fn manifest_path(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("{name}.json"))
-}
-
-pub(super) fn shard_path(folder: &Path, name: &str, index: usize) -> PathBuf {
-    folder.join(format!("{name}-{index:05}.tokens"))
-}
 
 /// Whether `folder` holds a whole token set `name`. [`TokenSet::open`] tells whether it is sound.
 pub fn exists(folder: impl AsRef<Path>, name: &str) -> bool {

@@ -6,27 +6,12 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::set::{Manifest, ShardEntry, manifest_path, shard_path};
+use super::manifest::{Manifest, SetFormat, ShardEntry, manifest_path, shard_path};
 use super::{HEADER_BYTES, Header, token_bytes};
 use crate::error::{Error, Result};
 
 /// Documents in a shard at most, so that their starts stay under 128 MiB of memory.
 const MAX_DOCUMENTS: usize = 1 << 24;
-
-/// What all shards of a set have in common.
-#[derive(Debug, Clone, Copy)]
-pub struct SetFormat {
-    /// Ids run from 0 to this, exclusive.
-    pub vocab_size: usize,
-    /// Appended to every document.
-    pub eos: u32,
-    /// See [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash).
-    pub tokenizer_hash: u64,
-    /// Bytes after which a new shard begins. Documents are never split, so shards end up a little larger.
-    pub shard_bytes: u64,
-    /// Whatever identifies what the set was made from; see [`TokenSet::fingerprint`](super::TokenSet::fingerprint).
-    pub fingerprint: u64,
-}
 
 /// Writes a token set, document by document. Without [`TokenSetWriter::finish`] there is no set.
 pub struct TokenSetWriter {
@@ -81,11 +66,7 @@ impl TokenSetWriter {
     /// [`Error::Io`] naming the path.
     pub fn finish(mut self) -> Result<()> {
         self.finish_shard()?;
-        // An earlier set of this name may have had more shards.
-        let mut stale = self.shards.len();
-        while remove(&shard_path(&self.folder, &self.name, stale))? {
-            stale += 1;
-        }
+        remove_shards(&self.folder, &self.name, self.shards.len())?;
         let manifest = Manifest::new(&self.format, std::mem::take(&mut self.shards));
         let path = manifest_path(&self.folder, &self.name);
         let mut file = TemporaryFile::create(path)?;
@@ -210,6 +191,31 @@ impl Drop for TemporaryFile {
             let _ = std::fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Gives the files of the whole set `name` in the folder `from` a second name in the folder `to`, which is made if
+/// missing. A set of that name there stops existing.
+///
+/// # Errors
+/// [`Error::Io`] naming the path, also where there can be no hard link. There is no set of this name in `to` then.
+pub fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(Error::io(to))?;
+    let link = |old: &Path, new: &Path| std::fs::hard_link(old, new).map_err(Error::io(new));
+    remove(&manifest_path(to, name))?;
+    remove_shards(to, name, 0)?;
+    let shards = (0..).map(|i| (shard_path(from, name, i), shard_path(to, name, i)));
+    shards.take_while(|(old, _)| old.is_file()).try_for_each(|(old, new)| link(&old, &new))?;
+    link(&manifest_path(from, name), &manifest_path(to, name))
+}
+
+/// Removes shards of the set `name` from the one of this index on; an earlier set of that name may have had more.
+fn remove_shards(folder: &Path, name: &str, first: usize) -> Result<()> {
+    for index in first.. {
+        if !remove(&shard_path(folder, name, index))? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file if it is there; tells whether it was.

@@ -33,7 +33,7 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
 /// weights W that sum to N this is periodic: every deficit stays above -N, because whoever takes a turn had one
 /// above 0; after N turns each deficit N x (W - count) is a multiple of N, so none is below 0, and they sum to 0.
 #[derive(Debug, Clone)]
-pub(super) struct Schedule {
+pub(super) struct Turns {
     weights: Vec<u64>,
     /// The dataset of each turn.
     turns: Vec<u16>,
@@ -41,12 +41,12 @@ pub(super) struct Schedule {
     earlier: Vec<u32>,
 }
 
-impl Schedule {
+impl Turns {
     /// # Panics
     /// If all weights are 0.
     pub(super) fn new(weights: Vec<u64>) -> Self {
         let period = weights.iter().sum::<u64>() as usize;
-        assert!(period > 0, "a schedule needs a weight");
+        assert!(period > 0, "turns need a weight");
         let mut counts = vec![0u32; weights.len()];
         let mut deficits = vec![0i64; weights.len()];
         let (mut turns, mut earlier) = (Vec::with_capacity(period), Vec::with_capacity(period));
@@ -108,27 +108,27 @@ mod tests {
     #[test]
     fn every_turn_goes_to_the_largest_deficit() {
         for weights in [vec![6, 3, 1], vec![1, 1, 1, 0], vec![27, 18, 5, 50], vec![499, 1, 250, 250]] {
-            let (schedule, period) = (Schedule::new(weights.clone()), weights.iter().sum::<u64>());
+            let (turns, period) = (Turns::new(weights.clone()), weights.iter().sum::<u64>());
             let mut counts = vec![0u64; weights.len()];
             for turn in 0..3 * period {
                 let deficit = |i: usize| (weights[i] * (turn + 1)) as i128 - (period * counts[i]) as i128;
                 let best = (0..weights.len()).map(deficit).max().unwrap();
-                let (dataset, count) = schedule.at(turn);
+                let (dataset, count) = turns.at(turn);
                 assert_eq!(dataset, (0..weights.len()).find(|&i| deficit(i) == best).unwrap());
                 assert_eq!(count, counts[dataset]);
-                assert_eq!(schedule.counts(turn), counts);
+                assert_eq!(turns.counts(turn), counts);
                 counts[dataset] += 1;
-                assert_eq!(schedule.turns_until(dataset, counts[dataset]), Some(turn + 1));
+                assert_eq!(turns.turns_until(dataset, counts[dataset]), Some(turn + 1));
             }
         }
     }
 
     #[test]
     fn far_turns_do_not_overflow() {
-        let schedule = Schedule::new(vec![999_999, 1]);
-        assert_eq!(schedule.turns_until(1, u64::MAX), None);
-        assert_eq!(Schedule::new(vec![1, 0]).turns_until(1, 1), None);
-        let (_, count) = schedule.at(u64::MAX);
+        let turns = Turns::new(vec![999_999, 1]);
+        assert_eq!(turns.turns_until(1, u64::MAX), None);
+        assert_eq!(Turns::new(vec![1, 0]).turns_until(1, 1), None);
+        let (_, count) = turns.at(u64::MAX);
         assert!(count > u64::MAX / 1_000_000);
     }
 }

@@ -1,0 +1,78 @@
+//! What a token set is, beside its shards: its format, the names of its files, and the manifest that lists them.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Header;
+
+/// What all shards of a set have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct SetFormat {
+    /// Ids run from 0 to this, exclusive.
+    pub vocab_size: usize,
+    /// Appended to every document.
+    pub eos: u32,
+    /// See [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash).
+    pub tokenizer_hash: u64,
+    /// Bytes after which a new shard begins. Documents are never split, so shards end up a little larger.
+    pub shard_bytes: u64,
+    /// Whatever identifies what the set was made from; see [`TokenSet::fingerprint`](super::TokenSet::fingerprint).
+    pub fingerprint: u64,
+}
+
+/// `NAME.json`, written when every shard is whole: a set without it does not exist.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    pub(super) vocab_size: u64,
+    pub(super) tokenizer_hash: String,
+    pub(super) fingerprint: String,
+    pub(super) shards: Vec<ShardEntry>,
+}
+
+/// A shard as the manifest knows it. Hashes are hexadecimal: many JSON readers round large numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ShardEntry {
+    file: String,
+    pub(super) tokens: u64,
+    pub(super) documents: u64,
+    pub(super) payload_hash: String,
+}
+
+impl Manifest {
+    pub(super) fn new(format: &SetFormat, shards: Vec<ShardEntry>) -> Self {
+        Self {
+            vocab_size: format.vocab_size as u64,
+            tokenizer_hash: hex(format.tokenizer_hash),
+            fingerprint: hex(format.fingerprint),
+            shards,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a manifest holds only strings and integers")
+    }
+}
+
+impl ShardEntry {
+    pub(super) fn new(path: &Path, header: &Header) -> Self {
+        Self {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            tokens: header.tokens,
+            documents: header.documents,
+            payload_hash: hex(header.payload_hash),
+        }
+    }
+}
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+pub(super) fn manifest_path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.json"))
+}
+
+pub(super) fn shard_path(folder: &Path, name: &str, index: usize) -> PathBuf {
+    folder.join(format!("{name}-{index:05}.tokens"))
+}

@@ -1,0 +1,157 @@
+//! The recipe's tokenizer: loaded, or trained on documents spread over all datasets.
+
+use super::{register, source};
+use crate::data::microcosm::Microcosm;
+use crate::error::{Error, Result};
+use crate::recipes::{Dataset, Recipe};
+use crate::report::progress::Progress;
+use crate::tokenizer::{Role, Tokenizer};
+use std::collections::BinaryHeap;
+use std::path::Path;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Loads the tokenizer, or trains it and keeps it in `folder`.
+pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
+    let Some(training) = &recipe.tokenizer.train else {
+        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
+    };
+    let kept = folder.join("tokenizer");
+    let key = xxh3_64(format!("{training:?} {:?} {}", recipe.datasets, recipe.data_seed).as_bytes());
+    let note = kept.join("made-from");
+    if std::fs::read_to_string(&note).is_ok_and(|text| text == key.to_string()) {
+        return Tokenizer::load(&kept);
+    }
+    let share = training.sample_documents.div_ceil(recipe.datasets.len());
+    let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
+    let samples = samples.collect::<Result<Vec<_>>>()?;
+    let total = samples.iter().map(|sample| sample.count).sum();
+    let mut progress = Progress::new("training the tokenizer", total, 0);
+    let mut failed = None;
+    let documents = samples.into_iter().flat_map(|sample| sample.documents);
+    let documents = documents.map_while(|document| document.map_err(|error| failed = Some(error)).ok());
+    let trained = Tokenizer::train(documents, training.vocab_size, |at| progress.set(at.documents, ""));
+    progress.finish();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let tokenizer = trained?;
+    tokenizer.save(&kept, recipe.model.max_position_embeddings, Role::Base)?;
+    std::fs::write(&note, key.to_string()).map_err(Error::io(&note))?;
+    Ok(tokenizer)
+}
+
+/// The documents of a dataset that a tokenizer is trained on, as they stream.
+struct Sample<'a> {
+    count: u64,
+    documents: Box<dyn Iterator<Item = Result<String>> + Send + 'a>,
+}
+
+impl<'a> Sample<'a> {
+    /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more.
+    fn of(world: &'a Microcosm, dataset: &Dataset, share: usize) -> Result<Self> {
+        if let Some((register, all)) = register(dataset)? {
+            let count = all.min(share as u64);
+            let document = move |i| Ok(world.document(register, spread(i, count, all)));
+            return Ok(Sample { count, documents: Box::new((0..count).map(document)) });
+        }
+        let source = source(dataset);
+        let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
+        // How many documents files hold is known only when they have been read, so they are read twice.
+        let mut reading = Progress::new(&format!("sampling {}", dataset.name), 0, 0);
+        let counted = texts()?.zip(1..).map(|(text, number)| {
+            reading.set(number, "documents");
+            text
+        });
+        let (count, highest) = lowest_hashes(counted, share)?;
+        reading.finish();
+        let chosen = move |text: &Result<String>| text.as_ref().map_or(true, |text| hash(text) <= highest);
+        // Equal texts have equal hashes: the last of them may be one too many.
+        let documents = texts()?.filter(chosen).take(count);
+        Ok(Sample { count: count as u64, documents: Box::new(documents) })
+    }
+}
+
+/// The `i`-th of `count` indices spread evenly over `0..all`.
+fn spread(i: u64, count: u64, all: u64) -> u64 {
+    (u128::from(i) * u128::from(all) / u128::from(count)) as u64
+}
+
+/// Not the hash that chooses held-out documents, or the sample would be made of these.
+fn hash(text: &str) -> u64 {
+    xxh3_64_with_seed(text.as_bytes(), 1)
+}
+
+/// How many texts there are, at most `limit`, and the highest among as many lowest hashes.
+fn lowest_hashes(texts: impl Iterator<Item = Result<String>>, limit: usize) -> Result<(usize, u64)> {
+    let mut lowest = BinaryHeap::new();
+    for text in texts {
+        let hash = hash(&text?);
+        if lowest.len() < limit {
+            lowest.push(hash);
+        } else if let Some(mut highest) = lowest.peek_mut()
+            && hash < *highest
+        {
+            *highest = hash;
+        }
+    }
+    Ok((lowest.len(), lowest.peek().copied().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::microcosm::Register;
+
+    fn dataset(fields: serde_json::Value) -> Dataset {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    fn texts(world: &Microcosm, dataset: &Dataset, share: usize) -> (u64, Vec<String>) {
+        let sample = Sample::of(world, dataset, share).unwrap();
+        (sample.count, sample.documents.collect::<Result<_>>().unwrap())
+    }
+
+    #[test]
+    fn generated_documents_are_taken_from_all_over() {
+        let world = Microcosm::new(3);
+        let stories = dataset(serde_json::json!({"name": "a", "microcosm": "stories", "documents": 10}));
+        let expected = |indices: &[u64]| {
+            indices.iter().map(|&i| world.document(Register::Stories, i)).collect::<Vec<_>>()
+        };
+        let all: Vec<u64> = (0..10).collect();
+        for share in [10, 11, usize::MAX] {
+            assert_eq!(texts(&world, &stories, share), (10, expected(&all)));
+        }
+        assert_eq!(texts(&world, &stories, 4), (4, expected(&[0, 2, 5, 7])));
+        assert_eq!(texts(&world, &stories, 1), (1, expected(&[0])));
+        assert_eq!(spread(u64::MAX - 2, u64::MAX - 1, u64::MAX), u64::MAX - 2);
+    }
+
+    #[test]
+    fn documents_of_files_are_taken_by_their_text_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines.jsonl");
+        // Every tenth line is the same.
+        let text = |i: usize| if i.is_multiple_of(10) { "again".into() } else { format!("line {i}") };
+        let line = |i| format!("{{\"text\": \"{}\"}}\n", text(i));
+        std::fs::write(&path, (0..1000).map(line).collect::<String>()).unwrap();
+        let world = Microcosm::new(3);
+        let lines = dataset(serde_json::json!({"name": "a", "paths": [path]}));
+        let all: Vec<String> = (0..1000).map(text).collect();
+        for share in [1000, 2000] {
+            assert_eq!(texts(&world, &lines, share), (1000, all.clone()));
+        }
+        for share in [1, 7, 100, 999] {
+            let (count, sample) = texts(&world, &lines, share);
+            assert_eq!((count, sample.len()), (share as u64, share));
+            let mut rest = all.iter();
+            assert!(sample.iter().all(|text| rest.any(|other| other == text)), "{share}: not in order");
+        }
+        let (_, sample) = texts(&world, &lines, 100);
+        let late = sample.iter().filter(|text| all[500..].contains(text)).count();
+        assert!((25..=75).contains(&late), "{late} of 100 from the second half");
+
+        std::fs::write(&path, "{").unwrap();
+        assert!(Sample::of(&world, &lines, 5).is_err());
+    }
+}
