@@ -8,7 +8,7 @@
 use super::{Graph, Kind, Node};
 use crate::gpu::kernel::{Caps, Command};
 use crate::gpu::recording::{PARAMS_STRIDE, texel_rows};
-use crate::gpu::shader::{self, TEXEL_ROW_BYTES};
+use crate::gpu::shader::TEXEL_ROW_BYTES;
 use crate::ops::{Io, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -183,14 +183,11 @@ fn launches(graph: &Graph, caps: &Caps) -> (u64, TexelPlan) {
         for command in node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, caps) {
             let Command::Dispatch(dispatch) = command else { continue };
             launches += 1;
-            // A kernel that does not link is reported when its pipeline is made.
-            let texels =
-                shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
             for (i, binding) in dispatch.bindings.iter().enumerate() {
                 let id = node.operand(binding.slot);
                 let whole = graph.value(id).ty.bytes();
                 let bytes = binding.bytes.unwrap_or(whole - binding.offset);
-                let texture = texels.iter().position(|&texel| texel == i);
+                let texture = dispatch.kernel.texture(i);
                 reads.extend(texture.map(|texture| (texture, id, bytes)));
                 if texture.is_none() || bytes < whole || !frozen.contains(&id) {
                     bound.insert(id);
