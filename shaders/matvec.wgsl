@@ -8,10 +8,7 @@ import package::constants::{WG, TM, ROWS};
 
 struct Params { m: u32, n: u32, k: u32, accumulate: u32 }
 
-// Small and read often. Not an array of vectors by name, so that it is never copied to a texture.
-alias Vector = vec4f;
-
-@group(0) @binding(0) var<storage, read> a: array<Vector>;
+@group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(0) @binding(3) var<uniform> p: Params;

@@ -242,7 +242,9 @@ const READ_WAYS: [(&str, bool, bool); 3] =
     [("texels", true, true), ("vec4 loads", true, false), ("f32 loads", false, false)];
 
 fn read_kernel(group: u32, vec4: bool, texels: bool) -> Kernel {
-    Kernel::new("bench_read", "stream").constant("WG", group).flag("vec4", vec4).flag("texels", texels)
+    let kernel =
+        Kernel::new("bench_read", "stream").constant("WG", group).flag("vec4", vec4).flag("texels", texels);
+    Kernel { texels: (0..if texels { WINDOWS as usize } else { 0 }).collect(), ..kernel }
 }
 
 /// Independent chains of an invocation, and whether it is written as `fma`.
@@ -294,7 +296,7 @@ mod tests {
         let adds =
             FMA_WAYS.map(|(chains, fused)| [false, true].map(|f16| fma_kernel(256, chains, fused, f16)));
         for kernel in reads.iter().chain(adds.as_flattened()) {
-            validate(kernel, &link(kernel).unwrap().wgsl).unwrap();
+            validate(kernel, &link(kernel).unwrap()).unwrap();
         }
     }
 }

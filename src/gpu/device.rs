@@ -35,25 +35,11 @@ pub struct Device {
     pub(super) queue: wgpu::Queue,
     /// Nanoseconds per timestamp tick, if the device has timestamps.
     pub(super) timestamp_period: Option<f32>,
-    pipelines: Arc<Mutex<HashMap<Kernel, Arc<Pipeline>>>>,
+    pipelines: Arc<Mutex<HashMap<Kernel, wgpu::ComputePipeline>>>,
     allocated: Arc<AtomicU64>,
     /// Bytes written since the host last submitted because of them.
     pending: Arc<AtomicU64>,
     trouble: Arc<Mutex<Option<String>>>,
-}
-
-/// A compiled kernel.
-pub struct Pipeline {
-    pub(super) pipeline: wgpu::ComputePipeline,
-    /// Bindings that are textures.
-    texels: Vec<usize>,
-}
-
-impl Pipeline {
-    /// Which of the textures a binding is, if it is one.
-    pub(super) fn texel(&self, binding: usize) -> Option<usize> {
-        self.texels.iter().position(|&texel| texel == binding)
-    }
 }
 
 /// Features that the user switched off.
@@ -242,7 +228,7 @@ impl Device {
         self.buffer("params", bytes, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)
     }
 
-    /// A texture that holds `rows` rows of texels for kernels to read; see [`super::shader::Linked::texels`].
+    /// A texture that holds `rows` rows of texels for kernels to read; see [`Kernel::texels`].
     pub fn texel_texture(&self, rows: u32) -> Result<wgpu::Texture> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let texture = self.device.create_texture(&wgpu::TextureDescriptor {
@@ -281,7 +267,7 @@ impl Device {
     }
 
     /// The pipeline of a kernel, linked and compiled on first use.
-    pub fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+    pub fn pipeline(&self, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
         let mut pipelines = self.pipelines.lock().expect("no thread panics while it holds the pipelines");
         if let Some(pipeline) = pipelines.get(kernel) {
             return Ok(pipeline.clone());
@@ -289,10 +275,10 @@ impl Device {
         let label = kernel.label();
         let linked = shader::link(kernel)?;
         if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
-            eprintln!("// {label}\n{}", linked.wgsl);
+            eprintln!("// {label}\n{}", linked);
         }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let source = wgpu::ShaderSource::Wgsl(linked.wgsl.as_str().into());
+        let source = wgpu::ShaderSource::Wgsl((&*linked).into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
         let module = if std::env::var_os("SMOLTER_CHECKED").is_some() {
             self.device.create_shader_module(descriptor)
@@ -316,7 +302,6 @@ impl Device {
         if let Some(error) = pollster::block_on(validation.pop()) {
             return Err(Error::Device(format!("kernel {label} does not compile: {error}")));
         }
-        let pipeline = Arc::new(Pipeline { pipeline, texels: linked.texels.clone() });
         pipelines.insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
     }

@@ -80,18 +80,34 @@ pub struct Binding {
     pub offset: u64,
     /// Length of the window in bytes; `None` means to the end.
     pub bytes: Option<u64>,
+    /// Whether a kernel with the flag `texels` reads it as a texture: the shader declares a read-only array of
+    /// `vec4f`.
+    pub texels: bool,
+}
+
+impl Binding {
+    /// The same, read as a texture where the kernel reads textures.
+    pub fn texels(self) -> Self {
+        Binding { texels: true, ..self }
+    }
 }
 
 impl From<Slot> for Binding {
     fn from(slot: Slot) -> Self {
-        Binding { slot, offset: 0, bytes: None }
+        Binding { slot, offset: 0, bytes: None, texels: false }
     }
 }
 
 impl Slot {
     /// Rows `start..start + count` of a tensor whose rows are `row_bytes` long.
     pub fn rows(self, start: usize, count: usize, row_bytes: u64) -> Binding {
-        Binding { slot: self, offset: start as u64 * row_bytes, bytes: Some(count as u64 * row_bytes) }
+        let (offset, bytes) = (start as u64 * row_bytes, Some(count as u64 * row_bytes));
+        Binding { offset, bytes, ..self.into() }
+    }
+
+    /// The whole tensor, read as a texture where the kernel reads textures; see [`Binding::texels`].
+    pub fn texels(self) -> Binding {
+        Binding::from(self).texels()
     }
 }
 
@@ -106,12 +122,17 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, u32)>,
     /// `@if` conditions that hold.
     pub flags: Vec<&'static str>,
+    /// Bindings that are read as textures, at most [`MAX_TEXTURES`]; [`Dispatch::command`] fills it in.
+    pub texels: Vec<usize>,
 }
+
+/// Storage textures per stage that WebGPU guarantees.
+pub const MAX_TEXTURES: usize = 4;
 
 impl Kernel {
     /// Entry `entry` of `shaders/<shader>.wgsl`.
     pub fn new(shader: &'static str, entry: &'static str) -> Self {
-        Kernel { shader, entry, constants: Vec::new(), flags: Vec::new() }
+        Kernel { shader, entry, constants: Vec::new(), flags: Vec::new(), texels: Vec::new() }
     }
 
     /// Sets a constant.
@@ -126,6 +147,11 @@ impl Kernel {
             self.flags.push(name);
         }
         self
+    }
+
+    /// Which of the kernel's textures a binding is, if it is one.
+    pub fn texture(&self, binding: usize) -> Option<usize> {
+        self.texels.iter().position(|&texels| texels == binding)
     }
 
     /// `shader.entry[flags,NAME=value]`: pipeline key, profile row and error text.
@@ -159,20 +185,20 @@ pub enum Command {
 }
 
 impl Dispatch {
-    /// A launch of `kernel` over `grid` workgroups.
+    /// A launch of `kernel` over `grid` workgroups. If the kernel has the flag `texels`, the first bindings that
+    /// may be textures are.
     pub fn command<P: bytemuck::NoUninit>(
-        kernel: Kernel,
+        mut kernel: Kernel,
         bindings: impl IntoIterator<Item = Binding>,
         params: &P,
         grid: [u32; 3],
     ) -> Command {
         debug_assert!(grid.iter().all(|&g| g <= MAX_GROUPS), "{}: grid {grid:?}", kernel.label());
-        Command::Dispatch(Dispatch {
-            kernel,
-            bindings: bindings.into_iter().collect(),
-            params: bytemuck::bytes_of(params).to_vec(),
-            grid,
-        })
+        let bindings: Vec<Binding> = bindings.into_iter().collect();
+        if kernel.flags.contains(&"texels") {
+            kernel.texels = (0..bindings.len()).filter(|&i| bindings[i].texels).take(MAX_TEXTURES).collect();
+        }
+        Command::Dispatch(Dispatch { kernel, bindings, params: bytemuck::bytes_of(params).to_vec(), grid })
     }
 }
 

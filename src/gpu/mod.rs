@@ -4,6 +4,7 @@ pub mod device;
 pub mod kernel;
 pub mod recording;
 pub mod shader;
+mod syntax;
 
 pub use device::Device;
 pub use kernel::Caps;

@@ -4,7 +4,7 @@
 //! first replays submit span by span and measure each one; later ones pack spans into submissions of at most
 //! 100 ms (`SMOLTER_SUBMIT_MS`) of measured GPU time.
 
-use super::device::{Device, Pipeline};
+use super::device::Device;
 use super::kernel::Dispatch;
 use super::shader::{TEXEL_ROW_BYTES, TEXELS_PER_ROW};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl Window {
 
 enum Step {
     Launch {
-        pipeline: Arc<Pipeline>,
+        pipeline: wgpu::ComputePipeline,
         bind_group: wgpu::BindGroup,
         grid: [u32; 3],
     },
@@ -128,7 +128,7 @@ impl Recording {
             .iter()
             .enumerate()
             .map(|(binding, operand)| {
-                let texture = match (operand, pipeline.texel(binding)) {
+                let texture = match (operand, dispatch.kernel.texture(binding)) {
                     (Operand::Texture(texture), _) => texture,
                     (Operand::Window(_), Some(texel)) => &self.texels[texel],
                     (Operand::Window(_), None) => return None,
@@ -162,18 +162,20 @@ impl Recording {
         });
         let bind_group = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&dispatch.kernel.label()),
-            layout: &pipeline.pipeline.get_bind_group_layout(0),
+            layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
         for (binding, operand) in operands.iter().enumerate() {
-            let (Operand::Window(window), Some(texel)) = (operand, pipeline.texel(binding)) else { continue };
+            let (Operand::Window(window), Some(texel)) = (operand, dispatch.kernel.texture(binding)) else {
+                continue;
+            };
             if self.held[texel].as_ref() != Some(window) {
                 self.held[texel] = Some(window.clone());
                 self.push(Step::ToTexture { window: window.clone(), texture: self.texels[texel].clone() });
             }
         }
         for (binding, operand) in operands.iter().enumerate() {
-            if let (Operand::Window(window), None) = (operand, pipeline.texel(binding)) {
+            if let (Operand::Window(window), None) = (operand, dispatch.kernel.texture(binding)) {
                 self.may_change(window);
             }
         }
@@ -251,7 +253,7 @@ impl Recording {
                         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
                         encoder.begin_compute_pass(&descriptor).forget_lifetime()
                     });
-                    pass.set_pipeline(&pipeline.pipeline);
+                    pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[]);
                     pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
                 }

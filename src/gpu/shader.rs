@@ -2,11 +2,16 @@
 //! Nothing outside this file knows how shaders are composed.
 
 use super::kernel::Kernel;
+use super::syntax::for_each_expression;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
+use wesl::syntax::{
+    AccessMode, AddressSpace, Attribute, Declaration, DeclarationKind, Expression, ExpressionNode,
+    FunctionCall, GlobalDeclaration, Ident, TemplateArg, TranslationUnit, TypeExpression,
+};
 use wesl::{CompileOptions, Feature, ModulePath, VirtualResolver, Wesl};
 
 /// Every file under `shaders/`: (path without ending, text).
@@ -21,91 +26,111 @@ pub const TEXELS_PER_ROW: u32 = 1024;
 /// Bytes of such a row.
 pub const TEXEL_ROW_BYTES: u64 = 16 * TEXELS_PER_ROW as u64;
 
-/// Storage textures per stage that WebGPU guarantees.
-const MAX_TEXTURES: usize = 4;
-
-/// A kernel as one piece of WGSL.
-#[derive(Clone, Debug)]
-pub struct Linked {
-    /// Plain text that any WGSL tool reads.
-    pub wgsl: String,
-    /// Bindings that are textures in place of read-only buffers of vectors, at most four.
-    pub texels: Vec<usize>,
-}
-
-/// Links a kernel; results are kept, since plans and devices ask for the same ones.
-pub fn link(kernel: &Kernel) -> Result<Arc<Linked>> {
-    static KEPT: LazyLock<Mutex<HashMap<Kernel, Arc<Linked>>>> = LazyLock::new(Mutex::default);
+/// A kernel as one piece of WGSL: plain text that any WGSL tool reads. Results are kept.
+pub fn link(kernel: &Kernel) -> Result<Arc<str>> {
+    static KEPT: LazyLock<Mutex<HashMap<Kernel, Arc<str>>>> = LazyLock::new(Mutex::default);
     if let Some(linked) = KEPT.lock().ok().and_then(|kept| kept.get(kernel).cloned()) {
         return Ok(linked);
     }
-    let wgsl = compose(kernel)?;
-    let linked = Arc::new(if kernel.flags.contains(&"texels") {
-        read_as_texels(&wgsl)
-    } else {
-        Linked { wgsl, texels: Vec::new() }
-    });
+    let mut unit = compose(kernel)?;
+    read_as_texels(&mut unit, &kernel.texels).map_err(|what| failure(kernel, &what))?;
+    let linked: Arc<str> = unit.to_string().into();
     if let Ok(mut kept) = KEPT.lock() {
         kept.insert(kernel.clone(), linked.clone());
     }
     Ok(linked)
 }
 
-/// Turns read-only storage buffers of vectors into textures: `x[i]` becomes `textureLoad(x, texel(i))`. One rewrite
+/// Turns buffers of vectors, given by binding, into textures: `x[i]` becomes `textureLoad(x, texel(i))`. One rewrite
 /// here instead of a second declaration and a load function for every input of every kernel.
-fn read_as_texels(wgsl: &str) -> Linked {
-    let mut text = wgsl.to_string();
-    let mut texels = Vec::new();
-    for declaration in wgsl.split("@binding(").skip(1) {
-        let Some((binding, rest)) = declaration.split_once(')') else { continue };
-        let Some(rest) = rest.trim_start().strip_prefix("var<storage, read> ") else { continue };
-        let Some((name, rest)) = rest.split_once(':') else { continue };
-        let vectors = ["array<Elem>;", "array<vec4f>;"].iter().any(|ty| rest.trim_start().starts_with(ty));
-        if let (true, Ok(binding)) = (vectors && texels.len() < MAX_TEXTURES, binding.parse()) {
-            texels.push(binding);
-            let old = format!(
-                "var<storage, read> {name}:{}",
-                &rest[..=rest.find(';').expect("it ends a declaration")]
-            );
-            text = text.replace(&old, &format!("var {name}: texture_storage_2d<rgba32float, read>;"));
-            text = index_by_texel(&text, name);
-        }
+fn read_as_texels(unit: &mut TranslationUnit, bindings: &[usize]) -> std::result::Result<(), String> {
+    let textures: Vec<Ident> = bindings
+        .iter()
+        .map(|&binding| declare_texture(unit, binding))
+        .collect::<std::result::Result<_, _>>()?;
+    if textures.is_empty() {
+        return Ok(());
     }
+    // Identifiers are equal if they mean the same declaration, so a local variable may have a texture's name.
+    for_each_expression(unit, &mut |expression| {
+        if let Expression::Indexing(access) = expression
+            && let Expression::TypeOrIdentifier(base) = access.base.node()
+            && textures.contains(&base.ident)
+        {
+            let texel = call("texel", [access.index.clone()]);
+            *expression = call("textureLoad", [access.base.clone(), texel.into()]);
+        }
+    });
     let row = TEXELS_PER_ROW;
-    text += &format!("\nfn texel(i: u32) -> vec2u {{ return vec2u(i % {row}u, i / {row}u); }}\n");
-    Linked { wgsl: text, texels }
+    let texel = format!("fn texel(i: u32) -> vec2u {{ return vec2u(i % {row}u, i / {row}u); }}");
+    unit.global_declarations.push(texel.parse::<GlobalDeclaration>().expect("it is WGSL").into());
+    Ok(())
 }
 
-/// Replaces every `name[index]` by a texel fetch.
-fn index_by_texel(text: &str, name: &str) -> String {
-    let pattern = format!("{name}[");
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(&pattern) {
-        let word = rest[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
-        let start = at + pattern.len();
-        if word {
-            out += &rest[..start];
-            rest = &rest[start..];
-            continue;
+/// Declares the buffer at `binding` as a texture, and returns its name.
+fn declare_texture(unit: &mut TranslationUnit, binding: usize) -> std::result::Result<Ident, String> {
+    let is_vec4f = |ty: &TypeExpression| matches!(ty.to_string().as_str(), "vec4f" | "vec4<f32>");
+    let mut aliases = Vec::new();
+    let mut found = None;
+    for declaration in &mut unit.global_declarations {
+        match declaration.node_mut() {
+            GlobalDeclaration::TypeAlias(alias) if is_vec4f(&alias.ty) => aliases.push(alias.ident.clone()),
+            GlobalDeclaration::Declaration(variable) if binding_of(variable) == Some(binding) => {
+                found = Some(variable);
+            }
+            _ => {}
         }
-        let mut depth = 1;
-        let end = rest[start..]
-            .find(|c| {
-                depth += (c == '[') as i32 - (c == ']') as i32;
-                depth == 0
-            })
-            .expect("WESL printed balanced brackets");
-        let index = index_by_texel(&rest[start..start + end], name);
-        out += &format!("{}textureLoad({name}, texel({index}))", &rest[..at]);
-        rest = &rest[start + end + 1..];
     }
-    out + rest
+    let Some(variable) = found else {
+        return Err(format!("binding {binding} is to be read as a texture, but the kernel has none"));
+    };
+    let read_only = matches!(
+        variable.kind,
+        DeclarationKind::Var(Some((AddressSpace::Storage, None | Some(AccessMode::Read))))
+    );
+    let of_vectors =
+        variable.ty.as_ref().and_then(element).is_some_and(|ty| is_vec4f(ty) || aliases.contains(&ty.ident));
+    if !read_only || !of_vectors {
+        return Err(format!(
+            "binding {binding} ('{}') is to be read as a texture, but is no read-only array of vec4f",
+            variable.ident.name()
+        ));
+    }
+    let arguments = ["rgba32float", "read"].map(|name| TemplateArg { expression: identifier(name).into() });
+    variable.kind = DeclarationKind::Var(None);
+    variable.ty = Some(TypeExpression {
+        template_args: Some(arguments.to_vec()),
+        ..TypeExpression::new(Ident::new("texture_storage_2d".into()))
+    });
+    Ok(variable.ident.clone())
+}
+
+/// The `@binding` of a variable.
+fn binding_of(variable: &Declaration) -> Option<usize> {
+    variable.attributes.iter().find_map(|attribute| match attribute.node() {
+        Attribute::Binding(number) => number.to_string().parse().ok(),
+        _ => None,
+    })
+}
+
+/// The element type of an array type.
+fn element(array: &TypeExpression) -> Option<&TypeExpression> {
+    match array.template_args.as_ref()?.first()?.expression.node() {
+        Expression::TypeOrIdentifier(element) if *array.ident.name() == "array" => Some(element),
+        _ => None,
+    }
+}
+
+fn identifier(name: &str) -> Expression {
+    TypeExpression::new(Ident::new(name.into())).into()
+}
+
+fn call<const N: usize>(function: &str, arguments: [ExpressionNode; N]) -> Expression {
+    FunctionCall { ty: TypeExpression::new(Ident::new(function.into())), arguments: arguments.into() }.into()
 }
 
 /// The kernel's file with its imports, constants and conditions resolved.
-fn compose(kernel: &Kernel) -> Result<String> {
-    let fail = |what: String| Error::failure(format!("shader {}: {}", kernel.label(), one_line(&what)));
+fn compose(kernel: &Kernel) -> Result<TranslationUnit> {
     let mut resolver = VirtualResolver::new();
     for (name, embedded) in EMBEDDED {
         let text = overridden(name)?.map_or(Cow::Borrowed(*embedded), Cow::Owned);
@@ -123,22 +148,26 @@ fn compose(kernel: &Kernel) -> Result<String> {
     }
     let mut linker = Wesl::new_barebones().set_custom_resolver(resolver);
     linker.set_options(options);
-    let linked = linker.compile(&module(kernel.shader)).map_err(|e| fail(e.to_string()))?;
-    Ok(linked.to_string())
+    let linked = linker.compile(&module(kernel.shader)).map_err(|e| failure(kernel, &e.to_string()))?;
+    Ok(linked.syntax)
 }
 
 /// Checks linked WGSL without a device.
 pub fn validate(kernel: &Kernel, wgsl: &str) -> Result<()> {
-    let fail = |what: String| Error::failure(format!("shader {}: {}", kernel.label(), one_line(&what)));
-    let parsed = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(e.emit_to_string(wgsl)))?;
+    let fail = |what: &str| failure(kernel, what);
+    let parsed = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(&e.emit_to_string(wgsl)))?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
-    validator.validate(&parsed).map_err(|e| fail(e.emit_to_string(wgsl)))?;
+    validator.validate(&parsed).map_err(|e| fail(&e.emit_to_string(wgsl)))?;
     if parsed.entry_points.iter().any(|entry| entry.name == kernel.entry) {
         Ok(())
     } else {
-        Err(fail(format!("no entry point '{}'", kernel.entry)))
+        Err(fail(&format!("no entry point '{}'", kernel.entry)))
     }
+}
+
+fn failure(kernel: &Kernel, what: &str) -> Error {
+    Error::failure(format!("shader {}: {}", kernel.label(), one_line(what)))
 }
 
 /// A compiler's message without colours and line breaks.
@@ -165,24 +194,67 @@ fn overridden(name: &str) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wesl::SyntaxUtil;
+
+    /// `add` with `texels` as textures.
+    fn add(texels: &[usize]) -> Kernel {
+        let kernel = Kernel::new("add", "forward").constant("EG", 64).flag("vec4", true);
+        Kernel { texels: texels.to_vec(), ..kernel }
+    }
 
     #[test]
-    fn vector_inputs_become_textures() {
-        let add = Kernel::new("add", "forward").constant("EG", 64).flag("vec4", true).flag("texels", true);
-        let linked = link(&add).unwrap();
-        assert_eq!(linked.texels, [0, 1]);
-        assert!(linked.wgsl.contains("textureLoad(a, texel(i))"), "{}", linked.wgsl);
-        validate(&add, &linked.wgsl).unwrap();
-        assert_eq!(
-            index_by_texel("xa[a[i] + a[0]] = ba[1];", "a"),
-            "xa[textureLoad(a, texel(i)) + textureLoad(a, texel(0))] = ba[1];"
-        );
+    fn declared_bindings_become_textures() {
+        let linked = link(&add(&[1])).unwrap();
+        assert!(linked.contains("a[i]") && linked.contains("textureLoad(b, texel(i))"), "{linked}");
+        validate(&add(&[1]), &linked).unwrap();
+    }
+
+    #[test]
+    fn every_access_is_rewritten_and_nothing_else() {
+        let mut unit: TranslationUnit = "
+            @group(0) @binding(3) var<storage, read> a: array<vec4<f32>>;
+            @group(0) @binding(4) var<storage, read_write> ba: array<vec4f>;
+            @compute @workgroup_size(1)
+            fn main() {
+                for (var i = u32(a[0].x); a[i].x < 1.0; i += u32(a[1][2])) {
+                    if (all(a[2] == vec4f())) { ba[u32(a[u32(a[3].x)].y)] = -(a[4] + ba[u32(a[5].z)]); }
+                    else { while (a[6].x > 0.0) { ba[u32(a[7].x)].x += 1.0; } }
+                    loop { switch u32(a[8].x) { default: { ba[0] = max(a[9], ba[1]); } } continuing { break if a[10].x > 0.0; } }
+                }
+                { var a = array<f32, 4>(); a[0] = 1.0; ba[2].x = a[1]; }
+            }"
+        .parse()
+        .unwrap();
+        unit.retarget_idents();
+        read_as_texels(&mut unit, &[3]).unwrap();
+        let text = unit.to_string();
+        for i in 0..=10 {
+            assert!(i == 3 || text.contains(&format!("textureLoad(a, texel({i}))")), "{i}: {text}");
+        }
+        assert!(text.contains("textureLoad(a, texel(u32(textureLoad(a, texel(3)).x))).y"), "{text}");
+        assert!(text.contains("a[0] = 1") && text.contains("ba[2].x = a[1]"), "{text}");
+        let kernel = Kernel::new("test", "main");
+        validate(&kernel, &text).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_buffer_of_vectors_is_named() {
+        let scalars = Kernel { texels: vec![0], ..Kernel::new("add", "forward").constant("EG", 64) };
+        for (kernel, words) in [
+            (add(&[0, 2]), "binding 2 ('y') is to be read as a texture, but is no read-only array of vec4f"),
+            (add(&[3]), "binding 3 ('p') is to be read as a texture, but is no read-only array of vec4f"),
+            (add(&[4]), "binding 4 is to be read as a texture, but the kernel has none"),
+            (scalars, "binding 0 ('a') is to be read as a texture, but is no read-only array of vec4f"),
+        ] {
+            let error = link(&kernel).unwrap_err().to_string();
+            assert!(error.contains("add.forward[") && error.contains(words), "{error}");
+        }
     }
 
     #[test]
     fn a_broken_shader_is_named() {
         let kernel = Kernel::new("add", "missing").constant("EG", 64);
-        let error = link(&kernel).and_then(|linked| validate(&kernel, &linked.wgsl)).unwrap_err();
+        let error = link(&kernel).and_then(|linked| validate(&kernel, &linked)).unwrap_err();
         assert!(error.to_string().contains("add.missing"), "{error}");
     }
 }

@@ -2,7 +2,6 @@
 
 use super::Graph;
 use crate::gpu::kernel::{Caps, Command};
-use crate::gpu::shader;
 use crate::ops::{Io, ValueId};
 use std::collections::BTreeSet;
 
@@ -27,14 +26,11 @@ impl Reads {
             for command in node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, caps) {
                 let Command::Dispatch(dispatch) = command else { continue };
                 reads.launches += 1;
-                // A kernel that does not link is reported when its pipeline is made.
-                let texels =
-                    shader::link(&dispatch.kernel).map(|linked| linked.texels.clone()).unwrap_or_default();
                 for (i, binding) in dispatch.bindings.iter().enumerate() {
                     let id = node.operand(binding.slot);
                     let whole = graph.value(id).ty.bytes();
                     let bytes = binding.bytes.unwrap_or(whole - binding.offset);
-                    let texture = texels.iter().position(|&texel| texel == i);
+                    let texture = dispatch.kernel.texture(i);
                     reads.textures.extend(texture.map(|texture| (texture, id, bytes)));
                     if texture.is_none() || bytes < whole {
                         reads.buffers.insert(id);

@@ -8,7 +8,9 @@
 //! Where the norm is not finite nothing changes: the host learns of it a step later, and the weights are still good.
 
 use super::reference::Real;
-use super::{Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold};
+use super::{
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold,
+};
 
 /// g, hyper [8], norm [1], w, m, v -> w, m, v in place. See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,14 +79,15 @@ impl OpDef for AdamW {
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let (kernel, count) = super::row_kernel("adamw", "step", caps, io.input(0).elements());
         let state = [Slot::Out(0), Slot::Out(1), Slot::Out(2)];
-        let mut slots = [&[Slot::In(0), Slot::In(1), Slot::In(2)], &state[..]].concat();
+        let mut bindings = vec![Slot::In(0).texels(), Slot::In(1).into(), Slot::In(2).into()];
+        bindings.extend(state.map(Binding::from));
         if kernel.flags.contains(&"texels") {
-            slots.extend(state);
+            bindings.extend(state.map(Slot::texels));
         }
         const PER_GROUP: usize = 8 * super::ELEMENT_GROUP as usize; // PER_INVOCATION in the shader
         vec![Dispatch::command(
             kernel,
-            slots.into_iter().map(Into::into),
+            bindings,
             &Params { count, decayed: self.decayed as u32 },
             fold((count as usize).div_ceil(PER_GROUP)),
         )]

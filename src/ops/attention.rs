@@ -8,8 +8,8 @@
 
 use super::reference::Real;
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
+    Tape, TensorType,
 };
 use rayon::prelude::*;
 
@@ -69,7 +69,14 @@ impl Attention {
     }
 
     /// A launch over blocks of tokens of `heads` heads of every sequence.
-    fn launch(&self, caps: &Caps, pass: Pass, q: &TensorType, heads: usize, slots: &[Slot]) -> Command {
+    fn launch(
+        &self,
+        caps: &Caps,
+        pass: Pass,
+        q: &TensorType,
+        heads: usize,
+        bindings: Vec<Binding>,
+    ) -> Command {
         let e = self.head_dim(q);
         let vec4 = e.is_multiple_of(4);
         let (shader, block) = self.variant(caps, pass, e);
@@ -84,7 +91,7 @@ impl Attention {
             .flag("vec4", vec4)
             .flag("texels", vec4 && caps.texels);
         let grid = [self.tokens.div_ceil(block) as u32, heads as u32, self.batch(q) as u32];
-        Dispatch::command(kernel, slots.iter().map(|&s| s.into()), &self.params(q), grid)
+        Dispatch::command(kernel, bindings, &self.params(q), grid)
     }
 
     /// Shader file, and tokens of a workgroup.
@@ -145,8 +152,9 @@ impl OpDef for Attention {
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
-        let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1)];
-        vec![self.launch(caps, Pass::Forward, io.input(0), self.heads, &slots)]
+        let mut bindings = [0, 1, 2].map(|i| Slot::In(i).texels()).to_vec();
+        bindings.extend([Slot::Out(0), Slot::Out(1)].map(Binding::from));
+        vec![self.launch(caps, Pass::Forward, io.input(0), self.heads, bindings)]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -202,13 +210,14 @@ impl OpDef for AttentionBackward {
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
-        let (q, op) = (io.input(0), &self.0);
-        let inputs = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(4), Slot::In(5), Slot::Scratch(0)];
-        let (dq, dk, dv) = (Slot::Out(0), Slot::Out(1), Slot::Out(2));
+        let (ty, op) = (io.input(0), &self.0);
+        let [q, k, v, o, d_o] = [0, 1, 2, 3, 5].map(|i| Slot::In(i).texels());
+        let (lse, delta) = (Slot::In(4).into(), Slot::Scratch(0).into());
+        let [dq, dk, dv] = [0, 1, 2].map(|i| Slot::Out(i).into());
         vec![
-            op.launch(caps, Pass::Delta, q, op.heads, &[Slot::In(3), Slot::In(5), Slot::Scratch(0)]),
-            op.launch(caps, Pass::Queries, q, op.heads, &[&inputs[..], &[dq]].concat()),
-            op.launch(caps, Pass::Keys, q, op.kv_heads, &[&inputs[..], &[dk, dv]].concat()),
+            op.launch(caps, Pass::Delta, ty, op.heads, vec![o, d_o, delta]),
+            op.launch(caps, Pass::Queries, ty, op.heads, vec![q, k, v, lse, d_o, delta, dq]),
+            op.launch(caps, Pass::Keys, ty, op.kv_heads, vec![q, k, v, lse, d_o, delta, dk, dv]),
         ]
     }
 

@@ -8,7 +8,7 @@
 
 use super::reference::{Real, for_rows};
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, OpDef, RefIo, Signature, Slot, TensorType,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, OpDef, RefIo, Signature, Slot, TensorType,
 };
 
 /// q, k cache, v cache, positions -> o. See the module.
@@ -75,8 +75,9 @@ impl OpDef for AttentionCached {
             .flag("tiled", true)
             .flag("vec4", vec4)
             .flag("texels", texels);
-        let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(3), Slot::Out(0)].map(Into::into);
-        vec![Dispatch::command(kernel, slots, &self.params(io), [self.heads as u32, q.rows() as u32, 1])]
+        let mut bindings = [0, 1, 2].map(|i| Slot::In(i).texels()).to_vec();
+        bindings.extend([Slot::In(3), Slot::Out(0)].map(Binding::from));
+        vec![Dispatch::command(kernel, bindings, &self.params(io), [self.heads as u32, q.rows() as u32, 1])]
     }
 
     /// As if every query saw the whole cache.

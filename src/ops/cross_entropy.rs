@@ -55,7 +55,7 @@ impl Chunk {
 
     /// Folds the chunk into the running state [rows, 4].
     pub fn scan(&self, caps: &Caps, logits: Binding, labels: Slot, state: Slot) -> Command {
-        self.launch(caps, "scan", "", vec![logits, labels.into(), state.into()])
+        self.launch(caps, "scan", "", vec![logits.texels(), labels.into(), state.into()])
     }
 
     /// Replaces the chunk's logits by their gradient.
@@ -76,7 +76,7 @@ pub(super) fn finish(caps: &Caps, rows: usize, state: Slot, labels: Slot, nll: S
     let (kernel, _) = row_kernel("cross_entropy", "finish", caps, 4);
     let params = Params { rows: rows as u32, columns: 0, first: 0 };
     let grid = fold(rows.div_ceil(super::ELEMENT_GROUP as usize));
-    Dispatch::command(kernel, [state, labels, nll, lse].map(Into::into), &params, grid)
+    Dispatch::command(kernel, [state.texels(), labels.into(), nll.into(), lse.into()], &params, grid)
 }
 
 /// (logsumexp, nll) of one row.
@@ -151,8 +151,9 @@ impl OpDef for CrossEntropyBackward {
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let logits = io.input(1);
         let chunk = Chunk { rows: logits.rows(), columns: logits.columns(), first: 0 };
-        let slots = [Slot::In(2), Slot::In(3), Slot::In(0), Slot::In(1), Slot::Out(0)];
-        vec![chunk.launch(caps, "gradient", "", slots.map(Into::into).to_vec())]
+        let mut bindings = [Slot::In(2), Slot::In(3), Slot::In(0)].map(Binding::from).to_vec();
+        bindings.extend([Slot::In(1).texels(), Slot::Out(0).into()]);
+        vec![chunk.launch(caps, "gradient", "", bindings)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -6,7 +6,7 @@
 
 use super::reference::Real;
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
     TensorType, WeightGradient, fold, take_partials,
 };
 
@@ -42,21 +42,21 @@ struct Params {
     rows: u32,
 }
 
-/// A launch per shard; `slots(s)` are the shard's bindings.
-fn per_shard(
+/// A launch per shard; `bindings(s)` are the shard's.
+fn per_shard<const N: usize>(
     caps: &Caps,
     entry: &'static str,
     tokens: usize,
     columns: usize,
     shard_rows: impl Iterator<Item = usize>,
-    slots: impl Fn(usize) -> Vec<Slot>,
+    bindings: impl Fn(usize) -> [Binding; N],
 ) -> Vec<Command> {
     let mut first = 0;
     let launch = |(shard, rows): (usize, usize)| {
         let (kernel, width): (Kernel, u32) = super::row_kernel("embedding", entry, caps, columns);
         let params = Params { tokens: tokens as u32, columns: width, first: first as u32, rows: rows as u32 };
         first += rows;
-        Dispatch::command(kernel, slots(shard).into_iter().map(Into::into), &params, fold(tokens))
+        Dispatch::command(kernel, bindings(shard), &params, fold(tokens))
     };
     shard_rows.enumerate().map(launch).collect()
 }
@@ -86,7 +86,7 @@ impl OpDef for Embedding {
         let shard_rows = io.inputs[base..].iter().map(TensorType::rows);
         let y = io.output(0);
         per_shard(caps, "forward", y.rows(), y.columns(), shard_rows, |shard| {
-            vec![Slot::In(0), Slot::In(base + shard), Slot::Out(0)]
+            [Slot::In(0).into(), Slot::In(base + shard).texels(), Slot::Out(0).into()]
         })
     }
 
@@ -147,7 +147,7 @@ impl OpDef for EmbeddingBackward {
             (0..self.shard_rows.len()).filter(|_| !self.table.accumulates()).map(|s| Command::Clear(Slot::Out(s)));
         let sums =
             per_shard(caps, "backward", dy.rows(), dy.columns(), self.shard_rows.iter().copied(), |shard| {
-                vec![Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(shard)]
+                [Slot::In(0).into(), Slot::In(1).into(), Slot::In(2).texels(), Slot::Out(shard).into()]
             });
         clears.chain(sums).collect()
     }

@@ -3,8 +3,8 @@
 
 use super::reference::Real;
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType,
-    row_grid, row_kernel,
+    Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, row_grid,
+    row_kernel,
 };
 
 /// See the module.
@@ -28,17 +28,13 @@ impl OpDef for GlobalNorm {
             .map(|i| {
                 let (kernel, count) = row_kernel("global_norm", "squares", caps, io.input(i).elements());
                 let window = Slot::Scratch(0).rows(i, 1, io.scratch(0).row_bytes());
-                Dispatch::command(
-                    kernel,
-                    [Binding::from(Slot::In(i)), window],
-                    &count,
-                    row_grid(caps, PARTIALS),
-                )
+                let bindings = [Slot::In(i).texels(), window];
+                Dispatch::command(kernel, bindings, &count, row_grid(caps, PARTIALS))
             })
             .collect();
         let (kernel, count) = row_kernel("global_norm", "finish", caps, io.inputs.len() * PARTIALS);
-        let slots = [Slot::Scratch(0), Slot::Out(0)].map(Into::into);
-        commands.push(Dispatch::command(kernel, slots, &count, [1, 1, 1]));
+        let bindings = [Slot::Scratch(0).texels(), Slot::Out(0).into()];
+        commands.push(Dispatch::command(kernel, bindings, &count, [1, 1, 1]));
         commands
     }
 

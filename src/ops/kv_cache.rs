@@ -53,8 +53,13 @@ impl OpDef for KvCache {
             super::row_kernel("kv_cache", "store", &super::worth_texels(caps, x.elements()), x.columns());
         let count = x.rows() as u32 * width;
         let params = Params { count, width, rows: self.rows(io) as u32, capacity: self.capacity as u32 };
-        let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)].map(Into::into);
-        vec![Dispatch::command(kernel, slots, &params, fold(count.div_ceil(super::ELEMENT_GROUP) as usize))]
+        let bindings = [Slot::In(0).texels(), Slot::In(1).into(), Slot::Out(0).into()];
+        vec![Dispatch::command(
+            kernel,
+            bindings,
+            &params,
+            fold(count.div_ceil(super::ELEMENT_GROUP) as usize),
+        )]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -33,7 +33,7 @@ pub fn row_grid(caps: &Caps, rows: usize) -> [u32; 3] {
     fold(if caps.is_lanes() { rows.div_ceil(row_group(caps) as usize) } else { rows })
 }
 
-/// One `Elem` per invocation, over tensors of `elements` floats.
+/// One `Elem` per invocation, over tensors of `elements` floats. All inputs are arrays of `Elem`.
 pub fn elementwise<const N: usize>(
     shader: &'static str,
     entry: &'static str,
@@ -43,5 +43,6 @@ pub fn elementwise<const N: usize>(
 ) -> Command {
     let (kernel, count) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
     let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
-    Dispatch::command(kernel, slots.map(Into::into), &count, grid)
+    let bindings = slots.map(|slot| if let Slot::In(_) = slot { slot.texels() } else { slot.into() });
+    Dispatch::command(kernel, bindings, &count, grid)
 }

@@ -60,14 +60,17 @@ impl Product {
             k: self.k as u32,
             accumulate: self.accumulate as u32,
         };
-        let (kernel, grid) = match self.few_rows(caps) {
+        let few_rows = self.few_rows(caps);
+        // A few rows are small and read often: not worth a copy to a texture.
+        let a = if few_rows.is_some() { a } else { a.texels() };
+        let (kernel, grid) = match few_rows {
             Some(launch) => launch,
             None if caps.is_lanes() => self.lanes(caps),
             None => self.tiled(),
         };
         let kernel =
             kernel.flag("a_transposed", self.form == Form::TN).flag("b_transposed", self.form == Form::NT);
-        Dispatch::command(kernel, [a, b, y], &params, grid)
+        Dispatch::command(kernel, [a, b.texels(), y], &params, grid)
     }
 
     /// A row or a few, as in decoding, where reading b is all that counts.

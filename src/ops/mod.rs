@@ -196,10 +196,11 @@ ops! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::kernel::MAX_TEXTURES;
     use crate::gpu::shader::{link, validate};
 
     /// Every kernel that any case asks for, on every kind of device, is sound WGSL with no more bindings than
-    /// WebGPU guarantees.
+    /// WebGPU guarantees, and reads all vectors as textures where that is faster.
     #[test]
     fn every_kernel_links_and_validates() {
         let mut seen = std::collections::HashSet::new();
@@ -209,12 +210,23 @@ mod tests {
                 let signature = case.op.def().infer(&types);
                 for command in case.op.def().lower(&Io { inputs: &types, signature: &signature }, &caps) {
                     let Command::Dispatch(dispatch) = command else { continue };
-                    let texels = link(&dispatch.kernel).unwrap().texels.len();
+                    let texels = dispatch.kernel.texels.len();
                     let buffers = dispatch.bindings.len() - texels;
-                    assert!(buffers <= 8 && texels <= 4, "{}: too many bindings", dispatch.kernel.label());
+                    assert!(
+                        buffers <= 8 && texels <= MAX_TEXTURES,
+                        "{}: too many bindings",
+                        dispatch.kernel.label()
+                    );
                     if seen.insert(dispatch.kernel.clone()) {
                         let linked = link(&dispatch.kernel).unwrap();
-                        validate(&dispatch.kernel, &linked.wgsl).unwrap();
+                        validate(&dispatch.kernel, &linked).unwrap();
+                        let vectors = ["array<Elem>", "array<vec4f>"];
+                        let undeclared = linked.lines().filter(|line| {
+                            line.contains("var<storage, read> ") && vectors.iter().any(|ty| line.contains(ty))
+                        });
+                        if dispatch.kernel.flags.contains(&"texels") && dispatch.kernel.shader != "matvec" {
+                            assert_eq!(undeclared.count(), 0, "{linked}\nmisses a `.texels()`");
+                        }
                     }
                 }
             }

@@ -7,7 +7,7 @@
 
 use super::reference::{Real, for_rows, sum_rows};
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
     TensorType, WeightGradient, take_partials,
 };
 
@@ -59,8 +59,8 @@ impl OpDef for RmsNorm {
             super::row_kernel("rms_norm", "forward", &super::worth_texels(caps, x.elements()), x.columns());
         let params =
             Params { rows: x.rows() as u32, columns: width, blocks: 0, rows_per_block: 0, eps: self.eps };
-        let slots = [Slot::In(0), Slot::In(1), Slot::Out(0), Slot::Out(1)].map(Into::into);
-        vec![Dispatch::command(kernel, slots, &params, super::row_grid(caps, x.rows()))]
+        let bindings = [Slot::In(0).texels(), Slot::In(1).texels(), Slot::Out(0).into(), Slot::Out(1).into()];
+        vec![Dispatch::command(kernel, bindings, &params, super::row_grid(caps, x.rows()))]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -128,29 +128,28 @@ impl OpDef for RmsNormBackward {
             rows_per_block: rows.div_ceil(blocks) as u32,
             eps: 0.0,
         };
-        let mut slots = vec![Slot::In(0), Slot::In(1), Slot::In(2), Slot::In(3)];
-        slots.extend(self.residual.then_some(Slot::In(4)));
-        slots.push(Slot::Out(0));
-        let across = |kernel: Kernel, slots: &[Slot], y: usize| {
+        let [dy, x, w] = [0, 1, 2].map(|i| Slot::In(i).texels());
+        let r = Slot::In(3).into();
+        let mut bindings = vec![dy, x, w, r];
+        bindings.extend(self.residual.then_some(Slot::In(4).texels()));
+        bindings.push(Slot::Out(0).into());
+        let across = |kernel: Kernel, bindings: &[Binding], y: usize| {
             let groups = (width as usize).div_ceil(super::ELEMENT_GROUP as usize);
-            Dispatch::command(kernel, slots.iter().map(|&s| s.into()), &params, [groups as u32, y as u32, 1])
+            Dispatch::command(kernel, bindings.iter().copied(), &params, [groups as u32, y as u32, 1])
         };
         let column_kernel = |entry| super::row_kernel("rms_norm", entry, caps, columns).0;
         let mut commands = vec![Dispatch::command(
             dx.flag("residual", self.residual),
-            slots.into_iter().map(Into::into),
+            bindings,
             &params,
             super::row_grid(caps, rows),
         )];
         if self.weight.wanted() {
-            commands.push(across(
-                column_kernel("weight_partials"),
-                &[Slot::In(0), Slot::In(1), Slot::In(3), Slot::Scratch(0)],
-                blocks,
-            ));
+            let partials = [dy, x, r, Slot::Scratch(0).into()];
+            commands.push(across(column_kernel("weight_partials"), &partials, blocks));
             commands.push(across(
                 column_kernel("weight_sum").flag("accumulate", self.weight.accumulates()),
-                &[Slot::Scratch(0), Slot::Out(1)],
+                &[Slot::Scratch(0).texels(), Slot::Out(1).into()],
                 1,
             ));
         }

@@ -7,8 +7,8 @@
 
 use super::reference::{Real, for_rows};
 use super::{
-    Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape, TensorType,
-    fold,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
+    TensorType, fold,
 };
 
 /// x, table, [positions] -> y. See the module.
@@ -81,13 +81,11 @@ impl OpDef for Rope {
             positions: io.input(1).rows() as u32,
             sign: if self.inverse { -1.0 } else { 1.0 },
         };
-        let slots: &[Slot] = match self.placed {
-            true => &[Slot::In(0), Slot::In(1), Slot::Out(0), Slot::In(2)],
-            false => &[Slot::In(0), Slot::In(1), Slot::Out(0)],
-        };
+        let mut bindings = vec![Slot::In(0).texels(), Slot::In(1).texels(), Slot::Out(0).into()];
+        bindings.extend(self.placed.then_some(Binding::from(Slot::In(2))));
         let grid = fold(pairs.div_ceil(super::ELEMENT_GROUP as usize));
         let kernel = kernel.flag("placed", self.placed);
-        vec![Dispatch::command(kernel, slots.iter().map(|&slot| slot.into()), &params, grid)]
+        vec![Dispatch::command(kernel, bindings, &params, grid)]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {

@@ -13,7 +13,9 @@
 
 use super::logits::Layout;
 use super::reference::Real;
-use super::{Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold};
+use super::{
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, OpDef, RefIo, Signature, Slot, TensorType, fold,
+};
 
 /// logits, settings, uniform, seen, token -> token, seen, report. See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,15 +104,9 @@ impl OpDef for Sample {
         };
         let kernel = |entry| super::row_kernel("sample", entry, caps, classes).0;
         let adjust = [Slot::In(0), Slot::In(1), Slot::Out(1), Slot::Scratch(0)];
-        let choose = [
-            Slot::In(0),
-            Slot::Scratch(0),
-            Slot::In(1),
-            Slot::In(2),
-            Slot::Out(0),
-            Slot::Out(1),
-            Slot::Out(2),
-        ];
+        let mut choose = vec![Slot::In(0).texels(), Slot::Scratch(0).texels()];
+        let others = [Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1), Slot::Out(2)];
+        choose.extend(others.map(Binding::from));
         let choosing = kernel("choose").constant("SG", group(caps));
         vec![
             Dispatch::command(
@@ -119,7 +115,7 @@ impl OpDef for Sample {
                 &params,
                 fold(logits.elements().div_ceil(super::ELEMENT_GROUP as usize)),
             ),
-            Dispatch::command(choosing, choose.map(Into::into), &params, [batch as u32, 1, 1]),
+            Dispatch::command(choosing, choose, &params, [batch as u32, 1, 1]),
         ]
     }
 

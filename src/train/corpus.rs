@@ -13,6 +13,7 @@ use crate::recipes::{Dataset, Recipe};
 use crate::report::progress::Progress;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread::JoinHandle;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -76,7 +77,7 @@ impl Corpus {
         let folder = folder.to_path_buf();
         let verify = move |name: &String| TokenSet::open(&folder, name, Verify::Full).map(|_| ());
         let verification = std::thread::spawn(move || unverified.iter().try_for_each(verify));
-        Ok(Corpus { tokenizer, sets, held_out, verification: Some(verification) })
+        Ok(Corpus { tokenizer, sets, held_out, verification: Mutex::new(Some(verification)) })
     }
 
     /// Waits until everything has been compared with its checksums; to be called before tokens are used.
