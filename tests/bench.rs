@@ -3,9 +3,9 @@
 use crate::support::{device, run, smolter};
 use serde_json::Value;
 use smolter::bench::{Options, Report, table};
-use smolter::infer::generator::Sizes;
 use smolter::graph::Backend;
-use smolter::nn::LlamaConfig;
+use smolter::infer::generator::Sizes;
+use smolter::nn::{Architecture, LlamaConfig};
 
 fn tiny() -> LlamaConfig {
     LlamaConfig {
@@ -26,7 +26,7 @@ fn tiny() -> LlamaConfig {
 fn bench(memory: Option<u64>) -> Option<Report> {
     let backend = Backend::Gpu(device()?);
     let options = Options {
-        models: vec![("tiny".into(), tiny())],
+        models: vec![("tiny".into(), tiny().into())],
         decode: Sizes { batch: 2, context: 52, chunk: 8 },
         length: 16,
         memory,
@@ -71,7 +71,7 @@ fn figures_are_sound() {
 
     let decode = json.pointer("/models/0/decode/measured").expect("decoding fits");
     // Tied embeddings: every weight is read. Keys and values: two layers, one head of 16.
-    assert_eq!(number(decode, "/weight_bytes"), 4.0 * tiny().num_parameters() as f64);
+    assert_eq!(number(decode, "/weight_bytes"), 4.0 * Architecture::from(tiny()).num_parameters() as f64);
     let position = number(decode, "/position");
     assert!((24.0..52.0).contains(&position), "{position}");
     assert_eq!(number(decode, "/cache_bytes"), 2.0 * position * (2 * 2 * 16 * 4) as f64);
@@ -83,8 +83,8 @@ fn figures_are_sound() {
     let training = json.pointer("/models/0/training/measured").expect("training fits");
     assert!(close(number(training, "/tokens_per_s") * number(training, "/step_s/median"), 16.0));
     // Six operations per token and matrix weight, and attention.
-    let matrices = tiny()
-        .parameters()
+    let matrices = Architecture::from(tiny())
+        .shapes()
         .iter()
         .filter(|(_, shape)| shape.len() == 2)
         .fold(0, |sum, (_, s)| sum + s[0] * s[1]);

@@ -1,9 +1,9 @@
 //! T2: `smolter chat` and its library: what is said is what the template renders, and the cache changes nothing.
 
 use crate::support::{Outcome, Place, devices, run, smolter};
+use smolter::graph::Backend;
 use smolter::infer::chat::{Chat, End, Options};
 use smolter::infer::generator::{Generator, Sizes};
-use smolter::graph::Backend;
 use smolter::model::ModelFolder;
 use smolter::ops::sample::Sampling;
 use smolter::tokenizer::{ChatTemplate, Message, Tokenizer, chat_template};

@@ -2,8 +2,8 @@
 
 use crate::support::{devices, fixtures};
 use serde::Deserialize;
-use smolter::infer::generator::{Choice, Generator, Sizes};
 use smolter::graph::Backend;
+use smolter::infer::generator::{Choice, Generator, Sizes};
 use smolter::model::ModelFolder;
 use smolter::ops::sample::Sampling;
 use std::path::Path;

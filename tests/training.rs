@@ -1,21 +1,24 @@
 //! T2: training as a whole: it repeats, it does not depend on how the work is cut up, and it learns.
 
 use crate::support::{Place, device, devices, run};
-use smolter::graph::Backend;
-use smolter::graph::plan::{BufferPlan, Place as Window};
+use smolter::graph::layout::{BufferPlan, Place as Window};
 use smolter::graph::recompute::Policy;
-use smolter::graph::{Graph, Kind, Plan, null};
-use smolter::nn::LlamaConfig;
-use smolter::ops::adamw::Hyper;
-use smolter::ops::testing::{nmse, order_of};
-use smolter::ops::{DType, ValueId};
-use smolter::train::engine::{Engine, MicroBatch, Shape, StageGraph};
+use smolter::graph::{Backend, Graph, Kind, Plan, Store, StorePlan, null};
+use smolter::nn::{Architecture, LlamaConfig};
+use smolter::ops::adamw::{Hyper, STATES};
+use smolter::ops::embedding::order_of;
+use smolter::ops::testing::nmse;
+use smolter::ops::{ElementType, ValueId};
+use smolter::train::engine::{Engine, Shape, TrainGraph, initialize};
 use smolter::train::metrics::Metrics;
+use smolter::train::objective::Batch;
+use smolter::train::pretrain;
+use std::sync::Arc;
 
 const HYPER: Hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
 
-fn config() -> LlamaConfig {
-    LlamaConfig {
+fn model() -> Architecture {
+    Architecture::Llama(LlamaConfig {
         vocab_size: 97,
         hidden_size: 32,
         intermediate_size: 72,
@@ -26,7 +29,18 @@ fn config() -> LlamaConfig {
         max_position_embeddings: 64,
         initializer_std: 0.1,
         ..LlamaConfig::smollm2_135m()
-    }
+    })
+}
+
+fn graph(recompute: Policy) -> TrainGraph {
+    TrainGraph::new(&model(), pretrain::add_loss, shape(recompute))
+}
+
+/// A stage of [`model`] with its initial weights.
+fn engine(backend: &Backend, recompute: Policy) -> (Engine, Arc<Store>) {
+    let (engine, store) = Engine::alone(backend, graph(recompute)).expect("an engine");
+    initialize(&store, &model(), 3);
+    (engine, store)
 }
 
 fn shape(recompute: Policy) -> Shape {
@@ -47,13 +61,13 @@ fn ids(count: usize, seed: u32) -> Vec<u32> {
 fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
     let Shape { micro_batch, passes, length, .. } = engine.stage().shape;
     let rows = micro_batch * length;
-    let weight = 1.0 / (rows * passes) as f32;
     engine.begin_step().expect("a step begins");
     let mut sum = 0.0;
     for pass in 0..passes as u32 {
         let tokens = ids(rows + 1, seed + 1000 * pass);
-        let batch = MicroBatch { ids: &tokens[..rows], labels: &tokens[1..], weight };
-        let ticket = engine.micro_batch(&batch).expect("a pass runs");
+        let (ids, labels) = (tokens[..rows].to_vec(), tokens[1..].to_vec());
+        let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets: vec![0; micro_batch] };
+        let ticket = engine.micro_batch(&batch, 1.0 / (rows * passes) as f64).expect("a pass runs");
         sum += engine.fetch(ticket).expect("losses").iter().map(|&x| x as f64).sum::<f64>();
     }
     let norm = engine.update(&HYPER, t).expect("an update runs");
@@ -61,13 +75,13 @@ fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
     sum / (rows * passes) as f64
 }
 
-fn weights(engine: &mut Engine) -> Vec<f32> {
-    let names = config().parameters();
-    names.iter().flat_map(|(name, _)| engine.read_weight(name).expect("a weight")).collect()
+fn weights(store: &Store) -> Vec<f32> {
+    let names = model().shapes();
+    names.iter().flat_map(|(name, _)| store.read(name).expect("a weight")).collect()
 }
 
 fn gradients(engine: &mut Engine) -> Vec<f32> {
-    let names = config().parameters();
+    let names = model().shapes();
     names.iter().flat_map(|(name, _)| engine.read_gradient(name).expect("a gradient")).collect()
 }
 
@@ -122,14 +136,15 @@ fn recomputation_saves_memory_and_changes_no_bit() {
     let mut totals = Vec::new();
     let mut results = Vec::new();
     for policy in Policy::ALL {
-        let stage = StageGraph::new(&config(), shape(policy));
-        let plan = stage.plan(&backend.caps()).expect("a plan");
-        null::check(&stage.graph, &plan).unwrap_or_else(|why| panic!("{}: {why}", policy.name()));
-        let mut engine = Engine::new(&backend, &config(), shape(policy)).expect("an engine");
-        assert_eq!(engine.executor().allocated(), plan.total(), "{}: planned and allocated", policy.name());
-        engine.initialize(3);
+        let (stage, name) = (graph(policy), policy.name());
+        let stored = StorePlan::new(&[&stage.graph], &backend.caps());
+        let plan = stage.plan(&backend.caps(), &stored).expect("a plan");
+        null::check(&stage.graph, &plan).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let (mut engine, store) = engine(&backend, policy);
+        assert_eq!(engine.executor().allocated(), plan.total(), "{name}: planned and allocated");
+        assert_eq!(store.allocated(), stored.total(), "{name}: planned and allocated for weights");
         let losses = [1, 2, 3].map(|t| step(&mut engine, t, 17 * t as u32));
-        results.push((losses.map(f64::to_bits), bits(&gradients(&mut engine)), bits(&weights(&mut engine))));
+        results.push((losses.map(f64::to_bits), bits(&gradients(&mut engine)), bits(&weights(&store))));
         totals.push(plan.total());
     }
     assert!(results[0].2.iter().any(|&bits| bits != results[0].2[0]), "the weights are all alike");
@@ -141,8 +156,7 @@ fn recomputation_saves_memory_and_changes_no_bit() {
 #[test]
 fn one_batch_is_learnt_by_heart() {
     let backend = gpu().unwrap_or(Backend::Reference);
-    let mut engine = Engine::new(&backend, &config(), shape(Policy::Cheap)).expect("an engine");
-    engine.initialize(3);
+    let (mut engine, _) = engine(&backend, Policy::Cheap);
     let first = step(&mut engine, 1, 5);
     assert!(
         (first - (97f64).ln()).abs() < 0.5,
@@ -157,10 +171,9 @@ fn one_batch_is_learnt_by_heart() {
 fn ten_steps_on_the_device_agree_with_the_references() {
     let Some(backend) = gpu() else { return };
     let run = |backend: &Backend| {
-        let mut engine = Engine::new(backend, &config(), shape(Policy::Cheap)).expect("an engine");
-        engine.initialize(3);
+        let (mut engine, store) = engine(backend, Policy::Cheap);
         let losses: Vec<f64> = (1..=10).map(|t| step(&mut engine, t, 11 * t as u32)).collect();
-        let weights: Vec<f64> = weights(&mut engine).iter().map(|&x| x as f64).collect();
+        let weights: Vec<f64> = weights(&store).iter().map(|&x| x as f64).collect();
         (losses, weights)
     };
     let (device, reference, oracle) = (run(&backend), run(&Backend::Reference), run(&Backend::Oracle));
@@ -190,42 +203,58 @@ fn without_reuse(graph: &Graph, plan: &Plan) -> Plan {
 }
 
 /// Runs a stage's programs for two steps on made-up contents; returns the bits of everything that stays.
-fn run_plan(backend: &Backend, stage: &StageGraph, plan: Plan) -> Vec<(String, Vec<u32>)> {
+fn run_plan(backend: &Backend, stage: &TrainGraph, stored: &StorePlan, plan: Plan) -> Vec<(String, Vec<u32>)> {
     let graph = &stage.graph;
     let all = || graph.values().iter().enumerate().map(|(i, value)| (ValueId(i as u32), value));
-    let mut executor = backend.execute(graph, plan).expect("an executor");
-    for (id, value) in all().filter(|(_, value)| matches!(value.kind, Kind::Input | Kind::Weight)) {
-        let indices = ids(value.ty.elements(), id.0);
-        match (value.ty.dtype, value.name.as_str()) {
+    let store = backend.store(stored.clone()).expect("a store");
+    let mut executor = backend.execute(graph, plan, &store).expect("an executor");
+    let floats = |n: usize, seed: u32| -> Vec<f32> {
+        ids(n, seed).iter().map(|&x| (x as f32 - 48.0) / 100.0).collect()
+    };
+    for parameter in graph.parameters() {
+        let seed = parameter.shards[0].0;
+        store.write(&parameter.spec.name, &floats(parameter.spec.shape.iter().product(), seed));
+    }
+    for (id, value) in all().filter(|(_, value)| value.kind == Kind::Input) {
+        let n = value.ty.elements();
+        match (value.ty.element, value.name.as_str()) {
             // All token ids of the graph are those of value 0 here, and so is their order.
-            (DType::U32, "token order") => executor.write_u32(id, &order_of(&ids(value.ty.elements(), 0))),
-            (DType::U32, "token ids") => executor.write_u32(id, &ids(value.ty.elements(), 0)),
-            (DType::U32, _) => executor.write_u32(id, &indices),
-            (DType::F32, _) => {
-                let values: Vec<f32> = indices.iter().map(|&x| (x as f32 - 48.0) / 100.0).collect();
-                executor.write_f32(id, &values);
-            }
+            (ElementType::U32, "token order") => executor.write(id, (&order_of(&ids(n, 0))).into()),
+            (ElementType::U32, "token ids") => executor.write(id, (&ids(n, 0)).into()),
+            (ElementType::U32, _) => executor.write(id, (&ids(n, id.0)).into()),
+            (ElementType::F32, _) => executor.write(id, (&floats(n, id.0)).into()),
         }
     }
-    executor.write_f32(stage.update.hyper, &HYPER.at_step(1));
+    executor.write(stage.update.hyper, HYPER.at_step(1).as_slice().into());
     for program in [stage.update.zero, stage.micro, stage.micro, stage.update.program, stage.micro] {
         executor.run(program).expect("a program runs");
     }
     let kept = all().filter(|(id, value)| {
-        value.root == *id && matches!(value.kind, Kind::Weight | Kind::Moment | Kind::Gradient | Kind::Result)
+        value.root == *id && matches!(value.kind, Kind::Gradient | Kind::Result)
     });
-    kept.map(|(id, value)| (value.name.clone(), bits(&executor.read(id).expect("a value")))).collect()
+    let mut found: Vec<(String, Vec<u32>)> = kept
+        .map(|(id, value)| (value.name.clone(), bits(&executor.read(id).expect("a value").into_f32())))
+        .collect();
+    for name in graph.parameters().iter().map(|parameter| &parameter.spec.name) {
+        found.push((name.clone(), bits(&store.read(name).expect("a weight"))));
+        for state in STATES {
+            found.push((format!("{state} {name}"), bits(&store.read_state(state, name).expect("a state"))));
+        }
+    }
+    found
 }
 
 #[test]
 fn sharing_memory_changes_no_bit() {
     let Some(backend) = gpu() else { return };
     for policy in Policy::ALL {
-        let stage = StageGraph::new(&config(), shape(policy));
-        let plan = stage.plan(&backend.caps()).expect("a plan");
+        let stage = graph(policy);
+        let stored = StorePlan::new(&[&stage.graph], &backend.caps());
+        let plan = stage.plan(&backend.caps(), &stored).expect("a plan");
         let apart = without_reuse(&stage.graph, &plan);
         assert!(apart.total() > plan.total(), "nothing is shared");
-        let (shared, apart) = (run_plan(&backend, &stage, plan), run_plan(&backend, &stage, apart));
+        let run = |plan| run_plan(&backend, &stage, &stored, plan);
+        let (shared, apart) = (run(plan), run(apart));
         let written = shared.iter().filter(|(_, bits)| bits.iter().any(|&bits| bits != 0)).count();
         assert!(written > 40, "only {written} values are not zero");
         for ((name, shared), (_, apart)) in shared.iter().zip(&apart) {

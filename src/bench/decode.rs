@@ -9,9 +9,9 @@ use super::spread::{Spread, repeat};
 use super::weights::Noise;
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Graph, Kind, Parameter, StorePlan};
-use crate::ops::ElementType;
 use crate::infer::generator::{Generator, GeneratorGraph, Sizes};
 use crate::nn::Architecture;
+use crate::ops::ElementType;
 use crate::ops::sample::Sampling;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -73,7 +73,12 @@ pub fn least_memory(architecture: &Architecture, sizes: Sizes) -> u64 {
 /// # Errors
 /// [`Error::Input`] if the sizes do not fit the model, [`Error::Device`] if memory runs out, [`Error::Failure`] if
 /// what it computes is not finite.
-pub fn measure(backend: &Backend, architecture: &Architecture, sizes: Sizes, peaks: &Peaks) -> Result<Decode> {
+pub fn measure(
+    backend: &Backend,
+    architecture: &Architecture,
+    sizes: Sizes,
+    peaks: &Peaks,
+) -> Result<Decode> {
     let Backend::Gpu(device) = backend else { unreachable!("peaks are those of a device") };
     let Sizes { batch, context, chunk } = sizes;
     let graph = GeneratorGraph::new(architecture, sizes)?;
@@ -138,14 +143,20 @@ pub fn measure(backend: &Backend, architecture: &Architecture, sizes: Sizes, pea
 
 /// All weights, but of an embedding that is not the head as well only a row is read.
 fn weights_read(graph: &Graph) -> u64 {
-    let bytes = |parameter: &Parameter| parameter.shards.iter().map(|&shard| graph.value(shard).ty.bytes()).sum::<u64>();
+    let bytes = |parameter: &Parameter| {
+        parameter.shards.iter().map(|&shard| graph.value(shard).ty.bytes()).sum::<u64>()
+    };
     let untied = graph.parameters().iter().any(|parameter| parameter.spec.name == "lm_head.weight");
-    let read = graph.parameters().iter().filter(|it| !untied || !it.spec.name.starts_with("model.embed_tokens."));
+    let read =
+        graph.parameters().iter().filter(|it| !untied || !it.spec.name.starts_with("model.embed_tokens."));
     read.map(bytes).sum()
 }
 
 /// Keys and values of all positions that there is room for.
 fn cache_read(graph: &Graph) -> u64 {
-    let cache = graph.values().iter().filter(|value| value.kind == Kind::State && value.ty.element == ElementType::F32);
+    let cache = graph
+        .values()
+        .iter()
+        .filter(|value| value.kind == Kind::State && value.ty.element == ElementType::F32);
     cache.map(|value| value.ty.bytes()).sum()
 }

@@ -278,7 +278,8 @@ impl Bench<'_> {
     }
 
     fn fit_decode(&self, architecture: &Architecture) -> std::result::Result<(), String> {
-        misfit(self.device, decode::least_memory(architecture, self.options.decode), self.limit).map_or(Ok(()), Err)
+        misfit(self.device, decode::least_memory(architecture, self.options.decode), self.limit)
+            .map_or(Ok(()), Err)
     }
 
     fn fit_training(&self, architecture: &Architecture) -> std::result::Result<Candidate, String> {

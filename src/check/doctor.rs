@@ -148,8 +148,7 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
         for t in 1..=10 {
             engine.begin_step()?;
             for _ in 0..shape.passes {
-                let mut draw =
-                    || (0..rows).map(|_| rng.random_range(0..vocab)).collect::<Vec<u32>>();
+                let mut draw = || (0..rows).map(|_| rng.random_range(0..vocab)).collect::<Vec<u32>>();
                 let (ids, labels) = (draw(), draw());
                 let datasets = vec![0; shape.micro_batch];
                 let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets };

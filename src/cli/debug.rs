@@ -1,11 +1,11 @@
 //! `smolter debug forward|backward|step`: logits, gradients or weights of a model folder on given token ids.
 
 use super::DeviceFlag;
+use crate::check::debug::{self, Job};
 use crate::error::Result;
 use crate::graph::Backend;
 use crate::model::hub;
 use crate::ops::adamw::Hyper;
-use crate::check::debug::{self, Job};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -1,11 +1,11 @@
 //! `smolter doctor`: does this GPU and its driver compute right values and right gradients?
 
 use super::DeviceFlag;
+use crate::check::doctor::diagnose;
 use crate::error::{Error, Result};
 use crate::gpu::device;
 use crate::graph::Backend;
 use crate::report::table;
-use crate::check::doctor::diagnose;
 use clap::Args;
 
 #[derive(Args)]

@@ -3,9 +3,9 @@
 use super::DeviceFlag;
 use super::sampling::SamplingFlags;
 use crate::error::{Error, Result};
+use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, Sizes};
 use crate::infer::writer::Writer;
-use crate::graph::Backend;
 use crate::model::{ModelFolder, hub};
 use crate::report::profile;
 use crate::tokenizer::Tokenizer;

@@ -1,10 +1,10 @@
 //! `smolter train`: a recipe from text to checkpoint.
 
 use super::{DeviceFlag, RecipeFlags, bytes};
+use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::recipes::Recipe;
-use crate::check::resume::verify_resume;
 use crate::train::run::{default_memory, fresh_folder, resume, start};
 use crate::train::trainer::Options;
 use clap::Args;

@@ -100,9 +100,7 @@ impl CaseGraph {
             .map(|(name, id)| {
                 let got = executor.read(id)?;
                 let (got, want): (Vec<f64>, Vec<f64>) = match oracle.contents(id) {
-                    Data::Float(want) => {
-                        (got.into_f32().into_iter().map(f64::from).collect(), want.clone())
-                    }
+                    Data::Float(want) => (got.into_f32().into_iter().map(f64::from).collect(), want.clone()),
                     Data::Index(want) => {
                         let widen = |x: &[u32]| x.iter().map(|&x| x as f64).collect();
                         (widen(&got.into_u32()), widen(want))

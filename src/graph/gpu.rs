@@ -47,8 +47,7 @@ impl GpuExecutor {
             .iter()
             .map(|b| device.tensor_buffer(&b.name, b.bytes))
             .collect::<Result<Vec<_>>>()?;
-        let texels =
-            plan.texel_rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?;
+        let texels = plan.texel_rows.iter().map(|&rows| device.texel_texture(rows)).collect::<Result<_>>()?;
         let staging = device.staging_buffer("staging", STAGING)?;
         let mut deferred = HashMap::new();
         for id in deferrable(graph) {

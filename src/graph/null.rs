@@ -82,7 +82,11 @@ mod tests {
     #[test]
     fn a_chain_runs_in_constant_memory() {
         let bytes = |length| {
-            Plan::new(&chain(length), &Caps::baseline(), &StorePlan::default()).buffers.iter().map(|b| b.bytes).sum::<u64>()
+            Plan::new(&chain(length), &Caps::baseline(), &StorePlan::default())
+                .buffers
+                .iter()
+                .map(|b| b.bytes)
+                .sum::<u64>()
         };
         assert_eq!(bytes(10), bytes(100));
         check(&chain(10), &Plan::new(&chain(10), &Caps::baseline(), &StorePlan::default())).unwrap();

@@ -150,7 +150,8 @@ impl Store {
     /// Allocates `plan` on a device.
     pub(super) fn on_device(device: &Device, plan: StorePlan) -> Result<Store> {
         let device = device.with_own_count();
-        let buffers = plan.buffers.iter().map(|b| device.tensor_buffer(&b.name, b.bytes)).collect::<Result<_>>()?;
+        let buffers =
+            plan.buffers.iter().map(|b| device.tensor_buffer(&b.name, b.bytes)).collect::<Result<_>>()?;
         let textures = plan.tensors.iter().filter(|(_, stored)| stored.place.is_none());
         let texture = |(name, stored): (&String, &Stored)| {
             Ok((name.clone(), device.texel_texture(texture_rows(&stored.ty))?))
@@ -278,7 +279,7 @@ pub(super) fn read_window(device: &Device, window: &Window, staging: &wgpu::Buff
     Ok(data)
 }
 
-fn host_bytes<T>(memory: &HostMemory<T>) -> u64 {
+fn host_bytes<T: Real>(memory: &HostMemory<T>) -> u64 {
     memory.lock().expect("no thread panics in a run").values().map(Data::bytes).sum()
 }
 

@@ -4,6 +4,7 @@
 //! changes nothing. Each bucket is a program of one graph; they share weights and working memory.
 
 use crate::error::{Error, Result};
+use crate::gpu::Caps;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::{Backend, Executor, Graph, ProgramId, Store, StorePlan};
 use crate::nn::{Architecture, Tokens};
@@ -117,10 +118,10 @@ impl ScorerGraph {
         ScorerGraph { graph, passes, tables }
     }
 
-    /// A memory plan, or the reason why there cannot be one.
-    pub fn plan(&self, backend: &Backend, store: &StorePlan) -> std::result::Result<Plan, String> {
+    /// A memory plan for kernels of `caps`, or the reason why there cannot be one.
+    pub fn plan(&self, caps: &Caps, store: &StorePlan) -> std::result::Result<Plan, String> {
         too_large(&self.graph).map_or(Ok(()), Err)?;
-        Ok(Plan::new(&self.graph, &backend.caps(), store))
+        Ok(Plan::new(&self.graph, caps, store))
     }
 }
 
@@ -136,7 +137,7 @@ impl Scorer {
     /// # Errors
     /// [`Error::Input`] if a tensor exceeds a binding, [`Error::Device`] if memory runs out.
     pub fn new(backend: &Backend, scorer: ScorerGraph, store: &Arc<Store>) -> Result<Self> {
-        let plan = scorer.plan(backend, store.plan()).map_err(|why| {
+        let plan = scorer.plan(&backend.caps(), store.plan()).map_err(|why| {
             let bucket = scorer.passes.last().expect("a scorer has a bucket").bucket;
             Error::input(format!("{} sequences of {} tokens: {why}", bucket.rows, bucket.length))
         })?;

@@ -79,7 +79,8 @@ impl Llama {
     /// Adds the parameters to a graph; they are those of [`LlamaConfig::parameters`], which of them are trained is up
     /// to the caller.
     pub fn new(graph: &mut Graph, config: &LlamaConfig, parameters: Vec<ParameterSpec>) -> Self {
-        let mut parameters = parameters.into_iter().map(|spec| graph.parameter(spec)).collect::<Vec<_>>().into_iter();
+        let mut parameters =
+            parameters.into_iter().map(|spec| graph.parameter(spec)).collect::<Vec<_>>().into_iter();
         let mut next = || parameters.next().expect("the configuration lists every parameter");
         let embedding = next();
         let blocks = (0..config.num_hidden_layers)

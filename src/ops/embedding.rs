@@ -6,8 +6,8 @@
 
 use super::reference::Real;
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType, WeightGradient, fold, take_partials,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
+    Tape, TensorType, WeightGradient, fold, take_partials,
 };
 
 /// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
@@ -97,8 +97,7 @@ impl OpDef for Embedding {
         let (table, partials) = take_partials(tape, shards);
         let shard_rows = shards.iter().map(|&w| tape.ty(w).rows()).collect();
         let columns = tape.ty(shards[0]).columns();
-        let inputs: Vec<_> =
-            [node.inputs[0], node.inputs[1], dy].into_iter().chain(partials).collect();
+        let inputs: Vec<_> = [node.inputs[0], node.inputs[1], dy].into_iter().chain(partials).collect();
         assert_eq!(columns, tape.ty(dy).columns());
         let grads = tape.emit(EmbeddingBackward { shard_rows, table }.into(), &inputs);
         for (&shard, grad) in shards.iter().zip(grads) {
@@ -143,8 +142,9 @@ impl OpDef for EmbeddingBackward {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let dy = io.input(2);
-        let clears =
-            (0..self.shard_rows.len()).filter(|_| !self.table.accumulates()).map(|s| Command::Clear(Slot::Out(s)));
+        let clears = (0..self.shard_rows.len())
+            .filter(|_| !self.table.accumulates())
+            .map(|s| Command::Clear(Slot::Out(s)));
         let sums =
             per_shard(caps, "backward", dy.rows(), dy.columns(), self.shard_rows.iter().copied(), |shard| {
                 [Slot::In(0).into(), Slot::In(1).into(), Slot::In(2).texels(), Slot::Out(shard).into()]

@@ -7,8 +7,8 @@
 
 use super::reference::{Real, for_rows, sum_rows};
 use super::{
-    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
-    TensorType, WeightGradient, take_partials,
+    Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
+    Tape, TensorType, WeightGradient, take_partials,
 };
 
 /// See the module.

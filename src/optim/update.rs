@@ -37,9 +37,8 @@ impl Update {
             .map(|&(weight, _)| {
                 let value = graph.value(weight);
                 let (name, ty) = (value.name.clone(), value.ty.clone());
-                STATES.map(|state| {
-                    graph.add_value(state_name(state, &name), ty.clone(), Kind::OptimizerState)
-                })
+                STATES
+                    .map(|state| graph.add_value(state_name(state, &name), ty.clone(), Kind::OptimizerState))
             })
             .collect();
         let program = graph.program("update");

@@ -18,6 +18,7 @@ pub use timeline::{Origin, Span};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::nn::Architecture;
 use crate::nn::config::{LlamaConfig, PRESETS};
 use document::Document;
 use problem::suggest;
@@ -135,7 +136,7 @@ impl Recipe {
         format!(
             "{}: {} parameters, {} tokens in {} steps, {} stage{} ({})",
             self.name,
-            short(self.model.num_parameters()),
+            short(Architecture::from(self.model.clone()).num_parameters()),
             short(self.spans().into_iter().fold(0, trained)),
             self.total_steps(),
             stages.len(),

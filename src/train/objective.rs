@@ -51,7 +51,9 @@ pub fn loss_of(kind: StageKind) -> AddLoss {
     match kind {
         StageKind::Pretrain => pretrain::add_loss,
         // The recipe's check has refused them.
-        StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo => unreachable!("no objective for {kind:?} yet"),
+        StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo => {
+            unreachable!("no objective for {kind:?} yet")
+        }
     }
 }
 

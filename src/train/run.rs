@@ -163,7 +163,8 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     }
     // A prompt that is too long begins later.
     let room = positions.saturating_sub(sample.tokens).max(1);
-    let prompts: Vec<Vec<u32>> = texts.iter().map(|ids| ids[ids.len().saturating_sub(room)..].to_vec()).collect();
+    let prompts: Vec<Vec<u32>> =
+        texts.iter().map(|ids| ids[ids.len().saturating_sub(room)..].to_vec()).collect();
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
     let context = (longest + sample.tokens).min(positions);
     let sizes = Sizes { batch: prompts.len(), context, chunk: longest.min(CHUNK) };

@@ -98,7 +98,9 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
     };
     let other = |why: String| {
         let path = checkpoint.path.display();
-        Error::input(format!("{path}: was made by another recipe ({why}); resume with its run's {RECIPE_FILE} as it was"))
+        Error::input(format!(
+            "{path}: was made by another recipe ({why}); resume with its run's {RECIPE_FILE} as it was"
+        ))
     };
     let Some(stage) = recipe.stages.iter().position(|stage| stage.name == state.stage) else {
         return Err(other(format!("it has no stage {}", state.stage)));
@@ -131,7 +133,10 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
 pub fn of_step(run: &Path, step: u64) -> Result<Checkpoint> {
     let found = folder::list(run)?.into_iter().find(|&(it, _)| it == step);
     let (_, path) = found.ok_or_else(|| {
-        Error::input(format!("{}: the checkpoint of step {step}, from which a stage goes on, is gone", run.display()))
+        Error::input(format!(
+            "{}: the checkpoint of step {step}, from which a stage goes on, is gone",
+            run.display()
+        ))
     })?;
     Checkpoint::open(&path)
 }

@@ -10,7 +10,7 @@ use smolter::data::shard::{SetFormat, TokenSet, TokenSetWriter, Verify};
 use smolter::data::source::{OnBroken, Source};
 use smolter::model::ModelFolder;
 use smolter::model::export::{Format, Options, export};
-use smolter::nn::LlamaConfig;
+use smolter::nn::{Architecture, LlamaConfig};
 use smolter::recipes::Recipe;
 use smolter::tokenizer::{ChatTemplate, Message, Role, Special, Tokenizer};
 use std::io::Write;
@@ -101,7 +101,7 @@ fn small_model(folder: &Path) {
     };
     write(&folder.join("config.json"), config.to_hf_json("float32").as_bytes());
     write(&folder.join("generation_config.json"), config.to_generation_json().as_bytes());
-    let parameters = config.parameters();
+    let parameters = Architecture::from(config).shapes();
     let (first, second) = parameters.split_at(5);
     let mut weight_map = serde_json::Map::new();
     for (shard, name) in [(first, "model-1.safetensors"), (second, "model-2.safetensors")] {
@@ -118,8 +118,9 @@ fn small_model(folder: &Path) {
 
 fn load_model(folder: &Path, _: &str) -> smolter::Result<()> {
     let model = ModelFolder::open(folder)?;
-    assert!(model.config.problem().is_none());
-    for (name, shape) in model.config.parameters() {
+    let Architecture::Llama(config) = &model.architecture;
+    assert!(config.problem().is_none());
+    for (name, shape) in model.architecture.shapes() {
         let values = model.tensors.read_f32(&name, &shape)?;
         assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}");
     }
@@ -142,8 +143,8 @@ fn exports() {
             export(&model, &out.path().join(name), &options, &mut |_, _| ())?;
         }
         let again = ModelFolder::open(&out.path().join("hf"))?;
-        assert_eq!(again.config, model.config);
-        for (name, shape) in model.config.parameters() {
+        assert_eq!(again.architecture, model.architecture);
+        for (name, shape) in model.architecture.shapes() {
             assert_eq!(again.tensors.float(&name, &shape)?, model.tensors.float(&name, &shape)?, "{name}");
         }
         Ok(())
@@ -164,7 +165,7 @@ fn checkpoints() {
             head_dim: 2,
             ..LlamaConfig::smollm2_135m()
         };
-        let parameters = config.parameters();
+        let parameters = Architecture::from(config.clone()).shapes();
         let mut read = |_: Part, tensor: &str| {
             let (_, shape) = parameters.iter().find(|(name, _)| name == tensor).expect("a parameter");
             Ok(vec![0.5; shape.iter().product()])
