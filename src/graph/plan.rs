@@ -7,8 +7,8 @@
 
 use super::{Graph, Kind, Node};
 use crate::gpu::kernel::{Caps, Command};
-use crate::gpu::recording::{PARAMS_STRIDE, texel_rows};
-use crate::gpu::shader::TEXEL_ROW_BYTES;
+use crate::gpu::recording::PARAMS_STRIDE;
+use crate::gpu::texels::{TEXEL_ROW_BYTES, texel_rows};
 use crate::ops::{Io, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
