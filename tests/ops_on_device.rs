@@ -1,6 +1,8 @@
 //! T1: every op on the adapter, forward and backward, against f64.
 
 use crate::support::device;
+use smolter::gpu::Window;
+use smolter::gpu::recording::Recording;
 use smolter::graph::check::{CaseGraph, TOLERANCE};
 use smolter::graph::{Backend, Plan, StorePlan, null};
 use smolter::ops::all_cases;
@@ -25,4 +27,26 @@ fn every_case_agrees_with_f64() {
         }
     }
     assert!(wrong.is_empty(), "off:\n{}", wrong.join("\n"));
+}
+
+/// Tensors of small elements may end within a word.
+#[test]
+fn bytes_that_are_no_whole_words_are_written_read_and_cleared() {
+    let Some(device) = device() else { return };
+    let staging = device.staging_buffer("staging", 7).unwrap();
+    let buffer = device.tensor_buffer("odd", 2 * 256 + 7).unwrap();
+    let window = |i: u64| Window { buffer: buffer.clone(), offset: i * 256, bytes: 7 };
+    let read = |i: u64| {
+        let copied = device.copy_to_staging(&window(i), &staging);
+        device.read_mapped(&staging, 7, Some(copied)).unwrap()
+    };
+    for (i, bytes) in [[1; 7], [2; 7], [3; 7]].iter().enumerate() {
+        device.write(&buffer, i as u64 * 256, bytes);
+    }
+    let mut recording = Recording::new(device.clone(), 0, Vec::new()).unwrap();
+    recording.span("clear".into());
+    recording.clear(window(1));
+    recording.replay().unwrap();
+    assert_eq!([read(0), read(1), read(2)], [[1; 7], [0; 7], [3; 7]]);
+    device.check().unwrap();
 }

@@ -5,9 +5,10 @@
 
 use super::spread::{Spread, repeat};
 use crate::error::{Error, Result};
-use crate::gpu::Device;
 use crate::gpu::kernel::{Dispatch, Kernel};
-use crate::gpu::recording::{Operand, Recording, Window, texel_rows};
+use crate::gpu::recording::{Operand, Recording};
+use crate::gpu::texels::texel_rows;
+use crate::gpu::{Device, Window};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! Adapter choice and the open device: buffers, pipelines, and errors that say what to do.
 
 use super::kernel::{Caps, Family, Kernel};
-use super::recording::{texel_boxes, texel_layout, texels_from};
-use super::shader;
+use super::window::{Window, in_words};
+use super::{shader, texels};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -231,25 +231,17 @@ impl Device {
     /// A texture that holds `rows` rows of texels for kernels to read; see [`Kernel::texels`].
     pub fn texel_texture(&self, rows: u32) -> Result<wgpu::Texture> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
-            label: Some("texels"),
-            size: wgpu::Extent3d { width: shader::TEXELS_PER_ROW, height: rows, depth_or_array_layers: 1 },
-            mip_level_count: 1,
-            sample_count: 1,
-            dimension: wgpu::TextureDimension::D2,
-            format: wgpu::TextureFormat::Rgba32Float,
-            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
-            view_formats: &[],
-        });
+        let texture = self.device.create_texture(&texels::descriptor(rows));
         if let Some(error) = pollster::block_on(memory.pop()) {
             return Err(Error::Device(format!("{}: out of memory for textures ({error})", self.description)));
         }
-        self.allocated.fetch_add(rows as u64 * shader::TEXEL_ROW_BYTES, Ordering::Relaxed);
+        self.allocated.fetch_add(rows as u64 * texels::TEXEL_ROW_BYTES, Ordering::Relaxed);
         self.check()?;
         Ok(texture)
     }
 
-    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = in_words(bytes);
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
@@ -308,16 +300,20 @@ impl Device {
 
     /// Writes to a buffer before the next submission.
     pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        self.queue.write_buffer(buffer, offset, bytes);
+        // Whole words; see `in_words`.
+        let (words, rest) = bytes.as_chunks::<4>();
+        self.queue.write_buffer(buffer, offset, words.as_flattened());
+        if !rest.is_empty() {
+            let mut word = [0; 4];
+            word[..rest.len()].copy_from_slice(rest);
+            self.queue.write_buffer(buffer, offset + 4 * words.len() as u64, &word);
+        }
         self.bound_pending(bytes);
     }
 
     /// Writes to a texture of texels before the next submission.
     pub fn write_texels(&self, texture: &wgpu::Texture, bytes: &[u8]) {
-        for (y, extent) in texel_boxes(bytes.len() as u64) {
-            let layout = texel_layout(y as u64 * shader::TEXEL_ROW_BYTES);
-            self.queue.write_texture(texels_from(texture, y), bytes, layout, extent);
-        }
+        texels::write(&self.queue, texture, bytes);
         self.bound_pending(bytes);
     }
 
@@ -328,6 +324,30 @@ impl Device {
             self.pending.store(0, Ordering::Relaxed);
             self.queue.submit([]);
         }
+    }
+
+    /// Copies a window into a staging buffer, after what is submitted so far.
+    pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) -> wgpu::SubmissionIndex {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&window.buffer, window.offset, staging, 0, in_words(window.bytes));
+        self.queue.submit([encoder.finish()])
+    }
+
+    /// Maps a staging buffer, waiting for the submission that copied into it (for all of them where none is named)
+    /// but for nothing after it, and returns its first `bytes` bytes.
+    pub fn read_mapped(
+        &self,
+        staging: &wgpu::Buffer,
+        bytes: u64,
+        copied: Option<wgpu::SubmissionIndex>,
+    ) -> Result<Vec<u8>> {
+        staging.map_async(wgpu::MapMode::Read, 0..in_words(bytes), |_| {});
+        self.wait_for(copied)?;
+        let range = staging.get_mapped_range(0..in_words(bytes)).map_err(|e| self.lost(&e.to_string()))?;
+        let data = range[..bytes as usize].to_vec();
+        drop(range);
+        staging.unmap();
+        Ok(data)
     }
 
     /// Waits for everything submitted so far.

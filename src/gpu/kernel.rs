@@ -211,3 +211,22 @@ pub fn fold(groups: usize) -> [u32; 3] {
     let y = groups.div_ceil(MAX_GROUPS);
     [groups.div_ceil(y), y, 1]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_four_declared_bindings_are_textures_if_the_kernel_reads_any() {
+        let texels = |flag: bool| {
+            let bindings = (0..7).map(|i| if i == 1 { Slot::In(i).into() } else { Slot::In(i).texels() });
+            let kernel = Kernel::new("shader", "entry").flag("texels", flag);
+            match Dispatch::command(kernel, bindings, &0u32, [1, 1, 1]) {
+                Command::Dispatch(dispatch) => dispatch.kernel.texels,
+                Command::Clear(_) => unreachable!("it is a launch"),
+            }
+        };
+        assert_eq!(texels(true), [0, 2, 3, 4]);
+        assert!(texels(false).is_empty());
+    }
+}

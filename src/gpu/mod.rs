@@ -5,6 +5,9 @@ pub mod kernel;
 pub mod recording;
 pub mod shader;
 mod syntax;
+pub mod texels;
+mod window;
 
 pub use device::Device;
 pub use kernel::Caps;
+pub use window::Window;

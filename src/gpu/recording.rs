@@ -6,7 +6,8 @@
 
 use super::device::Device;
 use super::kernel::Dispatch;
-use super::shader::{TEXEL_ROW_BYTES, TEXELS_PER_ROW};
+use super::texels;
+use super::window::{Window, in_words};
 use crate::error::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,25 +23,6 @@ pub const PARAMS_STRIDE: u64 = 256;
 fn budget() -> Duration {
     let ms = std::env::var("SMOLTER_SUBMIT_MS").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
     Duration::from_millis(ms)
-}
-
-/// A window of a buffer.
-#[derive(Clone, PartialEq)]
-pub struct Window {
-    /// The buffer.
-    pub buffer: wgpu::Buffer,
-    /// Start in bytes, a multiple of 256.
-    pub offset: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
-
-impl Window {
-    fn overlaps(&self, other: &Window) -> bool {
-        self.buffer == other.buffer
-            && self.offset < other.offset + other.bytes
-            && other.offset < self.offset + self.bytes
-    }
 }
 
 enum Step {
@@ -63,11 +45,6 @@ pub enum Operand {
     Window(Window),
     /// A texture that already holds the tensor; only for bindings that the kernel reads as one.
     Texture(wgpu::Texture),
-}
-
-/// Rows of a texture that holds `bytes`.
-pub fn texel_rows(bytes: u64) -> u32 {
-    bytes.div_ceil(TEXEL_ROW_BYTES) as u32
 }
 
 /// Consecutive steps that belong to one graph node: the unit of measurement.
@@ -140,7 +117,7 @@ impl Recording {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer,
                 offset,
-                size: wgpu::BufferSize::new(bytes),
+                size: wgpu::BufferSize::new(in_words(bytes)),
             })
         }
         let mut entries: Vec<wgpu::BindGroupEntry> = operands
@@ -259,11 +236,11 @@ impl Recording {
                 }
                 Step::Clear(window) => {
                     pass = None; // ends the pass
-                    encoder.clear_buffer(&window.buffer, window.offset, Some(window.bytes));
+                    encoder.clear_buffer(&window.buffer, window.offset, Some(in_words(window.bytes)));
                 }
                 Step::ToTexture { window, texture } => {
                     pass = None;
-                    copy_to_texture(&mut encoder, window, texture);
+                    texels::copy(&mut encoder, window, texture);
                 }
             }
         }
@@ -277,37 +254,6 @@ impl Recording {
     /// Measured GPU time per span, in order.
     pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
         self.spans.iter().map(|span| (span.label.as_str(), span.time))
-    }
-}
-
-/// The two boxes of a texture that hold `bytes` texel after texel: the whole rows at once, then the rest of the last
-/// one. Each is its first row and its extent.
-pub(super) fn texel_boxes(bytes: u64) -> impl Iterator<Item = (u32, wgpu::Extent3d)> {
-    let whole = (bytes / TEXEL_ROW_BYTES) as u32;
-    let rest = (bytes % TEXEL_ROW_BYTES / 16) as u32;
-    [(0, TEXELS_PER_ROW, whole), (whole, rest, 1)]
-        .into_iter()
-        .filter(|&(_, width, height)| width > 0 && height > 0)
-        .map(|(y, width, height)| (y, wgpu::Extent3d { width, height, depth_or_array_layers: 1 }))
-}
-
-/// The texels from row `y` on.
-pub(super) fn texels_from(texture: &wgpu::Texture, y: u32) -> wgpu::TexelCopyTextureInfo<'_> {
-    let origin = wgpu::Origin3d { x: 0, y, z: 0 };
-    wgpu::TexelCopyTextureInfo { texture, mip_level: 0, origin, aspect: wgpu::TextureAspect::All }
-}
-
-/// Where rows of texels lie in memory that holds them from `offset` on.
-pub(super) fn texel_layout(offset: u64) -> wgpu::TexelCopyBufferLayout {
-    let bytes_per_row = Some(TEXEL_ROW_BYTES as u32);
-    wgpu::TexelCopyBufferLayout { offset, bytes_per_row, rows_per_image: None }
-}
-
-fn copy_to_texture(encoder: &mut wgpu::CommandEncoder, window: &Window, texture: &wgpu::Texture) {
-    for (y, extent) in texel_boxes(window.bytes) {
-        let layout = texel_layout(window.offset + y as u64 * TEXEL_ROW_BYTES);
-        let source = wgpu::TexelCopyBufferInfo { buffer: &window.buffer, layout };
-        encoder.copy_buffer_to_texture(source, texels_from(texture, y), extent);
     }
 }
 
@@ -371,28 +317,14 @@ impl Timer {
     }
 }
 
-impl Device {
-    /// Maps a staging buffer, waiting for the submission that copied into it (for all of them where none is named)
-    /// but for nothing after it, and returns its first `bytes` bytes.
-    pub fn read_mapped(
-        &self,
-        staging: &wgpu::Buffer,
-        bytes: u64,
-        copied: Option<wgpu::SubmissionIndex>,
-    ) -> Result<Vec<u8>> {
-        staging.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-        self.wait_for(copied)?;
-        let range = staging.get_mapped_range(0..bytes).map_err(|e| self.lost(&e.to_string()))?;
-        let data = range.to_vec();
-        drop(range);
-        staging.unmap();
-        Ok(data)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Copies a window into a staging buffer, after what is submitted so far.
-    pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) -> wgpu::SubmissionIndex {
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&window.buffer, window.offset, staging, 0, window.bytes);
-        self.queue.submit([encoder.finish()])
+    #[test]
+    fn a_recording_can_be_handed_to_a_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Device>();
+        is_send::<Recording>();
     }
 }

@@ -3,6 +3,7 @@
 
 use super::kernel::Kernel;
 use super::syntax::for_each_expression;
+use super::texels::TEXELS_PER_ROW;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,12 +20,6 @@ const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/shaders.rs
 
 /// Folder whose files take the place of embedded shaders of the same name; for kernel development.
 pub const OVERRIDE_VARIABLE: &str = "SMOLTER_SHADERS";
-
-/// Texels of 4 floats per row of a texture that stands in for a buffer.
-pub const TEXELS_PER_ROW: u32 = 1024;
-
-/// Bytes of such a row.
-pub const TEXEL_ROW_BYTES: u64 = 16 * TEXELS_PER_ROW as u64;
 
 /// A kernel as one piece of WGSL: plain text that any WGSL tool reads. Results are kept.
 pub fn link(kernel: &Kernel) -> Result<Arc<str>> {

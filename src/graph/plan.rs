@@ -10,8 +10,8 @@ use super::parameter::MAX_BINDING;
 use super::reads::Reads;
 use super::{Graph, Kind, Node, StorePlan};
 use crate::gpu::kernel::Caps;
-use crate::gpu::recording::{PARAMS_STRIDE, texel_rows};
-use crate::gpu::shader::TEXEL_ROW_BYTES;
+use crate::gpu::recording::PARAMS_STRIDE;
+use crate::gpu::texels::{TEXEL_ROW_BYTES, texel_rows};
 use crate::ops::ValueId;
 use std::collections::{BTreeMap, BTreeSet};
 
