@@ -88,10 +88,11 @@ impl Schedule {
         let mut first = 1;
         for last in borders {
             let differs = |&step: &u64| self.lr(step) != other.lr(step);
-            if first <= last && self.piece(first) != other.piece(first) {
-                if let Some(step) = (first..=last).find(differs) {
-                    return Some(step);
-                }
+            if first <= last
+                && self.piece(first) != other.piece(first)
+                && let Some(step) = (first..=last).find(differs)
+            {
+                return Some(step);
             }
             first = first.max(last.saturating_add(1));
         }

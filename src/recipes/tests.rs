@@ -303,6 +303,7 @@ fn mistakes_in_values_name_line_key_and_remedy() {
         ),
         ("12_800", "0", "12_800", ":1: stages.0.tokens is 0, but must be above 0"),
         ("16_640", "12_800", "16_640", ":1: stages.1.tokens is 12800, but must be above 12800: it counts"),
+        ("12_800", "16_513", "16_640", ":1: stages.1.tokens is 16640, but must be above 16640: it counts"),
         (
             "\"decay\"",
             "\"stable\"",
@@ -432,33 +433,39 @@ fn one_line_describes_a_recipe() {
 fn no_text_panics_or_answers_in_more_than_one_line() {
     let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[]) {
         Ok(recipe) => {
-            let lr = recipe.schedule_of(0).lr(recipe.total_steps() / 2);
-            assert!(lr.is_finite() && !recipe.describe().is_empty() && !recipe.key(0).is_empty(), "{text}");
+            for span in recipe.spans() {
+                let lr = recipe.schedule_of(span.stage).lr(span.schedule_start + span.steps());
+                assert!(lr.is_finite() && span.steps() > 0 && !recipe.key(span.stage).is_empty(), "{text}");
+            }
+            assert!(!recipe.describe().is_empty() && recipe.kept_steps().is_sorted(), "{text}");
             recipe.to_toml().unwrap();
         }
         Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
     };
-    for i in 0..SMALL.len() {
-        answer(&SMALL[..i]);
-        for wrong in ["\"", "]", "=", "\n", "0", "é"] {
-            answer(&format!("{}{wrong}{}", &SMALL[..i], &SMALL[i + 1..]));
+    for text in [SMALL, &stages::text()] {
+        for i in 0..text.len() {
+            answer(&text[..i]);
+            for wrong in ["\"", "]", "=", "\n", "0", "é"] {
+                answer(&format!("{}{wrong}{}", &text[..i], &text[i + 1..]));
+            }
         }
-    }
-    for line in SMALL.lines().filter(|line| line.contains('=')) {
-        let key = line.split('=').next().unwrap();
-        for value in [
-            "0",
-            "-1",
-            "4611686018427387904",
-            "9223372036854775807",
-            "1e308",
-            "nan",
-            "[]",
-            "{}",
-            "''",
-            "true",
-        ] {
-            answer(&SMALL.replace(line, &format!("{key} = {value}")));
+        for line in text.lines().filter(|line| line.contains('=')) {
+            let key = line.split('=').next().unwrap();
+            for value in [
+                "0",
+                "-1",
+                "4611686018427387904",
+                "9223372036854775807",
+                "1e308",
+                "nan",
+                "[]",
+                "{}",
+                "''",
+                "'base@1'",
+                "true",
+            ] {
+                answer(&text.replace(line, &format!("{key} = {value}")));
+            }
         }
     }
 }

@@ -143,7 +143,7 @@ pub(super) fn schedule_lengths<'a>(recipe: &'a Recipe, spans: &[Span]) -> HashMa
     let mut lengths = HashMap::new();
     for span in spans {
         let length = lengths.entry(recipe.stages[span.stage].schedule.as_deref()).or_insert(0);
-        *length = span.steps().saturating_add(span.schedule_start).max(*length);
+        *length = (span.schedule_start + span.steps()).max(*length);
     }
     lengths
 }

@@ -65,7 +65,7 @@ mixture = { code = 1.0 }
 "#;
 
 /// [`SMALL`] with [`STAGES`] for its own, three datasets read from files and a tokenizer that is not trained.
-fn text() -> String {
+pub fn text() -> String {
     let text =
         SMALL.replace("train = { vocab_size = 64, sample_documents = 10 }", "path = \"tokenizer.json\"");
     let (head, rest) = text.split_once("[schedule]").unwrap();
