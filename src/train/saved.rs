@@ -76,7 +76,9 @@ pub fn save(
         read: &mut read,
         state: &state,
     };
-    let ends: Vec<u64> = recipe.stage_steps().iter().map(|stage| stage.end_step).collect();
+    // Nothing comes after the end of the last stage, so it stays anyway.
+    let mut ends: Vec<u64> = recipe.stage_steps().iter().map(|stage| stage.end_step).collect();
+    ends.pop();
     folder::save(run, contents, recipe.checkpoint.keep, &ends)
 }
 
