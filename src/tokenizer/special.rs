@@ -30,8 +30,7 @@ pub const SPECIAL_TOKENS: [&str; 17] = [
 ];
 
 /// The system message that a chat starts with when it brings none.
-pub const DEFAULT_SYSTEM_PROMPT: &str =
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+const DEFAULT_SYSTEM_PROMPT: &str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
 
 /// The chat format as a Jinja template, as `tokenizer_config.json` of a chat model holds it.
 ///
