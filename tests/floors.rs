@@ -1,35 +1,47 @@
-//! The source tree's own rules: imports go downward only, and no file is too long.
+//! The source tree's own rules: imports go downward only, no files use each other in a circle, none is too long.
 
+mod imports;
+
+use imports::{Module, Tree};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What each module may import, besides itself. From the bottom up.
-const FLOORS: [(&str, &[&str]); 20] = [
-    ("error", &[]),
-    ("panics", &[]),
-    ("files", &["error"]),
-    ("tokenizer", &["error", "files", "panics", "data", "checkpoint"]),
-    ("data", &["error", "files", "panics", "tokenizer", "checkpoint"]),
-    ("checkpoint", &["error", "files", "tokenizer", "data"]),
-    ("gpu", &["error"]),
-    ("ops", &["error", "gpu"]),
-    ("graph", &["error", "gpu", "ops"]),
-    ("nn", &["error", "files", "gpu", "ops", "graph", "optim"]),
-    ("optim", &["error", "gpu", "ops", "graph", "nn"]),
-    ("model", &["error", "files", "tokenizer", "data", "checkpoint", "nn"]),
-    ("recipes", &["error", "files", "tokenizer", "data", "nn", "optim"]),
-    ("train", &[BELOW, "eval", "generate", "report"]),
-    ("eval", &[BELOW, "train", "generate", "report"]),
-    ("generate", &[BELOW, "train", "eval", "report"]),
-    ("report", &[BELOW, "train", "eval", "generate"]),
-    ("bench", &[BELOW, "train", "generate", "report"]),
-    ("cli", &[BELOW, "train", "eval", "generate", "report", "bench"]),
-    // The library's root re-exports the error type; the binary's root uses the library.
-    ("lib", &["error"]),
-];
+/// What a module may import, besides itself.
+enum May {
+    /// Nothing but these, which lie below it.
+    Import(&'static [&'static str]),
+    /// Everything below it.
+    ImportAllBelow,
+}
+use May::{Import, ImportAllBelow};
 
-/// Everything up to `recipes`.
-const BELOW: &str = "everything below";
+/// The modules of the crate, from the bottom up.
+const FLOORS: [(&str, May); 22] = [
+    ("error", Import(&[])),
+    ("panics", Import(&[])),
+    ("files", Import(&["error"])),
+    ("report", Import(&["error"])),
+    ("checkpoint", Import(&["error", "files"])),
+    ("tokenizer", Import(&["error", "panics", "files"])),
+    ("data", Import(&["error", "panics", "files", "checkpoint", "tokenizer"])),
+    ("gpu", Import(&["error"])),
+    ("ops", Import(&["error", "gpu"])),
+    ("graph", Import(&["error", "gpu", "ops"])),
+    ("optim", Import(&["error", "gpu", "ops", "graph"])),
+    ("nn", Import(&["error", "files", "gpu", "ops", "graph", "optim"])),
+    ("model", Import(&["error", "files", "report", "checkpoint", "tokenizer", "nn"])),
+    // `infer` is what `generate` becomes.
+    ("generate", ImportAllBelow),
+    ("infer", ImportAllBelow),
+    ("recipes", Import(&["error", "files", "tokenizer", "data", "optim", "nn"])),
+    ("eval", ImportAllBelow),
+    ("train", ImportAllBelow),
+    ("check", ImportAllBelow),
+    ("bench", ImportAllBelow),
+    ("cli", ImportAllBelow),
+    // The library's root re-exports the error type; the binary's root uses the library.
+    ("lib", Import(&["error"])),
+];
 
 const LONGEST: usize = 700;
 
@@ -55,109 +67,108 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The crate's files.
+fn tree() -> Tree {
+    let read = |path: &PathBuf| std::fs::read_to_string(root().join(path)).expect("a source file");
+    let files: Vec<(String, String)> =
+        files("src", "rs").iter().map(|path| (path.to_string_lossy().into_owned(), read(path))).collect();
+    Tree::new(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))
+}
+
 fn allowed(module: &str, import: &str) -> bool {
-    let order = |name: &str| FLOORS.iter().position(|(module, _)| *module == name);
-    let Some(floor) = order(module) else { return false };
-    let listed = |rule: &&str| *rule == import || *rule == BELOW && order(import) <= order("recipes");
-    order(import).is_some() && (module == import || FLOORS[floor].1.iter().any(listed))
+    let place = |name: &str| FLOORS.iter().position(|(module, _)| *module == name);
+    let (Some(floor), Some(below)) = (place(module), place(import)) else { return false };
+    let listed = match FLOORS[floor].1 {
+        Import(list) => list.contains(&import),
+        ImportAllBelow => true,
+    };
+    module == import || below < floor && listed
 }
 
-/// `src/a/b.rs` is `[a, b]`; `src/a/mod.rs` is `[a]`.
-fn module_path(file: &Path) -> Vec<String> {
-    let parts = file.with_extension("");
-    let mut parts: Vec<String> =
-        parts.iter().skip(1).map(|part| part.to_string_lossy().into_owned()).collect();
-    parts.pop_if(|last| last == "mod");
-    parts
+/// The module of the first floor of a path.
+fn top(module: &[String]) -> &str {
+    module.first().map_or("lib", |name| name)
 }
 
-/// The text without comments and without items under `#[cfg(test)]`, which end at the margin.
-fn production(text: &str) -> String {
-    let mut kept = String::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if line == "#[cfg(test)]" {
-            let item = lines.next().unwrap_or_default();
-            if !item.ends_with([';', '}']) {
-                lines.find(|line| *line == "}");
+/// Imports of modules that a module must not import, as lines.
+fn wrong_imports(tree: &Tree) -> Vec<String> {
+    let wrong = |module: &Module| {
+        let mut lines = BTreeSet::new();
+        for reference in tree.references(module) {
+            // The root stands for what it re-exports; any other module that is named is imported itself.
+            let named = Some(top(&reference.path)).filter(|name| FLOORS.iter().any(|(it, _)| it == name));
+            for import in named.into_iter().chain([top(&reference.defined_in)]) {
+                if !allowed(top(module), import) {
+                    let (file, path) = (tree.path(module), reference.path.join("::"));
+                    lines.insert(format!("{file}: {} must not import {import} ({path})", top(module)));
+                }
             }
-        } else {
-            kept += line.split("//").next().unwrap_or_default();
-            kept += "\n";
         }
-    }
-    kept
-}
-
-/// Top-level modules that a file of module `path` names by `crate::` or by enough `super::`.
-fn imports(path: &[String], text: &str) -> BTreeSet<String> {
-    let text = production(text);
-    let up = "super::".repeat(path.len());
-    let mut found = BTreeSet::new();
-    for prefix in ["crate::", up.as_str()] {
-        for (at, _) in text.match_indices(prefix) {
-            if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
-                continue; // `pub_crate::` or the tail of a longer path
-            }
-            found.insert(first_name(&text[at + prefix.len()..]));
-        }
-    }
-    found
-}
-
-/// The identifier that `text` begins with. `use crate::{...}` has none, and so no floor: one `use` per module.
-fn first_name(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-/// `crate::Error` and `crate::Result` are the root's names for those of `error`.
-fn module_of(name: &str) -> &str {
-    if ["Error", "Result"].contains(&name) { "error" } else { name }
+        lines
+    };
+    tree.modules().flat_map(wrong).collect()
 }
 
 #[test]
 fn imports_go_downward() {
-    let mut wrong = Vec::new();
-    for file in files("src", "rs") {
-        let path = module_path(&file);
-        if path == ["main"] || path.last().is_some_and(|name| name == "tests") {
-            continue;
-        }
-        let text = std::fs::read_to_string(root().join(&file)).expect("a source file");
-        for import in imports(&path, &text) {
-            if !allowed(&path[0], module_of(&import)) {
-                wrong.push(format!("{}: {} must not import {import}", file.display(), path[0]));
-            }
-        }
-    }
+    let wrong = wrong_imports(&tree());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
+fn no_files_use_each_other_in_a_circle() {
+    let circles = Vec::from_iter(tree().circles());
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+#[test]
 fn every_module_has_a_floor() {
-    for entry in std::fs::read_dir(root().join("src")).expect("src") {
-        let name = module_path(&Path::new("src").join(entry.expect("an entry").file_name())).remove(0);
-        assert!(
-            name == "main" || FLOORS.iter().any(|(module, _)| *module == name),
-            "src/{name} has no floor"
-        );
+    for module in tree().modules() {
+        let name = top(module);
+        assert!(FLOORS.iter().any(|(floor, _)| *floor == name), "src/{name} has no floor");
+    }
+}
+
+#[test]
+fn no_floor_lists_what_is_not_below_it() {
+    for (module, may) in &FLOORS {
+        let Import(list) = may else { continue };
+        for import in *list {
+            assert!(allowed(module, import), "{import} is not below {module}");
+        }
     }
 }
 
 #[test]
 fn an_upward_import_is_seen() {
-    let path = |parts: &[&str]| parts.iter().map(|part| part.to_string()).collect::<Vec<_>>();
-    let found =
-        |parts: &[&str], text: &str| imports(&path(parts), text).into_iter().collect::<Vec<_>>().join(" ");
-    assert_eq!(found(&["ops", "add"], "use crate::graph::Graph;"), "graph");
-    assert_eq!(found(&["ops", "add"], "fn f() -> crate::train::Trainer {}"), "train");
-    assert_eq!(found(&["ops", "add"], "use super::super::nn;\nuse super::Op;"), "nn");
-    assert_eq!(found(&["ops"], "use super::nn::{a, b};"), "nn");
-    assert_eq!(found(&["ops"], "#[cfg(test)]\nmod tests {\n    use crate::nn;\n}\nuse crate::gpu;"), "gpu");
-    assert_eq!(found(&["ops"], "#[cfg(test)]\nmod tests;\nuse crate::gpu; // not crate::nn"), "gpu");
+    let wrong = |text: &str| {
+        let files = [
+            ("src/lib.rs", "mod error;\npub use error::Error;"),
+            ("src/error.rs", "pub struct Error;"),
+            ("src/gpu.rs", ""),
+            ("src/graph/mod.rs", ""),
+            ("src/train/mod.rs", ""),
+            ("src/ops/mod.rs", ""),
+            ("src/ops/add.rs", text),
+        ];
+        let lines = wrong_imports(&Tree::new(files));
+        lines
+            .iter()
+            .map(|line| line.split_once("must not import ").expect("a line").1.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert!(wrong("use crate::gpu::Caps;\nuse crate::{Error, ops};\nuse super::Op;").is_empty());
+    assert_eq!(wrong("use crate::graph::Graph;"), ["graph (graph::Graph)"]);
+    assert_eq!(wrong("fn f() -> crate::train::Trainer {}")[0], "train (train::Trainer)");
+    assert_eq!(wrong("use crate::{gpu::Caps, graph};")[0], "graph (graph)");
+    assert_eq!(wrong("use super::super::graph;")[0], "graph (graph)");
     assert!(allowed("train", "graph") && allowed("train", "eval") && allowed("cli", "ops"));
     assert!(!allowed("graph", "nn") && !allowed("data", "gpu") && !allowed("train", "cli"));
     assert!(!allowed("recipes", "train") && !allowed("ops", "unheard_of") && !allowed("cli", ""));
+    for (module, _) in &FLOORS {
+        let both = |other: &str| module != &other && allowed(module, other) && allowed(other, module);
+        assert!(FLOORS.iter().all(|(other, _)| !both(other)), "{module} has no place in the order");
+    }
 }
 
 #[test]

@@ -44,11 +44,11 @@ pub struct Sequence {
 
 /// A dataset that reached its cap of epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exhausted {
+struct Exhausted {
     /// Index of the dataset in the mixture.
-    pub dataset: usize,
+    dataset: usize,
     /// The first sequence that it cannot serve.
-    pub at: u64,
+    at: u64,
 }
 
 /// What a number of sequences takes from one dataset.
@@ -72,6 +72,8 @@ pub struct Mixture {
     seed: u64,
     /// Stretches with constant weights: one more for each dataset that is exhausted on the way.
     phases: Vec<Phase>,
+    /// Datasets that reach their caps if training goes on long enough, in order. Their weight then goes to the others
+    /// in proportion.
     exhausted: Vec<Exhausted>,
     /// The number of sequences that there are, if that is limited.
     capacity: Option<u64>,
@@ -188,7 +190,7 @@ impl Mixture {
         let taken = self.taken(sequences)?;
         let share = |(i, &taken): (usize, &u64)| {
             let before = self.datasets[i].consumed.div_ceil(self.sequence_length);
-            let exhausted = self.exhausted().iter().find(|exhausted| exhausted.dataset == i);
+            let exhausted = self.exhausted.iter().find(|exhausted| exhausted.dataset == i);
             Share {
                 sequences: taken - before,
                 tokens: (taken - before) * self.sequence_length,
@@ -199,14 +201,6 @@ impl Mixture {
         Ok(taken.iter().enumerate().map(share).collect())
     }
 
-    /// The number of sequences from each dataset among the first `sequences`.
-    ///
-    /// # Errors
-    /// As [`Mixture::locate`].
-    pub fn counts(&self, sequences: u64) -> Result<Vec<u64>> {
-        Ok(self.shares(sequences)?.iter().map(|share| share.sequences).collect())
-    }
-
     /// Tokens taken from each dataset after `sequences` sequences, earlier stages included: what the next
     /// stage's [`MixtureDataset::consumed`] is.
     ///
@@ -214,17 +208,6 @@ impl Mixture {
     /// As [`Mixture::locate`].
     pub fn consumed(&self, sequences: u64) -> Result<Vec<u64>> {
         Ok(self.taken(sequences)?.iter().map(|taken| taken * self.sequence_length).collect())
-    }
-
-    /// Datasets that reach their caps if training goes on long enough, in order. Their weight then goes to the
-    /// others in proportion.
-    pub fn exhausted(&self) -> &[Exhausted] {
-        &self.exhausted
-    }
-
-    /// The number of sequences before every dataset is exhausted; none if one has no cap.
-    pub fn capacity(&self) -> Option<u64> {
-        self.capacity
     }
 
     /// The datasets, as given.

@@ -22,7 +22,7 @@ mod set;
 mod writer;
 
 pub use manifest::SetFormat;
-pub use set::{TokenSet, exists};
+pub use set::TokenSet;
 pub use writer::{TokenSetWriter, link};
 
 use std::ops::Range;

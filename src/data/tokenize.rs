@@ -173,7 +173,7 @@ fn next_batch(
 
 #[cfg(test)]
 mod tests {
-    use super::super::shard::{TokenSet, Verify, exists};
+    use super::super::shard::{TokenSet, Verify};
     use super::super::source::OnBroken;
     use super::*;
 
@@ -248,9 +248,9 @@ mod tests {
             tokenize(&tokenizer, texts, folder.path(), "web", options, |_| ())
         };
         run(vec![Ok("a".into()), Ok(String::new())], 0.0).unwrap();
-        assert!(exists(folder.path(), "web"));
+        assert!(folder.path().join("web.json").exists());
         run(vec![Ok("a".into()), Err(Error::input("stop"))], 0.0).unwrap_err();
-        assert!(!exists(folder.path(), "web"));
+        assert!(!folder.path().join("web.json").exists());
         for fraction in [-0.1, 1.0, f64::NAN] {
             assert!(run(vec![], fraction).unwrap_err().to_string().contains("held_out_fraction"));
         }
@@ -266,7 +266,7 @@ mod tests {
             tokenize_source(&tokenizer, &source, folder.path(), "web", Default::default(), |_| ()).unwrap();
         assert_eq!((counts.documents, counts.bytes, counts.empty, report.broken), (1, 3, 1, 1));
         assert_eq!(documents(folder.path(), "web", &tokenizer), ["fox"]);
-        assert!(!exists(folder.path(), &held_out_name("web")));
+        assert!(!folder.path().join("web.held-out.json").exists());
 
         let current = |source: &Source| fingerprint(&tokenizer, source, Default::default()).unwrap();
         let set = TokenSet::open(folder.path(), "web", Verify::Full).unwrap();

@@ -68,13 +68,8 @@ impl NGram {
         Self { vocab_size, levels }
     }
 
-    /// The highest order of the model.
-    pub fn order(&self) -> usize {
-        self.levels.len()
-    }
-
     /// The probability of `token` after `context`, of which the last `order - 1` tokens count.
-    pub fn probability(&self, context: &[u32], token: u32) -> f64 {
+    fn probability(&self, context: &[u32], token: u32) -> f64 {
         let mut p = 1.0 / self.vocab_size as f64;
         for (k, level) in self.levels.iter().enumerate().take(context.len() + 1) {
             let history = pack(&context[context.len() - k..]);
@@ -87,7 +82,7 @@ impl NGram {
     }
 
     /// The sum of -ln p over `window[first_target..]`, each token given the tokens before it in the window.
-    pub fn nll(&self, window: &[u32], first_target: usize) -> f64 {
+    fn nll(&self, window: &[u32], first_target: usize) -> f64 {
         (first_target..window.len()).map(|i| -self.probability(&window[..i], window[i]).ln()).sum()
     }
 

@@ -9,7 +9,7 @@ mod template;
 mod train;
 
 pub use save::Role;
-pub use special::{DEFAULT_SYSTEM_PROMPT, END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
+pub use special::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use stream::{StopStrings, TextStream};
 pub use template::{ChatTemplate, Message};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
@@ -71,7 +71,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Input`] if it is no tokenizer or has no `<|endoftext|>` token.
-    pub fn from_bytes(json: impl Into<Vec<u8>>) -> Result<Self> {
+    fn from_bytes(json: impl Into<Vec<u8>>) -> Result<Self> {
         Self::parse(json.into(), "tokenizer.json".into())
     }
 

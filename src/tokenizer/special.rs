@@ -30,13 +30,12 @@ pub const SPECIAL_TOKENS: [&str; 17] = [
 ];
 
 /// The system message that a chat starts with when it brings none.
-pub const DEFAULT_SYSTEM_PROMPT: &str =
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+const DEFAULT_SYSTEM_PROMPT: &str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
 
 /// The chat format as a Jinja template, as `tokenizer_config.json` of a chat model holds it.
 ///
 /// Each message is `<|im_start|>role\ncontent<|im_end|>\n`; a chat without a system message first gets
-/// [`DEFAULT_SYSTEM_PROMPT`]; `add_generation_prompt` opens the assistant's turn.
+/// the default one; `add_generation_prompt` opens the assistant's turn.
 pub fn chat_template() -> String {
     let message = |role: &str, content: &str| {
         format!("{{{{ '{IM_START}' + {role} + '\\n' + {content} + '{IM_END}' + '\\n' }}}}")

@@ -83,16 +83,6 @@ impl ChatTemplate {
         Self::parse(place, &source, special_tokens([map, config]))
     }
 
-    /// A template that stands nowhere else; `special_tokens` such as `bos_token` are variables in it.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if it is not Jinja: names the line.
-    pub fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<Self> {
-        let special_tokens =
-            special_tokens.iter().map(|&(name, token)| (name.into(), json!(token))).collect();
-        Self::parse("chat template".into(), source, special_tokens)
-    }
-
     fn parse(place: String, source: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
         let source = without_generation_tags(source);
         if source.len() > MAX_SOURCE {

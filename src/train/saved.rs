@@ -72,7 +72,10 @@ pub fn save(
         read: &mut read,
         state: &state,
     };
-    folder::save(run, contents, recipe.checkpoint.keep, &recipe.kept_steps())
+    // Nothing comes after the end of the last stage, so it stays anyway, as one of the newest.
+    let mut kept = recipe.kept_steps();
+    kept.retain(|&step| step < recipe.total_steps());
+    folder::save(run, contents, recipe.checkpoint.keep, &kept)
 }
 
 /// Name and shape of the parameters that have optimizer state.

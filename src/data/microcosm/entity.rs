@@ -67,12 +67,6 @@ impl World {
         all
     }
 
-    /// The entities of the same kind as `entity`.
-    pub fn kin(&self, entity: Entity) -> Vec<Entity> {
-        let same = |other: &Entity| std::mem::discriminant(other) == std::mem::discriminant(&entity);
-        self.entities().into_iter().filter(same).collect()
-    }
-
     /// What an entity is called inside a sentence: "Orlin", "the Sarn", "baker", "onion soup".
     pub fn name(&self, entity: Entity) -> String {
         match entity {

@@ -43,11 +43,6 @@ impl Entity {
 }
 
 impl World {
-    /// All facts, in a fixed order.
-    pub fn facts(&self) -> Vec<Fact> {
-        self.entities().into_iter().flat_map(|entity| self.facts_about(entity)).collect()
-    }
-
     /// The facts about one entity, in a fixed order.
     pub fn facts_about(&self, subject: Entity) -> Vec<Fact> {
         let holds = |r: &&Relation| r.kind == subject.kind() && self.follow(subject, r.path).is_some();
@@ -77,22 +72,5 @@ impl Scribe<'_> {
             answer: self.say(fact.relation.answer),
             short: self.fill(fact.relation.short),
         }
-    }
-
-    /// Short answers to the same question that are wrong: what is true of other subjects. No two are equal.
-    pub fn wrong_answers(&mut self, fact: Fact, count: usize) -> Vec<String> {
-        self.set("x", fact.subject);
-        let mut seen = vec![self.fill(fact.relation.short)];
-        let kin = self.world.kin(fact.subject);
-        for other in self.random.shuffled(&kin) {
-            if seen.len() <= count && self.world.follow(other, fact.relation.path).is_some() {
-                self.set("x", other);
-                let answer = self.fill(fact.relation.short);
-                if !seen.contains(&answer) {
-                    seen.push(answer);
-                }
-            }
-        }
-        seen.split_off(1)
     }
 }

@@ -129,16 +129,14 @@ fn facts_agree_between_registers() {
 fn every_fact_can_be_asked_and_answered() {
     let microcosm = Microcosm::new(7);
     let mut scribe = microcosm.scribe(99, 0);
-    let facts = microcosm.world().facts();
+    let world = microcosm.world();
+    let facts: Vec<Fact> =
+        world.entities().into_iter().flat_map(|entity| world.facts_about(entity)).collect();
     assert!(facts.len() > 800, "{}", facts.len());
     for fact in facts {
         let exchange = scribe.ask(fact);
         assert!(exchange.question.ends_with('?') && exchange.answer.ends_with('.'), "{exchange:?}");
         assert!(exchange.answer.to_lowercase().contains(&exchange.short.to_lowercase()), "{exchange:?}");
-        let wrong = scribe.wrong_answers(fact, 3);
-        // There are but three rivers.
-        assert!((2..=3).contains(&wrong.len()), "{exchange:?} {wrong:?}");
-        assert!(!wrong.contains(&exchange.short), "{exchange:?} {wrong:?}");
         assert!(!scribe.state(fact).is_empty());
     }
 }

@@ -8,11 +8,6 @@ use super::{Header, REMEDY, Shard, Verify};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Whether `folder` holds a whole token set `name`. [`TokenSet::open`] tells whether it is sound.
-pub fn exists(folder: impl AsRef<Path>, name: &str) -> bool {
-    manifest_path(folder.as_ref(), name).is_file()
-}
-
 /// A tokenised dataset: one stream of tokens over all its shards, in order.
 #[derive(Debug)]
 pub struct TokenSet {
@@ -20,8 +15,6 @@ pub struct TokenSet {
     /// First token and first document of each shard, then the totals.
     first_token: Vec<u64>,
     first_document: Vec<u64>,
-    vocab_size: usize,
-    tokenizer_hash: u64,
     fingerprint: u64,
 }
 
@@ -41,17 +34,16 @@ impl TokenSet {
             shards: Vec::new(),
             first_token: vec![0],
             first_document: vec![0],
-            vocab_size: usize::try_from(manifest.vocab_size).map_err(|_| damaged("vocabulary too large"))?,
-            tokenizer_hash: hash(&manifest.tokenizer_hash)?,
             fingerprint: hash(&manifest.fingerprint)?,
         };
+        let tokenizer_hash = hash(&manifest.tokenizer_hash)?;
         for (i, entry) in manifest.shards.iter().enumerate() {
             let shard = Shard::open(&shard_path(folder, name, i), verify)?;
             let expected = Header {
                 vocab_size: manifest.vocab_size,
                 tokens: entry.tokens,
                 documents: entry.documents,
-                tokenizer_hash: set.tokenizer_hash,
+                tokenizer_hash,
                 payload_hash: hash(&entry.payload_hash)?,
             };
             if shard.header != expected {
@@ -80,16 +72,6 @@ impl TokenSet {
     /// The number of documents.
     pub fn documents(&self) -> u64 {
         *self.first_document.last().expect("one entry at least")
-    }
-
-    /// The number of ids that tokens are drawn from.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
-    /// [`Tokenizer::hash`](crate::tokenizer::Tokenizer::hash) of the tokenizer that made this set.
-    pub fn tokenizer_hash(&self) -> u64 {
-        self.tokenizer_hash
     }
 
     /// What the writer was told about the set's origin; another value means that the set is out of date.

@@ -13,6 +13,12 @@ fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
+/// A template that stands nowhere else.
+fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<ChatTemplate> {
+    let special_tokens = special_tokens.iter().map(|&(name, token)| (name.into(), json!(token))).collect();
+    ChatTemplate::parse("chat template".into(), source, special_tokens)
+}
+
 fn refusal(files: &[(&str, &str)]) -> String {
     let loaded = ChatTemplate::load(folder_with(files).path());
     let error = loaded.and_then(|template| template.render(&messages(), true)).unwrap_err();
@@ -71,16 +77,15 @@ fn a_bad_template_is_one_line_with_file_and_line() {
 
 #[test]
 fn generation_tags_keep_their_white_space() {
-    let render =
-        |source: &str| ChatTemplate::from_source(source, &[]).unwrap().render(&messages(), false).unwrap();
+    let render = |source: &str| from_source(source, &[]).unwrap().render(&messages(), false).unwrap();
     assert_eq!(render("a \n{%- generation -%}\n b{% set x = 1 %}{%endgeneration%}\nc{{ x }}"), "abc");
     assert_eq!(render("{{ 'generation' }} {%+ generation +%}\n{% endgeneration %}"), "generation \n");
-    assert!(ChatTemplate::from_source("{% generation %}", &[]).is_err());
+    assert!(from_source("{% generation %}", &[]).is_err());
 }
 
 #[test]
 fn the_time_is_written_as_asked() {
-    let template = ChatTemplate::from_source("{{ strftime_now('%Y-%m-%d %H %% %B') }}", &[]).unwrap();
+    let template = from_source("{{ strftime_now('%Y-%m-%d %H %% %B') }}", &[]).unwrap();
     let before = chrono::Local::now().format("%Y-%m-%d %H %% %B").to_string();
     let text = template.render(&messages(), false).unwrap();
     let after = chrono::Local::now().format("%Y-%m-%d %H %% %B").to_string();
@@ -98,7 +103,7 @@ fn templates_render_as_transformers_does() {
         tokens.iter().map(|(name, token)| (name.as_str(), token.as_str().unwrap())).collect();
     let mut refused = 0;
     for (name, expected) in fixture["expected"].as_object().unwrap() {
-        let template = ChatTemplate::from_source(&read(name), &tokens).unwrap();
+        let template = from_source(&read(name), &tokens).unwrap();
         for (i, conversation) in fixture["conversations"].as_array().unwrap().iter().enumerate() {
             for prompt in [false, true] {
                 let text = template.render(conversation.as_array().unwrap(), prompt);
@@ -145,7 +150,7 @@ fn smollm2_s_golden_vector() {
 
 #[test]
 fn our_chat_template_writes_what_smollm2_s_does() {
-    let ours = ChatTemplate::from_source(&chat_template(), &[]).unwrap();
+    let ours = from_source(&chat_template(), &[]).unwrap();
     let expected = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
         <|im_start|>user\nhello world<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(ours.render(&messages(), true).unwrap(), expected);
@@ -215,7 +220,7 @@ fn special_tokens_that_a_message_spells_out_are_text() {
 #[test]
 fn damaged_templates_end_in_an_error() {
     let chat = [Message::new("user", "a")];
-    let refused = |source: &str| match ChatTemplate::from_source(source, &[]) {
+    let refused = |source: &str| match from_source(source, &[]) {
         Ok(template) => template.render(&chat, true).unwrap_err().to_string(),
         Err(error) => error.to_string(),
     };
