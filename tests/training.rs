@@ -203,7 +203,12 @@ fn without_reuse(graph: &Graph, plan: &Plan) -> Plan {
 }
 
 /// Runs a stage's programs for two steps on made-up contents; returns the bits of everything that stays.
-fn run_plan(backend: &Backend, stage: &TrainGraph, stored: &StorePlan, plan: Plan) -> Vec<(String, Vec<u32>)> {
+fn run_plan(
+    backend: &Backend,
+    stage: &TrainGraph,
+    stored: &StorePlan,
+    plan: Plan,
+) -> Vec<(String, Vec<u32>)> {
     let graph = &stage.graph;
     let all = || graph.values().iter().enumerate().map(|(i, value)| (ValueId(i as u32), value));
     let store = backend.store(stored.clone()).expect("a store");
@@ -229,9 +234,8 @@ fn run_plan(backend: &Backend, stage: &TrainGraph, stored: &StorePlan, plan: Pla
     for program in [stage.update.zero, stage.micro, stage.micro, stage.update.program, stage.micro] {
         executor.run(program).expect("a program runs");
     }
-    let kept = all().filter(|(id, value)| {
-        value.root == *id && matches!(value.kind, Kind::Gradient | Kind::Result)
-    });
+    let kept =
+        all().filter(|(id, value)| value.root == *id && matches!(value.kind, Kind::Gradient | Kind::Result));
     let mut found: Vec<(String, Vec<u32>)> = kept
         .map(|(id, value)| (value.name.clone(), bits(&executor.read(id).expect("a value").into_f32())))
         .collect();
