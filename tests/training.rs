@@ -6,12 +6,12 @@ use smolter::graph::recompute::Policy;
 use smolter::graph::{Backend, Graph, Kind, Plan, Store, StorePlan, null};
 use smolter::nn::{Architecture, LlamaConfig};
 use smolter::ops::adamw::{Hyper, STATES};
-use smolter::ops::embedding::order_of;
+use smolter::ops::host::order_of;
 use smolter::ops::testing::nmse;
 use smolter::ops::{ElementType, ValueId};
-use smolter::train::engine::{Engine, Shape, TrainGraph, initialize};
+use smolter::train::engine::{Engine, TrainGraph, initialize};
 use smolter::train::metrics::Metrics;
-use smolter::train::objective::Batch;
+use smolter::train::objective::{Batch, Shape};
 use smolter::train::pretrain;
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@ use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::nn::Architecture;
 use crate::ops::adamw::Hyper;
-use crate::train::engine::{Engine, Shape};
+use crate::train::engine::Engine;
 use crate::train::fit::Candidate;
-use crate::train::objective::Batch;
+use crate::train::objective::{Batch, Shape};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use crate::gpu::Caps;
 use crate::graph::plan::{Plan, too_large};
 use crate::graph::{Backend, Executor, Graph, ProgramId, Store, StorePlan};
 use crate::nn::{Architecture, Tokens};
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::host::IGNORE;
 use crate::ops::logits::Layout;
 use crate::ops::{TensorType, ValueId};
 use std::sync::Arc;

@@ -5,14 +5,12 @@
 //!
 //! Training uses `linear_cross_entropy`, which never stores the logits; both share these kernels.
 
+use super::host::IGNORE;
 use super::reference::{Real, for_rows};
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, NodeIo, OpDef, RefIo, Signature, Slot, Tape,
     TensorType, fold, row_grid, row_kernel,
 };
-
-/// The label that carries no loss: -100 in `transformers`.
-pub const IGNORE: u32 = u32::MAX;
 
 /// logits, labels -> nll, lse. See the module.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,13 +10,6 @@ use super::{
     Tape, TensorType, WeightGradient, fold, take_partials,
 };
 
-/// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
-pub fn order_of(ids: &[u32]) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-    order.sort_by_key(|&i| (ids[i as usize], i));
-    order
-}
-
 /// ids, [order], table shards -> y. See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {

@@ -1,7 +1,17 @@
-//! Tensors in host memory, on their way to a device or back: elements with their type.
+//! Tensors in host memory, on their way to a device or back: elements with their type, and what is prepared of token ids.
 
 use super::types::ElementType;
 use std::borrow::Cow;
+
+/// The label that carries no loss: -100 in `transformers`.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Positions of `ids` sorted by id, ties by position; what `embedding`'s gradient walks along.
+pub fn order_of(ids: &[u32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|&i| (ids[i as usize], i));
+    order
+}
 
 /// The elements of a tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]

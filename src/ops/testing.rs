@@ -1,7 +1,6 @@
 //! Test cases: one list per op drives the value check, the gradient check, `doctor` and the benchmark.
 
-use super::cross_entropy::IGNORE;
-use super::embedding::order_of;
+use super::host::{IGNORE, order_of};
 use super::random::normal;
 use super::{Data, Op, TensorType};
 use rand::{RngExt, SeedableRng};

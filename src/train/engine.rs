@@ -1,37 +1,23 @@
 //! One training stage as programs of one graph on one executor: a micro-batch, the update. Weights and optimizer state are
 //! a store's, which outlives the stage.
 
-use super::objective::{AddLoss, Batch, Loss};
+use super::objective::{AddLoss, Batch, Loss, Shape};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::backend::Backend;
 use crate::graph::backward::{Accumulate, backward};
 use crate::graph::plan::{Plan, too_large};
-use crate::graph::recompute::{Policy, recompute};
+use crate::graph::recompute::recompute;
 use crate::graph::{Executor, Graph, ProgramId, Store, StorePlan};
 use crate::nn::{Architecture, init};
 use crate::ops::adamw::Hyper;
-use crate::ops::cross_entropy::IGNORE;
-use crate::ops::embedding::order_of;
+use crate::ops::host::{IGNORE, order_of};
 use crate::ops::{HostTensor, ValueId};
 use crate::optim::update::Update;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use crate::graph::executor::Ticket;
-
-/// Shape of a stage's work on the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Sequences per pass.
-    pub micro_batch: usize,
-    /// Passes per step.
-    pub passes: usize,
-    /// Tokens per sequence.
-    pub length: usize,
-    /// What the backward pass computes again.
-    pub recompute: Policy,
-}
 
 /// The graph of a stage and the values that the host writes and reads. Plain data: no device.
 pub struct TrainGraph {

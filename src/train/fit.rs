@@ -1,7 +1,8 @@
 //! The choice of micro-batch and recomputation that fits a given memory.
 
-use super::engine::{Shape, TrainGraph};
-use super::objective::{AddLoss, loss_of};
+use super::engine::TrainGraph;
+use super::kinds::loss_of;
+use super::objective::{AddLoss, Shape};
 use crate::gpu::Caps;
 use crate::graph::recompute::Policy;
 use crate::graph::{Plan, StorePlan};

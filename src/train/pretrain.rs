@@ -2,15 +2,12 @@
 //! across documents too, as SmolLM2 was trained (no document mask).
 
 use super::corpus::Corpus;
-use super::engine::Shape;
-use super::objective::{Batch, Batches, Loss};
-use super::stages::PlannedStage;
+use super::objective::{Batch, Batches, Loss, Shape};
 use crate::data::mixture::Mixture;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::Llama;
 use crate::ops::TensorType;
-use crate::recipes::Recipe;
 use std::sync::Arc;
 
 /// The mean negative log-likelihood of the next token.
@@ -26,20 +23,10 @@ pub fn add_loss(graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
 
 /// Windows of token sets.
 pub struct Windows {
-    corpus: Arc<Corpus>,
+    /// The token sets.
+    pub corpus: Arc<Corpus>,
     /// Which window comes when.
-    mixture: Mixture,
-}
-
-impl Windows {
-    /// Those of a stage's mixture, after what earlier stages have taken.
-    ///
-    /// # Errors
-    /// [`Error::Input`](crate::Error::Input) if a dataset has no window of the stage's length.
-    pub fn new(stage: &PlannedStage, recipe: &Recipe, corpus: &Arc<Corpus>) -> Result<Self> {
-        let mixture = corpus.mixture(recipe, stage.span.stage, &stage.consumed)?;
-        Ok(Windows { corpus: corpus.clone(), mixture })
-    }
+    pub mixture: Mixture,
 }
 
 impl Batches for Windows {

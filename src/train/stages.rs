@@ -1,8 +1,8 @@
 //! The stages of a run as they will be trained: everything that they need is found, and checked, before the first step.
 
 use super::corpus::Corpus;
-use super::engine::Shape;
 use super::fit::Work;
+use super::objective::Shape;
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::StorePlan;

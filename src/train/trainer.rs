@@ -5,8 +5,9 @@
 use super::corpus::Corpus;
 use super::engine::{Engine, Ticket, TrainGraph, initialize};
 use super::fit::held_out_scorer;
+use super::kinds::batches_of;
 use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
-use super::objective::{Batch, Batches, batches_of};
+use super::objective::{Batch, Batches};
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
@@ -146,7 +147,7 @@ impl<'a> Trainer<'a> {
             self.enter(index)?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
-            let data = batches_of(stage, &self.recipe, &self.corpus)?;
+            let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
             data.notes(stage.steps(), stage.shape)?.iter().for_each(|note| self.progress.line(note));
             while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
