@@ -16,7 +16,7 @@ enum May {
 use May::{Import, ImportAllBelow};
 
 /// The modules of the crate, from the bottom up.
-const FLOORS: [(&str, May); 22] = [
+const FLOORS: [(&str, May); 21] = [
     ("error", Import(&[])),
     ("panics", Import(&[])),
     ("files", Import(&["error"])),
@@ -30,8 +30,6 @@ const FLOORS: [(&str, May); 22] = [
     ("optim", Import(&["error", "gpu", "ops", "graph"])),
     ("nn", Import(&["error", "files", "gpu", "ops", "graph", "optim"])),
     ("model", Import(&["error", "files", "report", "checkpoint", "tokenizer", "nn"])),
-    // `infer` is what `generate` becomes.
-    ("generate", ImportAllBelow),
     ("infer", ImportAllBelow),
     ("recipes", Import(&["error", "files", "tokenizer", "data", "optim", "nn"])),
     ("eval", ImportAllBelow),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama_grouped");
 
-/// A run of [`RECIPE`] with checkpoints after steps 8 and 12.
+/// A run of [`RECIPE`] with checkpoints after steps 8 and 12, and after 6, where its first stage ends.
 fn finished() -> Place {
     let place = Place::new();
     run(&mut place.train("run", "reference", &[])).expect(0, &[]);
@@ -116,11 +116,12 @@ fn a_damaged_checkpoint_is_named_and_the_older_one_taken() {
         assert!(outcome.stdout.contains("step-000008"), "{outcome:#?}");
         assert!(place.state(name, 12) == place.state("run", 12), "{name}: resumed weights differ");
     }
-    for step in ["000008", "000012"] {
+    for step in ["000006", "000008", "000012"] {
         flip_a_bit(&place.path("run").join(format!("checkpoints/step-{step}/model.safetensors")));
     }
     let words = [
-        "none of its 2 checkpoints is whole",
+        "none of its 3 checkpoints is whole",
+        "step-000006/model.safetensors",
         "step-000008/model.safetensors",
         "step-000012/model.safetensors",
     ];

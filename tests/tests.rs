@@ -14,6 +14,8 @@ mod hub;
 mod ops_on_device;
 mod plan;
 mod robustness;
+mod scoring;
+mod stages;
 mod support;
 mod tokens;
 mod training;

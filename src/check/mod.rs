@@ -1,6 +1,7 @@
 //! Proofs in the user's hands: that a device computes right ([`doctor`]), that resuming is exact ([`resume`]), and one
-//! batch through a model for comparison with other programs ([`debug`]).
+//! batch, or rows of any lengths, through a model for comparison with other programs ([`debug`], [`score`]).
 
 pub mod debug;
 pub mod doctor;
 pub mod resume;
+pub mod score;

@@ -1,7 +1,8 @@
-//! `smolter debug forward|backward|step`: logits, gradients or weights of a model folder on given token ids.
+//! `smolter debug forward|backward|step|score`: logits, gradients, weights or scores of a model folder on given token ids.
 
 use super::DeviceFlag;
 use crate::check::debug::{self, Job};
+use crate::check::score;
 use crate::error::Result;
 use crate::graph::Backend;
 use crate::model::hub;
@@ -17,6 +18,8 @@ pub enum Debug {
     Backward(Files),
     /// Writes the weights after AdamW steps on the one batch.
     Step(Step),
+    /// Writes the negative log-likelihood of each token given those before it, as JSON Lines.
+    Score(Score),
 }
 
 #[derive(Args)]
@@ -28,6 +31,21 @@ pub struct Files {
     #[arg(long)]
     input: PathBuf,
     /// Where the results go.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+#[derive(Args)]
+pub struct Score {
+    /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
+    #[arg(long)]
+    model: String,
+    /// JSON Lines of {"input_ids": [...], "mask": [...]}; the mask is 1 for tokens to score, all where it is missing.
+    #[arg(long)]
+    input: PathBuf,
+    /// Where the lines {"nll": [...]} go.
     #[arg(long)]
     out: PathBuf,
     #[command(flatten)]
@@ -66,6 +84,9 @@ impl Debug {
         match self {
             Debug::Forward(files) => files.run(Job::Forward),
             Debug::Backward(files) => files.run(Job::Backward),
+            Debug::Score(Score { model, input, out, device }) => {
+                score::run(&on(&device)?, &hub::folder(&model)?, &input, &out)
+            }
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
             }
@@ -75,11 +96,14 @@ impl Debug {
 
 impl Files {
     fn run(self, job: Job) -> Result<()> {
-        // On the host the comparison deserves the oracle.
-        let backend = match Backend::open(&self.device.device)? {
-            Backend::Reference => Backend::Oracle,
-            other => other,
-        };
-        debug::run(&backend, &hub::folder(&self.model)?, &self.input, &self.out, job)
+        debug::run(&on(&self.device)?, &hub::folder(&self.model)?, &self.input, &self.out, job)
     }
+}
+
+/// The chosen backend; on the host the comparison deserves the oracle.
+fn on(device: &DeviceFlag) -> Result<Backend> {
+    Ok(match Backend::open(&device.device)? {
+        Backend::Reference => Backend::Oracle,
+        other => other,
+    })
 }

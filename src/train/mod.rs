@@ -6,6 +6,7 @@
 pub mod corpus;
 pub mod engine;
 pub mod fit;
+pub mod held_out;
 pub mod kinds;
 pub mod measure;
 pub mod metrics;

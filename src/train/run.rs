@@ -115,23 +115,21 @@ fn complete(mut trainer: Trainer) -> Result<()> {
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
-    if let Some(held_out) = trainer.held_out()? {
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
+    if let Some((loss, windows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
-        let mut row = |name: &str, loss: f64, windows: &[&[u32]]| {
-            let grams =
-                baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.iter().copied())));
+        let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
+            let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
+            let grams = baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.clone())));
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
         };
-        for (i, dataset) in recipe.datasets.iter().enumerate() {
-            let windows: Vec<&[u32]> =
-                held_out.windows.iter().filter(|(d, _)| *d == i).map(|(_, w)| w.as_slice()).collect();
-            if let Some(loss) = held_out.datasets[i] {
-                row(&dataset.name, loss, &windows);
+        for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
+            if let Some(loss) = loss {
+                row(&dataset.name, *loss, &|dataset| dataset == i);
             }
         }
-        let all: Vec<&[u32]> = held_out.windows.iter().map(|(_, w)| w.as_slice()).collect();
-        row("all", held_out.loss, &all);
+        row("all", loss.mean, &|_| true);
         println!("\n{table}\n");
     }
     samples(trainer)?.iter().for_each(|text| println!("{text}\n"));

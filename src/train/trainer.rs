@@ -4,7 +4,7 @@
 
 use super::corpus::Corpus;
 use super::engine::{Engine, Ticket, TrainGraph, initialize};
-use super::fit::held_out_scorer;
+use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
 use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
 use super::objective::{Batch, Batches};
@@ -13,7 +13,6 @@ use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
-use crate::infer::scorer::{Row, Scorer};
 use crate::nn::Architecture;
 use crate::recipes::{Origin, Recipe};
 use crate::report::progress::Progress;
@@ -77,10 +76,10 @@ pub struct Trainer<'a> {
     pub store: Arc<Store>,
     /// What is left to train.
     stages: Vec<PlannedStage>,
-    /// Index of the stage that `engine` and `scorer` are for.
+    /// Index of the stage that `engine` and `held_out` are for.
     current: usize,
     engine: Option<Engine>,
-    scorer: Option<Scorer>,
+    held_out: Option<HeldOut>,
     metrics: MetricsFile,
     progress: Progress,
     /// Steps submitted.
@@ -126,7 +125,7 @@ impl<'a> Trainer<'a> {
             stages,
             current: 0,
             engine: None,
-            scorer: None,
+            held_out: None,
             metrics,
             progress,
             step,
@@ -175,7 +174,7 @@ impl<'a> Trainer<'a> {
     /// Makes ready for a stage: its state, its programs. Those of the stage before are gone before these are allocated.
     fn enter(&mut self, index: usize) -> Result<()> {
         self.drain()?;
-        (self.engine, self.scorer) = (None, None);
+        (self.engine, self.held_out) = (None, None);
         self.current = index;
         let stage = &self.stages[index];
         let architecture = &stage.work.architecture;
@@ -289,7 +288,7 @@ impl<'a> Trainer<'a> {
     /// Bytes allocated at present.
     pub fn allocated(&self) -> u64 {
         let engine = self.engine.as_ref().map_or(0, |engine| engine.executor().allocated());
-        self.store.allocated() + engine + self.scorer.as_ref().map_or(0, Scorer::allocated)
+        self.store.allocated() + engine + self.held_out.as_ref().map_or(0, HeldOut::allocated)
     }
 
     /// The error of a run that has gone astray, with the way back.
@@ -301,37 +300,23 @@ impl<'a> Trainer<'a> {
         Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
     }
 
-    /// Mean held-out loss over all datasets, and per dataset; `None` where nothing is held out.
-    pub fn held_out(&mut self) -> Result<Option<HeldOutLoss>> {
-        let stage = &self.stages[self.current];
-        let windows = self.corpus.held_out_windows(stage.shape.length, self.recipe.held_out.sequences);
-        if windows.is_empty() {
-            return Ok(None);
+    /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
+    pub fn held_out(&mut self) -> Result<Option<(HeldOutLoss, &HeldOut)>> {
+        let (stage, limit) = (&self.stages[self.current], self.recipe.held_out.sequences);
+        if self.held_out.is_none() {
+            self.held_out = HeldOut::new(&self.options.backend, &self.store, stage, &self.corpus, limit)?;
         }
-        if self.scorer.is_none() {
-            let graph = held_out_scorer(&stage.work.architecture, stage.shape);
-            self.scorer = Some(Scorer::new(&self.options.backend, graph, &self.store)?);
-        }
-        let scorer = self.scorer.as_mut().expect("it was just made");
-        let mut sums = vec![(0u64, 0.0f64); self.recipe.datasets.len()];
-        let rows: Vec<Row> = windows.iter().map(|(_, tokens)| Row::whole(tokens.clone())).collect();
-        for ((dataset, _), nll) in windows.iter().zip(scorer.score(&rows)?) {
-            sums[*dataset].0 += nll.len() as u64;
-            sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
-        }
-        let tokens: u64 = sums.iter().map(|sum| sum.0).sum();
-        let loss = sums.iter().map(|sum| sum.1).sum::<f64>() / tokens as f64;
-        let datasets = sums.iter().map(|&(tokens, nll)| (tokens > 0).then(|| nll / tokens as f64)).collect();
-        Ok(Some(HeldOutLoss { loss, datasets, windows }))
+        let Some(held_out) = &mut self.held_out else { return Ok(None) };
+        Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
     }
 
     fn evaluate(&mut self) -> Result<()> {
         // The step's own line is written when its results are in; the held-out loss belongs on it.
-        let Some(held_out) = self.held_out()? else { return self.drain() };
+        let Some((HeldOutLoss { mean, .. }, _)) = self.held_out()? else { return self.drain() };
         self.collect_down_to(1)?;
-        self.held_out_loss = Some(held_out.loss);
+        self.held_out_loss = Some(mean);
         self.drain()?;
-        self.progress.line(&format!("step {:>6}  held-out loss {:.4}", self.step, held_out.loss));
+        self.progress.line(&format!("step {:>6}  held-out loss {mean:.4}", self.step));
         self.last_step = Instant::now();
         Ok(())
     }
@@ -358,7 +343,7 @@ impl<'a> Trainer<'a> {
     /// Gives the memory of training and evaluation back; the weights stay.
     pub fn release(&mut self) -> Result<()> {
         self.drain()?;
-        (self.engine, self.scorer) = (None, None);
+        (self.engine, self.held_out) = (None, None);
         Ok(())
     }
 
@@ -381,14 +366,4 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
-}
-
-/// Result of an evaluation.
-pub struct HeldOutLoss {
-    /// Mean nll in nats per token over all windows.
-    pub loss: f64,
-    /// The same per dataset.
-    pub datasets: Vec<Option<f64>>,
-    /// The windows that were read: (dataset, tokens).
-    pub windows: Vec<(usize, Vec<u32>)>,
 }
