@@ -132,7 +132,8 @@ fn scores_are_torchs() {
                     .collect()
             };
             let printed: Vec<f64> = out.lines().flat_map(of_line).collect();
-            assert!(nmse(&printed, &got) < 1e-14, "debug score says something else");
+            let error = nmse(&printed, &want);
+            assert!(error < 1e-9, "debug score, {} on {device}: {error:e}", fixture.display());
         }
     }
 }

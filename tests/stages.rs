@@ -8,7 +8,7 @@ use smolter::recipes::Recipe;
 use smolter::train::fit::Work;
 use std::process::Command;
 
-/// Two stages, 256 then 1,024 tokens with another theta; ten steps.
+/// Two stages, 256 then 1,024 tokens with another theta; six steps.
 const LONGER: &str = r#"name = "longer"
 
 [model]
@@ -34,7 +34,7 @@ peak_lr = 1e-3
 warmup_steps = 2
 
 [batch]
-sequences = 4
+sequences = 2
 
 [[datasets]]
 name = "facts"
@@ -45,7 +45,7 @@ documents = 60
 name = "short"
 kind = "pretrain"
 schedule = "pretrain"
-tokens = 5_120
+tokens = 1_536
 sequence_length = 256
 mixture = { facts = 1.0 }
 
@@ -53,7 +53,7 @@ mixture = { facts = 1.0 }
 name = "long"
 kind = "pretrain"
 schedule = "pretrain"
-tokens = 25_600
+tokens = 7_680
 sequence_length = 1024
 rope_theta = 100_000
 mixture = { facts = 1.0 }
@@ -61,15 +61,15 @@ mixture = { facts = 1.0 }
 [held_out]
 fraction = 0.2
 sequences = 2
-every = 5
+every = 100
 
 [checkpoint]
 every = 100
 "#;
 
 /// Steps of [`LONGER`], and those of its first stage.
-const STEPS: u64 = 10;
-const BORDER: u64 = 5;
+const STEPS: u64 = 6;
+const BORDER: u64 = 3;
 
 fn recipe(place: &Place) -> Recipe {
     std::fs::write(place.path("tiny.toml"), LONGER).expect("the recipe is written");
@@ -97,8 +97,8 @@ fn a_longer_stage_takes_a_smaller_micro_batch_and_resumes_around_its_border() {
         let resolved = place.path("whole/recipe.toml");
         let resolved = Recipe::load(&resolved.to_string_lossy(), &[]).expect("the resolved recipe");
         let sizes = [0, 1].map(|stage| resolved.batch_of(stage).micro_batch);
-        assert_eq!(sizes, [4, 1], "micro-batches on {device}");
-        for until in [BORDER - 2, BORDER, BORDER + 2] {
+        assert_eq!(sizes, [2, 1], "micro-batches on {device}");
+        for until in [BORDER - 1, BORDER, BORDER + 1] {
             let name = format!("stopped-{until}");
             run(limited(place.train(&name, device, &[])).args(["--until", &until.to_string()]))
                 .expect(0, &[]);
@@ -136,7 +136,7 @@ kind = "pretrain"
 schedule = "side"
 reset_optimizer = true
 from = "short"
-tokens = 9_216
+tokens = 3_584
 sequence_length = 512
 mixture = { facts = 1.0 }
 
@@ -146,14 +146,14 @@ peak_lr = 2e-3
 warmup_steps = 1
 "#;
         std::fs::write(&toml, format!("{LONGER}{third}")).expect("a recipe");
-        // Five steps, five of the stage that is left out, two of the branch.
+        // Three steps, three of the stage that is left out, two of the branch.
         run(&mut place.train("branched", device, &["checkpoint.keep=1"])).expect(0, &[]);
         let kept: Vec<u64> = folder::list(&place.path("branched")).unwrap().iter().map(|it| it.0).collect();
         assert_eq!(kept, [BORDER, STEPS, STEPS + 2], "ends of stages stay");
-        run(place.train("stopped", device, &[]).args(["--until", "11"])).expect(0, &[]);
+        run(place.train("stopped", device, &[]).args(["--until", "7"])).expect(0, &[]);
         run(&mut place.resume("stopped", device)).expect(0, &[]);
         assert!(
-            place.state("branched", 12) == place.state("stopped", 12),
+            place.state("branched", 8) == place.state("stopped", 8),
             "{device}: a resumed branch differs"
         );
 
@@ -162,7 +162,7 @@ warmup_steps = 1
         let straight = format!("{before}[held_out]{after}{}", third.replace("from = \"short\"\n", ""));
         std::fs::write(&toml, straight).expect("a recipe");
         run(&mut place.train("straight", device, &[])).expect(0, &[]);
-        assert!(place.state("branched", 12) == place.state("straight", 7), "{device}: the branch differs");
+        assert!(place.state("branched", 8) == place.state("straight", 5), "{device}: the branch differs");
         std::fs::write(&toml, LONGER).expect("a recipe");
     }
 }
@@ -178,24 +178,25 @@ fn later_stages_may_change_and_earlier_ones_may_not() {
         std::fs::write(&path, text.replacen(from, to, 1)).expect("a recipe");
     };
     let stopped = |name: &str, overrides: &[&str]| {
-        run(place.train(name, "reference", overrides).args(["--until", "3"])).expect(0, &[]);
+        run(place.train(name, "reference", overrides).args(["--until", "2"])).expect(0, &[]);
     };
     stopped("later", &[]);
-    change("later", "tokens = 25600", "tokens = 21504");
+    change("later", "tokens = 7680", "tokens = 5632");
     change("later", "rope_theta = 100000.0", "rope_theta = 50000.0");
     run(&mut place.resume("later", "reference")).expect(0, &[]);
-    run(&mut place.train("so", "reference", &["stages.long.tokens=21504", "stages.long.rope_theta=5e4"]))
+    run(&mut place.train("so", "reference", &["stages.long.tokens=5632", "stages.long.rope_theta=5e4"]))
         .expect(0, &[]);
-    assert!(place.state("later", 9) == place.state("so", 9), "the changed stage was not trained as it says");
+    assert!(place.state("later", 5) == place.state("so", 5), "the changed stage was not trained as it says");
 
     stopped("earlier", &[]);
-    change("earlier", "tokens = 5120", "tokens = 4096");
+    change("earlier", "tokens = 1536", "tokens = 1024");
     run(&mut place.resume("earlier", "reference"))
         .expect(2, &["another recipe", "stage short", "recipe.toml"]);
 
-    // Half of all steps are decay: fewer of them, and the third one would have been slower.
-    let decay = ["schedules.pretrain.kind=wsd", "schedules.pretrain.decay_fraction=0.7"];
-    stopped("decay", &decay);
-    change("decay", "tokens = 25600", "tokens = 9216");
+    // Most steps are decay: with fewer of them the second one would have been slower.
+    let decay =
+        ["kind=wsd", "decay_fraction=0.7", "warmup_steps=0"].map(|it| format!("schedules.pretrain.{it}"));
+    stopped("decay", &decay.each_ref().map(String::as_str));
+    change("decay", "tokens = 7680", "tokens = 3584");
     run(&mut place.resume("decay", "reference")).expect(2, &["learning rate", "recipe.toml"]);
 }

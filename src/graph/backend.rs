@@ -91,10 +91,10 @@ impl Backend {
                 Box::new(GpuExecutor::new(device.clone(), graph, plan, store.clone())?)
             }
             (Backend::Reference, Memory::F32(memory)) => {
-                Box::new(ReferenceExecutor::<f32>::new(graph.clone(), memory.clone()))
+                Box::new(ReferenceExecutor::<f32>::new(graph.clone(), memory.clone(), store.clone()))
             }
             (Backend::Oracle, Memory::F64(memory)) => {
-                Box::new(ReferenceExecutor::<f64>::new(graph.clone(), memory.clone()))
+                Box::new(ReferenceExecutor::<f64>::new(graph.clone(), memory.clone(), store.clone()))
             }
             _ => panic!("the store is another backend's"),
         })

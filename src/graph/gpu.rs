@@ -24,6 +24,8 @@ pub struct GpuExecutor {
     /// Keeps the weights for as long as there are launches that bind them.
     store: Arc<Store>,
     programs: Vec<Recording>,
+    /// Whether each program changes the store.
+    changes_store: Vec<bool>,
     staging: wgpu::Buffer,
     /// Per value that is read without waiting.
     deferred: HashMap<ValueId, Deferred>,
@@ -59,9 +61,20 @@ impl GpuExecutor {
             deferred.insert(id, Deferred { staging, copied: [None, None], next: 0 });
         }
         let elements = graph.values().iter().map(|value| value.ty.element).collect();
+        let changes_store = graph.programs().map(|program| graph.changes_store(program)).collect();
         let programs = Vec::new();
-        let mut executor =
-            GpuExecutor { device, plan, elements, buffers, texels, store, programs, staging, deferred };
+        let mut executor = GpuExecutor {
+            device,
+            plan,
+            elements,
+            buffers,
+            texels,
+            store,
+            programs,
+            changes_store,
+            staging,
+            deferred,
+        };
         for program in graph.programs() {
             executor.record(graph, program)?;
         }
@@ -142,6 +155,9 @@ impl Executor for GpuExecutor {
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
+        if self.changes_store[program.0 as usize] {
+            self.store.changed();
+        }
         self.programs[program.0 as usize].replay()
     }
 

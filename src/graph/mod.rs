@@ -150,6 +150,12 @@ impl Graph {
         (0..self.programs.len() as u32).map(ProgramId)
     }
 
+    /// Whether a program changes what lies in the store.
+    pub fn changes_store(&self, program: ProgramId) -> bool {
+        let mut nodes = self.nodes.iter().filter(|node| node.program == program);
+        nodes.any(|node| node.outputs.iter().any(|&id| self.root(id).kind.is_stored()))
+    }
+
     /// Starts a program: nodes pushed from now on belong to it.
     pub fn program(&mut self, name: &str) -> ProgramId {
         self.programs.push(name.into());

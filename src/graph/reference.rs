@@ -1,11 +1,12 @@
 //! Executor on the host, by the ops' references: the f64 oracle, or in f32 the fallback without an adapter.
 
 use super::executor::{Executor, Ticket};
-use super::store::HostMemory;
+use super::store::{HostMemory, Store};
 use super::{Graph, Kind, ProgramId};
 use crate::error::Result;
 use crate::ops::reference::Real;
 use crate::ops::{Data, HostTensor, Io, RefIo, ValueId};
+use std::sync::Arc;
 
 /// A graph on the host, computed in `T`.
 pub struct ReferenceExecutor<T> {
@@ -13,7 +14,9 @@ pub struct ReferenceExecutor<T> {
     /// Contents per root; `None` while a temporary is not alive, and for what lies in the store.
     data: Vec<Option<Data<T>>>,
     /// Weights and optimizer state, taken from there for the time of a run.
-    store: HostMemory<T>,
+    memory: HostMemory<T>,
+    /// The store that they belong to.
+    store: Option<Arc<Store>>,
     /// Roots that lie in the store.
     stored: Vec<usize>,
     /// Last node that touches each root.
@@ -23,11 +26,15 @@ pub struct ReferenceExecutor<T> {
 impl<T: Real> ReferenceExecutor<T> {
     /// Takes a graph that binds no weights; inputs and results start at zero.
     pub fn alone(graph: Graph) -> Self {
-        Self::new(graph, HostMemory::default())
+        Self::build(graph, HostMemory::default(), None)
     }
 
-    /// Takes the graph, whose weights are in `store`; inputs and results start at zero.
-    pub(super) fn new(graph: Graph, store: HostMemory<T>) -> Self {
+    /// Takes the graph, whose weights are in `store` with this `memory`; inputs and results start at zero.
+    pub(super) fn new(graph: Graph, memory: HostMemory<T>, store: Arc<Store>) -> Self {
+        Self::build(graph, memory, Some(store))
+    }
+
+    fn build(graph: Graph, memory: HostMemory<T>, store: Option<Arc<Store>>) -> Self {
         let mut last = vec![0; graph.values().len()];
         for (i, node) in graph.nodes().iter().enumerate() {
             for &id in node.inputs.iter().chain(&node.outputs) {
@@ -48,7 +55,7 @@ impl<T: Real> ReferenceExecutor<T> {
             value.kind.is_stored() && value.root.0 as usize == i
         };
         let stored = (0..graph.values().len()).filter(in_store).collect();
-        ReferenceExecutor { graph, data, store, stored, last }
+        ReferenceExecutor { graph, data, memory, store, stored, last }
     }
 
     fn root(&self, id: ValueId) -> usize {
@@ -116,10 +123,13 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
     }
 
     fn run(&mut self, program: ProgramId) -> Result<()> {
-        let store = self.store.clone();
-        let mut store = store.lock().expect("no thread panics in a run");
+        if let Some(store) = self.store.as_ref().filter(|_| self.graph.changes_store(program)) {
+            store.changed();
+        }
+        let memory = self.memory.clone();
+        let mut memory = memory.lock().expect("no thread panics in a run");
         for &root in &self.stored {
-            self.data[root] = store.remove(&self.graph.values()[root].name);
+            self.data[root] = memory.remove(&self.graph.values()[root].name);
         }
         for index in 0..self.graph.nodes().len() {
             if self.graph.nodes()[index].program == program {
@@ -127,7 +137,7 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
             }
         }
         for &root in &self.stored {
-            store.extend(self.data[root].take().map(|data| (self.graph.values()[root].name.clone(), data)));
+            memory.extend(self.data[root].take().map(|data| (self.graph.values()[root].name.clone(), data)));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::gpu::{Caps, Device, Window};
 use crate::ops::reference::Real;
 use crate::ops::{Data, HostTensor, TensorType, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What a store will hold, and where. Plain data.
@@ -120,6 +121,8 @@ fn texture_rows(ty: &TensorType) -> u32 {
 pub struct Store {
     plan: StorePlan,
     memory: Memory,
+    /// Counts the changes of its tensors.
+    version: AtomicU64,
 }
 
 /// A store's memory, by backend.
@@ -158,17 +161,33 @@ impl Store {
         };
         let textures = textures.map(texture).collect::<Result<_>>()?;
         let staging = Mutex::new(device.staging_buffer("staging for weights", STAGING)?);
-        Ok(Store { plan, memory: Memory::Device(DeviceMemory { device, buffers, textures, staging }) })
+        Ok(Store::new(plan, Memory::Device(DeviceMemory { device, buffers, textures, staging })))
     }
 
     /// Allocates `plan` on the host, in f32.
     pub(super) fn in_f32(plan: StorePlan) -> Store {
-        Store { memory: Memory::F32(host_memory(&plan)), plan }
+        let memory = Memory::F32(host_memory(&plan));
+        Store::new(plan, memory)
     }
 
     /// Allocates `plan` on the host, in f64.
     pub(super) fn in_f64(plan: StorePlan) -> Store {
-        Store { memory: Memory::F64(host_memory(&plan)), plan }
+        let memory = Memory::F64(host_memory(&plan));
+        Store::new(plan, memory)
+    }
+
+    fn new(plan: StorePlan, memory: Memory) -> Store {
+        Store { plan, memory, version: AtomicU64::new(0) }
+    }
+
+    /// Another number whenever a tensor may have changed: what was computed before is then out of date.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Says that a tensor may have changed.
+    pub(super) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -228,6 +247,7 @@ impl Store {
     }
 
     fn write_tensor(&self, tensor: &str, data: HostTensor) {
+        self.changed();
         match &self.memory {
             Memory::Device(memory) => match self.operand(memory, tensor) {
                 Operand::Texture(texture) => memory.device.write_texels(&texture, data.bytes()),

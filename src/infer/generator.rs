@@ -112,6 +112,9 @@ impl GeneratorGraph {
 pub struct Generator {
     model: GeneratorGraph,
     executor: Box<dyn Executor>,
+    store: Arc<Store>,
+    /// The weights that made what is in the cache.
+    version: u64,
     /// Tokens of each sequence. All but the last are in the cache.
     sequences: Vec<Vec<u32>>,
 }
@@ -126,7 +129,7 @@ impl Generator {
         let mut executor = backend.execute(&model.graph, plan, store)?;
         executor.write(model.table.0, (&model.table.1).into());
         let sequences = vec![Vec::new(); model.sizes.batch];
-        Ok(Generator { model, executor, sequences })
+        Ok(Generator { model, executor, version: store.version(), store: store.clone(), sequences })
     }
 
     /// A generator with the weights of a model folder.
@@ -160,7 +163,7 @@ impl Generator {
     }
 
     /// Makes the sequences what `prompts` say, one each; what a sequence already has in common with its prompt is
-    /// taken from the cache. An empty prompt leaves its sequence out. Returns the prompt tokens that the cache had.
+    /// taken from the cache, unless the weights have changed meanwhile. An empty prompt leaves its sequence out. Returns the prompt tokens that the cache had.
     ///
     /// # Errors
     /// [`Error::Input`] if a prompt does not fit the context.
@@ -169,6 +172,11 @@ impl Generator {
         if let Some(long) = prompts.iter().find(|prompt| prompt.len() > self.model.sizes.context) {
             let (length, room) = (long.len(), self.model.sizes.context);
             return Err(Error::input(format!("the prompt has {length} tokens, and the context {room}")));
+        }
+        // Keys and values of other weights are of no use.
+        let version = self.store.version();
+        if std::mem::replace(&mut self.version, version) != version {
+            self.sequences.iter_mut().for_each(Vec::clear);
         }
         // (token, position) of what is not in the cache, without the last token, which `decode` takes.
         let missing: Vec<Vec<(u32, u32)>> = prompts
