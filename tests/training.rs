@@ -6,9 +6,10 @@ use smolter::graph::recompute::Policy;
 use smolter::graph::{Backend, Graph, Kind, Plan, Store, StorePlan, null};
 use smolter::nn::{Architecture, LlamaConfig};
 use smolter::ops::adamw::{Hyper, STATES};
+use smolter::ops::add::Add;
 use smolter::ops::host::order_of;
 use smolter::ops::testing::nmse;
-use smolter::ops::{ElementType, ValueId};
+use smolter::ops::{ElementType, TensorType, ValueId};
 use smolter::train::engine::{Engine, TrainGraph, initialize};
 use smolter::train::metrics::Metrics;
 use smolter::train::objective::{Batch, Shape};
@@ -59,7 +60,7 @@ fn ids(count: usize, seed: u32) -> Vec<u32> {
 
 /// One step on ids made from `seed`; returns the mean loss.
 fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
-    let Shape { micro_batch, passes, length, .. } = engine.stage().shape;
+    let Shape { micro_batch, passes, length, .. } = engine.training().shape;
     let rows = micro_batch * length;
     engine.begin_step().expect("a step begins");
     let mut sum = 0.0;
@@ -184,6 +185,60 @@ fn ten_steps_on_the_device_agree_with_the_references() {
             "{what}: error of losses {losses:e}, of weights {weights:e}"
         );
     }
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing() {
+    for backend in [Some(Backend::Reference), gpu()].into_iter().flatten() {
+        let (mut engine, store) = engine(&backend, Policy::None);
+        step(&mut engine, 1, 5);
+        let state = |store: &Store| -> Vec<u32> {
+            let names = model().shapes();
+            let states =
+                names.iter().flat_map(|(name, _)| STATES.map(|state| store.read_state(state, name).unwrap()));
+            bits(&weights(store)).into_iter().chain(states.flat_map(|state| bits(&state))).collect()
+        };
+        let before = state(&store);
+        for fault in [f32::INFINITY, f32::NAN] {
+            engine.begin_step().expect("a step begins");
+            for pass in 0..2 {
+                let tokens = ids(81, 9 + pass);
+                let mut batch =
+                    Batch { ids: tokens[..80].to_vec(), labels: tokens[1..].to_vec(), ..Batch::default() };
+                (batch.weights, batch.datasets) = (vec![1.0; 80], vec![0; 2]);
+                batch.weights[17] = if pass == 0 { fault } else { 1.0 };
+                let ticket = engine.micro_batch(&batch, 1.0 / 160.0).expect("a pass runs");
+                engine.fetch(ticket).expect("losses");
+            }
+            let ticket = engine.update(&HYPER, 2).expect("an update runs");
+            let norm = engine.fetch(ticket).expect("the norm")[0];
+            assert!(!norm.is_finite(), "{}: norm {norm}", backend.description());
+            assert!(state(&store) == before, "{}: {fault} got into the weights", backend.description());
+        }
+        step(&mut engine, 2, 5);
+        assert!(state(&store) != before, "a sound step after it changes nothing");
+    }
+}
+
+#[test]
+fn a_third_open_read_is_seen() {
+    let Some(backend) = gpu() else { return };
+    let mut graph = Graph::new();
+    let x = graph.input("x", TensorType::f32(&[4]));
+    let program = graph.program("double");
+    let y = graph.push(Add, &[x, x])[0];
+    graph.keep(y);
+    let mut executor = backend.execute_alone(&graph).expect("an executor");
+    let mut double = |value: f32| {
+        executor.write(x, [value; 4].as_slice().into());
+        executor.run(program).expect("it runs");
+        executor.read_later(y)
+    };
+    let (first, second) = (double(1.0).expect("a ticket"), double(2.0).expect("a ticket"));
+    let message = smolter::panics::caught(|| double(3.0).map(|_| ())).expect_err("a third one is refused");
+    assert!(message.contains("a third read"), "{message}");
+    assert_eq!(executor.fetch(first).expect("the first").into_f32(), [2.0; 4]);
+    assert_eq!(executor.fetch(second).expect("the second").into_f32(), [4.0; 4]);
 }
 
 /// A plan in which every value has a buffer of its own.

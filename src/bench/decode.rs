@@ -8,12 +8,13 @@ use super::roofline::{OpTime, op_times};
 use super::spread::{Spread, repeat};
 use super::weights::Noise;
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Graph, Kind, Parameter, StorePlan};
+use crate::graph::{Backend, Graph, Kind, Node, ProgramId, StorePlan};
 use crate::infer::generator::{Generator, GeneratorGraph, Sizes};
 use crate::nn::Architecture;
-use crate::ops::ElementType;
 use crate::ops::sample::Sampling;
+use crate::ops::{ElementType, Op, ValueId};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Steps before the measured ones: two that measure each op by itself, one more to settle.
@@ -121,7 +122,7 @@ pub fn measure(
     let graph = generator.graph();
     let (program, profile) = generator.decode_profile();
     let position = filled + WARM_UP;
-    let weight_bytes = weights_read(graph);
+    let weight_bytes = weights_read(graph, program);
     let cache_bytes = cache_read(graph) * position as u64 / context as u64;
     let bytes_per_s = (weight_bytes + cache_bytes) as f64 / step_s.median;
     Ok(Decode {
@@ -141,15 +142,13 @@ pub fn measure(
     })
 }
 
-/// All weights, but of an embedding that is not the head as well only a row is read.
-fn weights_read(graph: &Graph) -> u64 {
-    let bytes = |parameter: &Parameter| {
-        parameter.shards.iter().map(|&shard| graph.value(shard).ty.bytes()).sum::<u64>()
-    };
-    let untied = graph.parameters().iter().any(|parameter| parameter.spec.name == "lm_head.weight");
-    let read =
-        graph.parameters().iter().filter(|it| !untied || !it.spec.name.starts_with("model.embed_tokens."));
-    read.map(bytes).sum()
+/// Bytes of all weights that a program reads whole: of an embedding that is not the head as well, only rows are read.
+fn weights_read(graph: &Graph, program: ProgramId) -> u64 {
+    let whole = |node: &&Node| node.program == program && !matches!(node.op, Op::Embedding(_));
+    let read: BTreeSet<ValueId> =
+        graph.nodes().iter().filter(whole).flat_map(|node| node.inputs.clone()).collect();
+    let weights = read.iter().map(|&id| graph.value(id)).filter(|value| value.kind == Kind::Weight);
+    weights.map(|value| value.ty.bytes()).sum()
 }
 
 /// Keys and values of all positions that there is room for.

@@ -60,11 +60,11 @@ pub fn measure(
     planned: Candidate,
     peaks: &Peaks,
 ) -> Result<Training> {
-    let length = planned.stage.shape.length;
+    let length = planned.training.shape.length;
     let memory = [planned.store.slabs(), planned.plan.slabs()].concat();
     let store = backend.store(planned.store)?;
     Noise::new().fill(&store, architecture);
-    let mut engine = Engine::new(backend, planned.stage, &store)?;
+    let mut engine = Engine::new(backend, planned.training, &store)?;
     let tokens: Vec<u32> = (0..=length).map(|i| (i * 7919 % architecture.vocab_size()) as u32).collect();
     let (ids, labels) = (tokens[..length].to_vec(), tokens[1..].to_vec());
     let batch = Batch { ids, labels, weights: vec![1.0; length], datasets: vec![0] };
@@ -89,14 +89,15 @@ pub fn measure(
     }
     let step_s = repeat(STEPS, LIMIT, step)?;
 
-    let stage = engine.stage();
+    let training = engine.training();
     let mut ops = Vec::new();
-    for program in [stage.micro, stage.update.program] {
-        ops.extend(op_times(&stage.graph, program, &engine.executor().profile(program), peaks));
+    for program in [training.micro, training.update.program] {
+        ops.extend(op_times(&training.graph, program, &engine.executor().profile(program), peaks));
     }
     ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let forward = stage.graph.nodes().iter().filter(|node| node.program == stage.micro && !node.backward);
-    let model_flops = 3.0 * forward.map(|node| stage.graph.node_cost(node).flops).sum::<f64>();
+    let forward =
+        training.graph.nodes().iter().filter(|node| node.program == training.micro && !node.backward);
+    let model_flops = 3.0 * forward.map(|node| training.graph.node_cost(node).flops).sum::<f64>();
     let model_flops_per_s = model_flops / step_s.median;
     Ok(Training {
         tokens: length,

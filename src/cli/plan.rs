@@ -46,7 +46,7 @@ impl Plan {
             let fit = fit.map_err(|why| {
                 Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory)))
             })?;
-            let (shape, steps) = (fit.stage.shape, span.end_step - span.start_step);
+            let (shape, steps) = (fit.training.shape, span.end_step - span.start_step);
             println!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
                 stage.name,
@@ -62,8 +62,8 @@ impl Plan {
             if self.tensors {
                 println!("\n{}", tensors(&fit));
             }
-            let update = fit.stage.graph.cost(fit.stage.update.program).flops;
-            flops += (fit.stage.step_flops() + update) * steps as f64;
+            let update = fit.training.graph.cost(fit.training.update.program).flops;
+            flops += (fit.training.step_flops() + update) * steps as f64;
         }
         println!("\n{:.3e} floating-point operations in all", flops);
         if self.measure {
@@ -114,7 +114,9 @@ fn slabs(fit: &Candidate) -> Table {
 
 fn tensors(fit: &Candidate) -> Table {
     let mut rows = table(&["tensor", "type", "buffer", "offset", "bytes"]);
-    for (i, value) in fit.stage.graph.values().iter().enumerate().filter(|(i, it)| it.root.0 as usize == *i) {
+    for (i, value) in
+        fit.training.graph.values().iter().enumerate().filter(|(i, it)| it.root.0 as usize == *i)
+    {
         let (buffers, place) = match fit.store.place(&value.name) {
             Some(place) => (&fit.store.buffers, place),
             None => (&fit.plan.buffers, fit.plan.places[i]),

@@ -224,3 +224,46 @@ impl Llama {
         Layout { rows, classes: self.config.vocab_size, shard_rows }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Kind;
+    use crate::graph::backward::{Accumulate, backward};
+    use crate::optim::update::Update;
+    use std::collections::BTreeSet;
+
+    /// Names of the values of a kind in the graph of a training step of two blocks, whose parameters `trained` picks.
+    fn names(kind: Kind, trained: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let config = LlamaConfig { num_hidden_layers: 2, vocab_size: 300, ..LlamaConfig::smollm2_135m() };
+        let mut parameters = config.parameters();
+        parameters.iter_mut().for_each(|spec| spec.trained = trained(&spec.name));
+        let mut graph = Graph::new();
+        let model = Llama::new(&mut graph, &config, parameters);
+        graph.program("micro-batch");
+        let tokens = model.tokens(&mut graph, 1, 8, true);
+        let (labels, weights) =
+            (graph.input("labels", TensorType::u32(&[8])), graph.input("weights", TensorType::f32(&[8])));
+        let hidden = model.hidden(&mut graph, &tokens);
+        let nll = model.nll(&mut graph, hidden, labels);
+        let gradients = backward(&mut graph, &[(nll, weights)], &[], Accumulate::Yes);
+        Update::new(&mut graph, &gradients);
+        graph.values().iter().filter(|value| value.kind == kind).map(|value| value.name.clone()).collect()
+    }
+
+    #[test]
+    fn only_what_is_trained_has_gradients_and_state() {
+        let adapted = |name: &str| name.contains("layers.1.self_attn") || name == "model.norm.weight";
+        let expected = ["q", "k", "v", "o"].map(|it| format!("model.layers.1.self_attn.{it}_proj.weight"));
+        let expected = expected.into_iter().chain(["model.norm.weight".to_string()]);
+        let (gradients, state): (BTreeSet<_>, BTreeSet<_>) = expected
+            .map(|name| (format!("grad {name}"), [format!("exp_avg {name}"), format!("exp_avg_sq {name}")]))
+            .unzip();
+        assert_eq!(names(Kind::Gradient, adapted), gradients);
+        assert_eq!(names(Kind::OptimizerState, adapted), state.into_iter().flatten().collect());
+        // A frozen embedding needs no sorted tokens.
+        assert!(!names(Kind::Input, adapted).contains("token order"));
+        assert!(names(Kind::Input, |_| true).contains("token order"));
+        assert_eq!(names(Kind::Gradient, |_| true).len(), 20);
+    }
+}

@@ -171,6 +171,12 @@ macro_rules! ops {
         pub fn all_cases() -> Vec<Case> {
             [$($module::cases(),)*].concat()
         }
+
+        /// Number of cases per module.
+        #[cfg(test)]
+        fn case_counts() -> Vec<(&'static str, usize)> {
+            vec![$((stringify!($module), $module::cases().len()),)*]
+        }
     };
 }
 
@@ -198,6 +204,13 @@ mod tests {
     use super::*;
     use crate::gpu::kernel::MAX_TEXTURES;
     use crate::gpu::shader::{link, validate};
+
+    #[test]
+    fn every_op_has_cases() {
+        for (module, count) in case_counts() {
+            assert!(count >= 3, "{module} has {count} cases");
+        }
+    }
 
     /// Every kernel that any case asks for, on every kind of device, is sound WGSL with no more bindings than
     /// WebGPU guarantees, and reads all vectors as textures where that is faster.

@@ -71,7 +71,7 @@ pub fn initialize(store: &Store, architecture: &Architecture, seed: u64) {
 
 /// A stage on an executor.
 pub struct Engine {
-    stage: TrainGraph,
+    training: TrainGraph,
     executor: Box<dyn Executor>,
 }
 
@@ -80,27 +80,27 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Input`] if no plan fits the limits of bindings, [`Error::Device`] if memory runs out.
-    pub fn new(backend: &Backend, stage: TrainGraph, store: &Arc<Store>) -> Result<Self> {
-        let plan = stage.plan(&backend.caps(), store.plan()).map_err(|why| {
-            Error::input(format!("batch.micro_batch = {}: {why}; lower it", stage.shape.micro_batch))
+    pub fn new(backend: &Backend, training: TrainGraph, store: &Arc<Store>) -> Result<Self> {
+        let plan = training.plan(&backend.caps(), store.plan()).map_err(|why| {
+            Error::input(format!("batch.micro_batch = {}: {why}; lower it", training.shape.micro_batch))
         })?;
-        let mut executor = backend.execute(&stage.graph, plan, store)?;
-        executor.write(stage.loss.tokens.rope, (&stage.rope).into());
-        Ok(Engine { stage, executor })
+        let mut executor = backend.execute(&training.graph, plan, store)?;
+        executor.write(training.loss.tokens.rope, (&training.rope).into());
+        Ok(Engine { training, executor })
     }
 
     /// A stage alone with a store of its own, whose weights are still zero.
     ///
     /// # Errors
     /// As [`Engine::new`].
-    pub fn alone(backend: &Backend, stage: TrainGraph) -> Result<(Self, Arc<Store>)> {
-        let store = backend.store(StorePlan::new(&[&stage.graph], &backend.caps()))?;
-        Ok((Self::new(backend, stage, &store)?, store))
+    pub fn alone(backend: &Backend, training: TrainGraph) -> Result<(Self, Arc<Store>)> {
+        let store = backend.store(StorePlan::new(&[&training.graph], &backend.caps()))?;
+        Ok((Self::new(backend, training, &store)?, store))
     }
 
     /// The stage's graph.
-    pub fn stage(&self) -> &TrainGraph {
-        &self.stage
+    pub fn training(&self) -> &TrainGraph {
+        &self.training
     }
 
     /// The executor, for measurements.
@@ -110,17 +110,17 @@ impl Engine {
 
     /// Reads a parameter's gradient as the last step left it.
     pub fn read_gradient(&mut self, name: &str) -> Result<Vec<f32>> {
-        let parameter = self.stage.graph.parameters().iter().find(|parameter| parameter.spec.name == name);
+        let parameter = self.training.graph.parameters().iter().find(|parameter| parameter.spec.name == name);
         let mut values = Vec::new();
         for shard in &parameter.unwrap_or_else(|| panic!("the model has no parameter {name}")).shards {
-            values.extend(self.executor.read(self.stage.gradients[shard])?.into_f32());
+            values.extend(self.executor.read(self.training.gradients[shard])?.into_f32());
         }
         Ok(values)
     }
 
     /// Starts a step: gradients of several passes are summed from zero.
     pub fn begin_step(&mut self) -> Result<()> {
-        if self.stage.shape.passes > 1 { self.executor.run(self.stage.update.zero) } else { Ok(()) }
+        if self.training.shape.passes > 1 { self.executor.run(self.training.update.zero) } else { Ok(()) }
     }
 
     /// Forward and backward of one micro-batch, whose weights count as they are, times `scale`. The ticket brings its
@@ -131,23 +131,23 @@ impl Engine {
             _ => (weight as f64 * scale) as f32,
         };
         let weights: Vec<f32> = batch.weights.iter().zip(&batch.labels).map(weight).collect();
-        let loss = &self.stage.loss;
+        let loss = &self.training.loss;
         self.executor.write(loss.tokens.ids, (&batch.ids).into());
         if let Some(order) = loss.tokens.order {
             self.executor.write(order, (&order_of(&batch.ids)).into());
         }
         self.executor.write(loss.labels, (&batch.labels).into());
         self.executor.write(loss.weights, (&weights).into());
-        self.executor.run(self.stage.micro)?;
+        self.executor.run(self.training.micro)?;
         self.executor.read_later(loss.nll)
     }
 
     /// Clips and applies the gradients at step `t`, counted from 1. The ticket brings their norm before clipping; where
     /// that is not finite, the device has changed nothing.
     pub fn update(&mut self, hyper: &Hyper, t: u64) -> Result<Ticket> {
-        self.executor.write(self.stage.update.hyper, HostTensor::from(hyper.at_step(t).as_slice()));
-        self.executor.run(self.stage.update.program)?;
-        self.executor.read_later(self.stage.update.norm)
+        self.executor.write(self.training.update.hyper, HostTensor::from(hyper.at_step(t).as_slice()));
+        self.executor.run(self.training.update.program)?;
+        self.executor.read_later(self.training.update.norm)
     }
 
     /// Waits for a result.

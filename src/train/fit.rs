@@ -28,7 +28,7 @@ pub struct Work {
 /// One way to run a stage.
 pub struct Candidate {
     /// The graph.
-    pub stage: TrainGraph,
+    pub training: TrainGraph,
     /// Weights and optimizer state.
     pub store: StorePlan,
     /// The graph's memory.
@@ -74,11 +74,11 @@ impl Work {
     pub fn candidate(&self, caps: &Caps, micro_batch: usize, recompute: Policy) -> Result<Candidate, String> {
         let passes = self.sequences.div_ceil(micro_batch);
         let shape = Shape { micro_batch, passes, length: self.length, recompute };
-        let stage = TrainGraph::new(&self.architecture, self.add_loss, shape);
-        let store = StorePlan::new(&[&stage.graph], caps);
-        let plan = stage.plan(caps, &store)?;
+        let training = TrainGraph::new(&self.architecture, self.add_loss, shape);
+        let store = StorePlan::new(&[&training.graph], caps);
+        let plan = training.plan(caps, &store)?;
         let scorer = held_out_scorer(&self.architecture, shape).plan(caps, &store)?;
-        Ok(Candidate { stage, store, plan, scorer })
+        Ok(Candidate { training, store, plan, scorer })
     }
 
     /// The candidate to use within `memory` bytes: the least recomputation under which a pass has enough tokens, else
@@ -104,7 +104,7 @@ impl Work {
                         if size == enough {
                             return Ok(found);
                         }
-                        if best.as_ref().is_none_or(|best| best.stage.shape.micro_batch < size) {
+                        if best.as_ref().is_none_or(|best| best.training.shape.micro_batch < size) {
                             best = Some(found);
                         }
                         break;

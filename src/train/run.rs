@@ -90,10 +90,10 @@ fn introduce(recipe: &Recipe, options: &Options) {
 fn complete(mut trainer: Trainer) -> Result<()> {
     let ending = trainer.run()?;
     if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
-        let stage = engine.stage();
-        for program in [stage.micro, stage.update.program] {
+        let training = engine.training();
+        for program in [training.micro, training.update.program] {
             let times = profile::table(&engine.executor().profile(program));
-            eprintln!("{}:\n{times}", stage.graph.program_name(program));
+            eprintln!("{}:\n{times}", training.graph.program_name(program));
         }
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();

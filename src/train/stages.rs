@@ -92,7 +92,7 @@ pub fn plan_stages(
                 "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
             ))
         })?;
-        let shape = fit.stage.shape;
+        let shape = fit.training.shape;
         recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
         let optimizer = recipe.optimizer_of(stage);
         planned.push(PlannedStage {
