@@ -13,7 +13,7 @@ mod sampling;
 mod train;
 
 use crate::error::Result;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -71,7 +71,7 @@ struct RecipeFlags {
 
 impl RecipeFlags {
     fn load(&self) -> Result<Recipe> {
-        Recipe::load(&self.recipe, &self.set)
+        Recipe::load_with(&self.recipe, &self.set, &open_model)
     }
 }
 
@@ -118,7 +118,7 @@ pub fn run() -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            error.to_string().lines().for_each(|line| eprintln!("error: {line}"));
             error.exit_code()
         }
     }

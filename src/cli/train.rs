@@ -4,7 +4,7 @@ use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
 use crate::train::run::{default_memory, fresh_folder, resume, start};
 use crate::train::trainer::Options;
 use clap::Args;
@@ -70,7 +70,7 @@ impl Train {
     fn verify(&self) -> Result<()> {
         let mut overrides = self.recipe.set.clone();
         overrides.push(format!("checkpoint.every={VERIFY_EVERY}"));
-        let recipe = Recipe::load(&self.recipe.recipe, &overrides)?;
+        let recipe = Recipe::load_with(&self.recipe.recipe, &overrides, &open_model)?;
         let backend = Backend::open(&self.device.device)?;
         let memory = self.memory.unwrap_or_else(|| default_memory(&backend));
         let folder =

@@ -69,13 +69,13 @@ fn load(name: &str, overrides: &[&str]) -> Recipe {
 
 fn small(overrides: &[&str]) -> Result<Recipe> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    Recipe::parse("r.toml", SMALL, Path::new(""), &overrides)
+    Recipe::parse("r.toml", SMALL, Path::new(""), &overrides, &source::open_local)
 }
 
 /// The small recipe with one piece of its text replaced.
 fn changed(from: &str, to: &str) -> Result<Recipe> {
     assert!(SMALL.contains(from), "{from}");
-    Recipe::parse("r.toml", &SMALL.replacen(from, to, 1), Path::new(""), &[])
+    Recipe::parse("r.toml", &SMALL.replacen(from, to, 1), Path::new(""), &[], &source::open_local)
 }
 
 fn line_of(text: &str) -> usize {
@@ -92,7 +92,7 @@ fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
         (load("smollm2-135m", &[]), "7a899474b9ab9170"),
         (load("smollm2-360m", &[]), "8a1e1be9b0533eb3"),
         (load("smollm2-1.7b", &[]), "6f6aff1b2abb8407"),
-        (Recipe::parse("tiny", tiny, Path::new(""), &[]).unwrap(), "ccfec8777b29fb01"),
+        (Recipe::parse("tiny", tiny, Path::new(""), &[], &source::open_local).unwrap(), "ccfec8777b29fb01"),
         (small(&[]).unwrap(), "43565d47a10b1bdb"),
     ];
     for (recipe, hash) in recipes {
@@ -431,7 +431,7 @@ fn one_line_describes_a_recipe() {
 /// Whatever a file says, the answer is a recipe that can be asked about, or one line.
 #[test]
 fn no_text_panics_or_answers_in_more_than_one_line() {
-    let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[]) {
+    let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[], &source::open_local) {
         Ok(recipe) => {
             for span in recipe.spans() {
                 let lr = recipe.schedule_of(span.stage).lr(span.schedule_start + span.steps());

@@ -13,6 +13,7 @@ use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
+use crate::infer;
 use crate::nn::Architecture;
 use crate::recipes::{Origin, Recipe};
 use crate::report::progress::Progress;
@@ -99,7 +100,10 @@ impl<'a> Trainer<'a> {
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
         std::fs::create_dir_all(&options.run).map_err(Error::io(&options.run))?;
         folder::clean(&options.run)?;
+        // A checkpoint has all that the run began with.
+        let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"))?);
+        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
         let (step, begun) = match &checkpoint {
             None => (0, None),
             Some(checkpoint) => (checkpoint.state.step, Some(saved::check(checkpoint, &recipe)?)),
@@ -110,7 +114,10 @@ impl<'a> Trainer<'a> {
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => initialize(&store, architecture, recipe.seed),
+            None => match &source {
+                Some(source) => infer::load_into(&store, source)?,
+                None => initialize(&store, architecture, recipe.seed),
+            },
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let metrics = MetricsFile::open(&options.run.join("metrics.jsonl"), step)?;

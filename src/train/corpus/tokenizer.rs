@@ -3,7 +3,7 @@
 use super::{register, source};
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe, open_model};
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Tokenizer};
 use std::collections::BinaryHeap;
@@ -12,10 +12,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Loads the tokenizer, or trains it and keeps it in `folder`.
 pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    let Some(training) = &recipe.tokenizer.train else {
-        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
-    };
     let kept = folder.join("tokenizer");
+    if let Some(path) = &recipe.tokenizer.path {
+        return Tokenizer::load(path);
+    }
+    let Some(training) = &recipe.tokenizer.train else { return of_source(recipe, &kept) };
     let key = xxh3_64(format!("{training:?} {:?} {}", recipe.datasets, recipe.data_seed).as_bytes());
     let note = kept.join("made-from");
     if std::fs::read_to_string(&note).is_ok_and(|text| text == key.to_string()) {
@@ -37,6 +38,19 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     let tokenizer = trained?;
     tokenizer.save(&kept, recipe.model.max_position_embeddings, Role::Base)?;
     std::fs::write(&note, key.to_string()).map_err(Error::io(&note))?;
+    Ok(tokenizer)
+}
+
+/// The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
+fn of_source(recipe: &Recipe, kept: &Path) -> Result<Tokenizer> {
+    let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
+    let note = kept.join("made-from");
+    if source.hash.is_some() && std::fs::read_to_string(&note).ok() == source.hash {
+        return Tokenizer::load(kept);
+    }
+    let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
+    tokenizer.save(kept, recipe.model.max_position_embeddings, Role::Base)?;
+    std::fs::write(&note, source.hash.as_deref().unwrap_or_default()).map_err(Error::io(&note))?;
     Ok(tokenizer)
 }
 
