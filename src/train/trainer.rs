@@ -140,10 +140,10 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
-        self.corpus.verified()?;
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
+            self.corpus.verified()?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
             let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
@@ -173,8 +173,7 @@ impl<'a> Trainer<'a> {
 
     /// Makes ready for a stage: its state, its programs. Those of the stage before are gone before these are allocated.
     fn enter(&mut self, index: usize) -> Result<()> {
-        self.drain()?;
-        (self.engine, self.held_out) = (None, None);
+        self.release()?;
         self.current = index;
         let stage = &self.stages[index];
         let architecture = &stage.work.architecture;
@@ -344,7 +343,8 @@ impl<'a> Trainer<'a> {
     pub fn release(&mut self) -> Result<()> {
         self.drain()?;
         (self.engine, self.held_out) = (None, None);
-        Ok(())
+        // What was dropped is given back when the device has nothing more to do with it.
+        self.options.backend.wait()
     }
 
     /// The model as the stage that was trained last has it.
