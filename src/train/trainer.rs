@@ -203,6 +203,12 @@ impl<'a> Trainer<'a> {
         let batches = data.step(self.step - stage.span.start_step, stage.shape)?;
         let (hyper, t) = stage.update(self.step + 1);
         let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
+        if weight <= 0.0 {
+            let step = self.step + 1;
+            return Err(Error::failure(format!(
+                "step {step}: no position of its sequences counts; check the data"
+            )));
+        }
         self.engine().begin_step()?;
         for batch in batches {
             self.collect_down_to(1)?;
