@@ -24,7 +24,7 @@ const FLOORS: [(&str, May); 21] = [
     ("checkpoint", Import(&["error", "files"])),
     ("tokenizer", Import(&["error", "panics", "files"])),
     ("data", Import(&["error", "panics", "files", "checkpoint", "tokenizer"])),
-    ("gpu", Import(&["error"])),
+    ("gpu", Import(&["error", "files"])),
     ("ops", Import(&["error", "gpu"])),
     ("graph", Import(&["error", "gpu", "ops"])),
     ("optim", Import(&["error", "gpu", "ops", "graph"])),

@@ -10,6 +10,7 @@ mod generate;
 mod plan;
 mod recipes;
 mod sampling;
+mod signals;
 mod train;
 
 use crate::error::Result;

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod objective;
 pub mod pretrain;
 pub mod run;
+pub mod run_folder;
 pub mod saved;
 pub mod stages;
 pub mod trainer;

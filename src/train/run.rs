@@ -1,10 +1,11 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
-use super::saved::RECIPE_FILE;
+use super::saved::{self, RECIPE_FILE};
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::folder;
+use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
+use crate::files;
 use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
@@ -12,7 +13,7 @@ use crate::recipes::Recipe;
 use crate::report::{profile, table};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Device memory to plan for where the user gives none: hardware does not tell, so 4 GiB; a software adapter and the
 /// reference executor have half of what the machine has free.
@@ -28,46 +29,26 @@ pub fn default_memory(backend: &Backend) -> u64 {
     }
 }
 
-/// The first of `runs/NAME`, `runs/NAME-2`, ... that does not exist.
-pub fn fresh_folder(name: &str) -> PathBuf {
-    let candidate = |i: u32| match i {
-        1 => Path::new("runs").join(name),
-        _ => Path::new("runs").join(format!("{name}-{i}")),
-    };
-    (1..).map(candidate).find(|path| !path.exists()).expect("numbers are endless")
-}
-
 /// Trains `recipe` in the fresh folder `options.run`.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds a run already.
-pub fn start(recipe: Recipe, options: Options) -> Result<()> {
-    if options.run.join(RECIPE_FILE).exists() {
-        return Err(Error::input(format!(
-            "{}: holds a run already; continue it with --resume {0}, or give another --out",
-            options.run.display()
-        )));
-    }
+/// Those of [`Recipe::check_files`] and of training.
+pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
+    recipe.check_files()?;
     introduce(&recipe, &options);
-    let trainer = Trainer::new(recipe, options, None)?;
-    complete(trainer)
+    complete(Trainer::new(recipe, options, None)?)
 }
 
-/// Continues the run in `options.run` from its newest whole checkpoint.
+/// Continues the run in `options.run` from its newest whole checkpoint. A recipe that is lost is taken from there.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no run, [`Error::Damaged`] if none of its checkpoints is whole.
-pub fn resume(options: Options) -> Result<()> {
-    let path = options.run.join(RECIPE_FILE);
-    if !path.exists() {
-        return Err(Error::input(format!(
-            "{}: no run to resume here (no {RECIPE_FILE})",
-            options.run.display()
-        )));
-    }
-    let recipe = Recipe::load(&path.to_string_lossy(), &[])?;
+/// [`Error::Input`] or [`Error::Damaged`] if neither recipe nor checkpoint is whole, or they do not go together.
+pub fn resume(options: Options) -> Result<Ending> {
+    let found = folder::newest_whole(options.run);
+    let checkpoint = found.as_ref().ok().and_then(Option::as_ref).map(|(checkpoint, _)| checkpoint);
+    let recipe = resumed_recipe(options.run, checkpoint)?;
     introduce(&recipe, &options);
-    let checkpoint = match folder::newest_whole(&options.run)? {
+    let checkpoint = match found? {
         None => {
             println!("no checkpoint yet: from the beginning");
             None
@@ -81,13 +62,55 @@ pub fn resume(options: Options) -> Result<()> {
     complete(Trainer::new(recipe, options, checkpoint)?)
 }
 
+/// The recipe of a run that goes on. Says aloud if it is not what `checkpoint` was made with.
+fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe> {
+    let path = run.join(RECIPE_FILE);
+    let saved = checkpoint.map(saved::recipe_of).transpose().map(Option::flatten);
+    match (Recipe::load(&path.to_string_lossy(), &[]), saved) {
+        (Ok(recipe), Ok(Some(saved))) => {
+            let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
+            if !changed.is_empty() {
+                let changed = changed.join(", ");
+                eprintln!("warning: {}: changed since the last checkpoint: {changed}", path.display());
+            }
+            Ok(recipe)
+        }
+        (Ok(recipe), _) => Ok(recipe),
+        (Err(error), Ok(Some(saved))) => {
+            // It may hold what its owner has just written.
+            let aside = if path.symlink_metadata().is_ok() {
+                format!("; it is now {}", files::set_aside(&path)?.display())
+            } else {
+                String::new()
+            };
+            eprintln!("warning: {error}: the recipe is that of the last checkpoint{aside}");
+            Ok(saved)
+        }
+        (Err(error), _) => Err(Error::input(format!(
+            "{error}; {}: no checkpoint has the recipe either: put it back, or start a new run",
+            run.display()
+        ))),
+    }
+}
+
+/// Lines of `after` that `before` lacks, and those that only `before` has. How work is cut may change.
+fn changed_lines(before: &str, after: &str) -> Vec<String> {
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|it| !it.is_empty() && !it.starts_with("micro_batch")).map(String::from).collect()
+    };
+    let (before, after) = (lines(before), lines(after));
+    let new = after.iter().filter(|line| !before.contains(line)).cloned();
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer {line}"));
+    new.chain(gone).collect()
+}
+
 fn introduce(recipe: &Recipe, options: &Options) {
     println!("{}", recipe.describe());
     println!("device: {}", options.backend.description());
     println!("run folder: {}", options.run.display());
 }
 
-fn complete(mut trainer: Trainer) -> Result<()> {
+fn complete(mut trainer: Trainer) -> Result<Ending> {
     let ending = trainer.run()?;
     if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
         let training = engine.training();
@@ -109,7 +132,7 @@ fn complete(mut trainer: Trainer) -> Result<()> {
             println!("saved {saved}");
         }
     }
-    Ok(())
+    Ok(ending)
 }
 
 /// Held-out losses beside those of n-gram models of the same text, and a sample.

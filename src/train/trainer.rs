@@ -8,13 +8,14 @@ use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
 use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
 use super::objective::{Batch, Batches};
+use super::run_folder::RunFolder;
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
 use crate::nn::Architecture;
-use crate::recipes::{Origin, Recipe};
+use crate::recipes::{Origin, Recipe, Saving};
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,15 +26,26 @@ use std::time::Instant;
 /// How to run a recipe.
 pub struct Options<'a> {
     /// The run folder.
-    pub run: PathBuf,
+    pub run: &'a RunFolder,
     /// Where to compute.
     pub backend: Backend,
     /// Bytes of device memory to stay within.
     pub memory: u64,
     /// Stop, with a checkpoint, after this step.
     pub until: Option<u64>,
-    /// Set when the user asks to stop.
-    pub interrupted: &'a AtomicBool,
+    /// What the user asks for meanwhile.
+    pub requests: &'a Requests,
+}
+
+/// What the user asks of a run while it trains, and what he should know for that; shared with other threads.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Finish the step, save, and stop.
+    pub stop: AtomicBool,
+    /// Save after this step, and go on.
+    pub save: AtomicBool,
+    /// Whether there are steps that a stop at once would lose; the trainer says so.
+    pub unsaved: AtomicBool,
 }
 
 /// How a run ended.
@@ -91,22 +103,28 @@ pub struct Trainer<'a> {
     begun: Instant,
     last_step: Instant,
     last_saved: Option<PathBuf>,
+    /// When that was, or when the run began.
+    saved_at: Instant,
 }
 
 impl<'a> Trainer<'a> {
     /// Prepares data and model, from `checkpoint` if there is one, and writes the resolved recipe. Whatever any stage
     /// needs is checked here.
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
-        std::fs::create_dir_all(&options.run).map_err(Error::io(&options.run))?;
-        folder::clean(&options.run)?;
-        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"))?);
-        let (step, begun) = match &checkpoint {
-            None => (0, None),
-            Some(checkpoint) => (checkpoint.state.step, Some(saved::check(checkpoint, &recipe)?)),
+        folder::clean(options.run)?;
+        let (step, begun, known) = match &checkpoint {
+            None => (0, None, None),
+            Some(checkpoint) => {
+                let begun = saved::check(checkpoint, &recipe)?;
+                (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
+            }
         };
+        // Before all else: with its recipe, a run that is cut off can be resumed.
+        saved::write_recipe(&recipe, options.run)?;
+        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
-        saved::write_recipe(&recipe, &options.run)?;
+        saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
@@ -135,11 +153,18 @@ impl<'a> Trainer<'a> {
             begun: now,
             last_step: now,
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
+            saved_at: now,
         })
     }
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
+        let ending = self.train();
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
+        ending
+    }
+
+    fn train(&mut self) -> Result<Ending> {
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
@@ -153,14 +178,16 @@ impl<'a> Trainer<'a> {
                     return Ok(Ending::Stopped { step: self.step });
                 }
                 self.train_step(&*data)?;
-                let stop = self.options.interrupted.load(Ordering::Relaxed)
+                let requests = self.options.requests;
+                requests.unsaved.store(true, Ordering::Relaxed);
+                let stop = requests.stop.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
                 let last = self.step == self.recipe.total_steps();
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
-                let due = self.step.is_multiple_of(self.recipe.checkpoint.every);
-                if stop || due || kept.contains(&self.step) {
+                let asked = requests.save.swap(false, Ordering::Relaxed);
+                if stop || asked || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
                 if stop && !last {
@@ -182,7 +209,7 @@ impl<'a> Trainer<'a> {
             if let Origin::Step { step, .. } = stage.span.origin
                 && step != self.step
             {
-                saved::load(&self.store, &saved::of_step(&self.options.run, step)?, architecture)?;
+                saved::load(&self.store, &saved::of_step(self.options.run, step)?, architecture)?;
             }
             if stage.reset_optimizer {
                 saved::reset_optimizer(&self.store, architecture);
@@ -286,6 +313,7 @@ impl<'a> Trainer<'a> {
             },
         };
         self.metrics.append(&metrics)?;
+        self.options.run.keep();
         self.progress.set(step, &format!("loss {loss:.3}  {:.0} tokens/s", metrics.timing.tokens_per_second));
         Ok(())
     }
@@ -302,7 +330,9 @@ impl<'a> Trainer<'a> {
             Some(path) => format!("the last good checkpoint is {}", path.display()),
             None => "there is no checkpoint yet".into(),
         };
-        Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
+        Error::failure(format!(
+            "{what}; {good}; check the data, or start again with a lower schedule.peak_lr"
+        ))
     }
 
     /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
@@ -326,10 +356,17 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    fn save_is_due(&self) -> bool {
+        let Saving { every, minutes, .. } = self.recipe.checkpoint;
+        let late = minutes > 0.0 && self.saved_at.elapsed().as_secs_f64() >= 60.0 * minutes;
+        self.step.is_multiple_of(every) || late
+    }
+
     fn save(&mut self) -> Result<()> {
         self.drain()?;
-        let (stage, tokenizer) = (&self.stages[self.current], &self.corpus.tokenizer);
-        let saved = saved::save(&self.store, &self.recipe, stage, tokenizer, &self.options.run, self.step);
+        self.metrics.sync()?;
+        let stage = &self.stages[self.current];
+        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, self.options.run, self.step);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -337,6 +374,7 @@ impl<'a> Trainer<'a> {
         warnings.iter().for_each(|warning| self.progress.line(&format!("warning: {warning}")));
         self.last_saved = Some(path);
         self.last_step = Instant::now();
+        self.saved_at = self.last_step;
         Ok(())
     }
 
