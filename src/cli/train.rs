@@ -5,6 +5,7 @@ use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::recipes::Recipe;
+use crate::report::out;
 use crate::train::run::{default_memory, fresh_folder, resume, start};
 use crate::train::trainer::Options;
 use clap::Args;
@@ -49,7 +50,7 @@ impl Train {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            eprintln!("\nfinishing the step and saving; once more to stop at once");
+            out::note("\nfinishing the step and saving; once more to stop at once");
         };
         ctrlc::set_handler(handler).map_err(|e| Error::failure(format!("cannot catch Ctrl-C: {e}")))?;
         let options = |run: PathBuf| -> Result<Options<'static>> {
@@ -76,7 +77,7 @@ impl Train {
         let folder =
             self.out.clone().unwrap_or_else(|| fresh_folder(&format!("{}-verify-resume", recipe.name)));
         let steps = VERIFY_STEPS.min(recipe.total_steps());
-        println!("device: {}", backend.description());
+        out::say(format_args!("device: {}", backend.description()));
         let spawn = |run: &Path| {
             let program = std::env::current_exe().map_err(Error::io("smolter"))?;
             let mut command = Command::new(&program);
@@ -90,7 +91,7 @@ impl Train {
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(Error::io(&program))
         };
         verify_resume(&recipe, &folder, &backend, memory, steps, spawn)?;
-        println!("resume is exact");
+        out::say("resume is exact");
         std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))
     }
 }

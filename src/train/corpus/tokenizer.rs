@@ -24,7 +24,7 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     let share = training.sample_documents.div_ceil(recipe.datasets.len());
     let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
-    let total = samples.iter().map(|sample| sample.count).sum();
+    let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
     let mut failed = None;
     let documents = samples.into_iter().flat_map(|sample| sample.documents);
@@ -57,7 +57,7 @@ impl<'a> Sample<'a> {
         let source = source(dataset);
         let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
         // How many documents files hold is known only when they have been read, so they are read twice.
-        let mut reading = Progress::new(&format!("sampling {}", dataset.name), 0, 0);
+        let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
             reading.set(number, "documents");
             text
