@@ -6,6 +6,7 @@ use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::recipes::Recipe;
+use crate::report::out;
 use crate::train::run::{default_memory, resume, start};
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer::{Ending, Options, Requests};
@@ -97,7 +98,7 @@ impl Train {
             None => RunFolder::create(&format!("{}-verify-resume", recipe.name))?,
         };
         let steps = VERIFY_STEPS.min(recipe.total_steps());
-        println!("device: {}", backend.description());
+        out::say(format_args!("device: {}", backend.description()));
         let spawn = |run: &Path| {
             let program = std::env::current_exe().map_err(Error::io("smolter"))?;
             let mut command = Command::new(&program);
@@ -116,7 +117,7 @@ impl Train {
             folder.keep();
         }
         proof?;
-        println!("resume is exact");
+        out::say("resume is exact");
         Ok(())
     }
 }

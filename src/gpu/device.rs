@@ -4,6 +4,7 @@ use super::kernel::{Caps, Family, Kernel};
 use super::window::{Window, in_words};
 use super::{shader, texels};
 use crate::error::{Error, Result};
+use crate::report::out;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -267,7 +268,7 @@ impl Device {
         let label = kernel.label();
         let linked = shader::link(kernel)?;
         if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
-            eprintln!("// {label}\n{}", linked);
+            out::note(format_args!("// {label}\n{linked}"));
         }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl((&*linked).into());
@@ -353,6 +354,11 @@ impl Device {
     /// Waits for everything submitted so far.
     pub fn wait(&self) -> Result<()> {
         self.wait_for(None)
+    }
+
+    /// Whether everything submitted so far is done; does not wait.
+    pub fn is_idle(&self) -> bool {
+        self.device.poll(wgpu::PollType::Poll).is_ok_and(|status| status.is_queue_empty())
     }
 
     /// Waits for one submission, and for those before it.

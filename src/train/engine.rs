@@ -153,6 +153,11 @@ impl Engine {
         self.executor.read_later(self.training.update.norm)
     }
 
+    /// Whether a result is known to be there; does not wait.
+    pub fn is_done(&self, ticket: &Ticket) -> bool {
+        self.executor.is_done(ticket)
+    }
+
     /// Waits for a result.
     pub fn fetch(&mut self, ticket: Ticket) -> Result<Vec<f32>> {
         Ok(self.executor.fetch(ticket)?.into_f32())

@@ -6,6 +6,7 @@ use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipes::{Dataset, Recipe};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Tokenizer};
 use std::collections::BinaryHeap;
@@ -25,13 +26,13 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     {
         match Tokenizer::load(&kept) {
             Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
-            _ => eprintln!("warning: {}: damaged; it is trained again", kept.display()),
+            _ => out::warn(format_args!("{}: damaged; it is trained again", kept.display())),
         }
     }
     let share = training.sample_documents.div_ceil(recipe.datasets.len());
     let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
-    let total = samples.iter().map(|sample| sample.count).sum();
+    let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
     let mut failed = None;
     let documents = samples.into_iter().flat_map(|sample| sample.documents);
@@ -84,7 +85,7 @@ pub(super) fn restore(tokenizer: &Tokenizer, recipe: &Recipe, folder: &Path) -> 
         return Ok(());
     }
     let what = "missing, damaged or another one; the run goes on with its checkpoint's tokenizer";
-    eprintln!("warning: {}: {what}", place.display());
+    out::warn(format_args!("{}: {what}", place.display()));
     if trained { keep(tokenizer, recipe, &place) } else { Ok(()) }
 }
 
@@ -105,7 +106,7 @@ impl<'a> Sample<'a> {
         let source = source(dataset);
         let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
         // How many documents files hold is known only when they have been read, so they are read twice.
-        let mut reading = Progress::new(&format!("sampling {}", dataset.name), 0, 0);
+        let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
             reading.set(number, "documents");
             text
