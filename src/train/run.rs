@@ -123,7 +123,7 @@ fn complete(mut trainer: Trainer) -> Result<Ending> {
     };
     // The ending itself is what matters.
     let _ = record.write(&run);
-    let ending = ending?;
+    let ending = ending.map_err(|error| with_remedy(error, trainer.last_saved()))?;
     if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
         let training = engine.training();
         for program in [training.micro, training.update.program] {
@@ -160,6 +160,17 @@ fn suggest(trainer: &Trainer, run: &Path) {
     out::say(format_args!("loss curve:    smolter runs show {run}"));
 }
 
+/// What a lost device leaves behind, and how to go on from there.
+fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
+    match (error, saved) {
+        (Error::Device(message), Some(saved)) => {
+            let run = saved.ancestors().nth(2).unwrap_or(saved).display();
+            Error::Device(format!("{message}; continue from {} with --resume {run}", saved.display()))
+        }
+        (error, _) => error,
+    }
+}
+
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
@@ -169,7 +180,10 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
             let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
-            let grams = baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.clone())));
+            let grams = baselines.iter().map(|model| {
+                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
+            });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
         };
         for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
@@ -189,10 +203,15 @@ fn report(trainer: &mut Trainer) -> Result<()> {
 /// Most tokens per dataset that an n-gram baseline learns from.
 const BASELINE_TOKENS: u64 = 20_000_000;
 
-fn baseline(trainer: &Trainer, order: usize) -> NGram {
+/// `None` where the vocabulary is too large for it.
+fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
+    let vocab_size = trainer.recipe().model.vocab_size;
+    if vocab_size > NGram::largest_vocabulary(order) {
+        return None;
+    }
     let streams: Vec<Vec<u32>> =
         trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
-    NGram::train(order, trainer.recipe().model.vocab_size, streams.iter().map(Vec::as_slice))
+    Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
 /// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its
