@@ -1,7 +1,7 @@
 //! Reading files that others wrote: only regular ones, and no more of them than is sensible.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -53,6 +53,32 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     })
 }
 
+/// A line of bounded length.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Its bytes, without the newline.
+    Whole(Vec<u8>),
+    /// It is longer than allowed, and what is left of it comes next.
+    TooLong,
+    /// There are no more.
+    End,
+}
+
+/// The next line, of at most `most` bytes: what is read may have no end.
+///
+/// # Errors
+/// Those of `reader`.
+pub fn line(reader: &mut impl BufRead, most: usize) -> io::Result<Line> {
+    let mut line = Vec::new();
+    if reader.take(most as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+        return Ok(Line::End);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(if line.len() > most { Line::TooLong } else { Line::Whole(line) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +101,17 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        let mut reader: &[u8] = b"abc\n\nabcd\nab";
+        let mut next = || line(&mut reader, 3).unwrap();
+        assert_eq!(next(), Line::Whole(b"abc".into()));
+        assert_eq!(next(), Line::Whole(b"".into()));
+        assert_eq!(next(), Line::TooLong);
+        assert_eq!([next(), next(), next()], [Line::Whole(b"".into()), Line::Whole(b"ab".into()), Line::End]);
+        assert_eq!(line(&mut io::BufReader::new(io::repeat(b'a')), 1000).unwrap(), Line::TooLong);
     }
 
     #[cfg(unix)]

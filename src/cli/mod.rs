@@ -14,6 +14,7 @@ mod train;
 
 use crate::error::Result;
 use crate::recipes::Recipe;
+use crate::tokenizer;
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -48,6 +49,9 @@ enum Command {
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
+    /// Renders a chat template for another process of this program.
+    #[command(hide = true)]
+    RenderTemplate,
 }
 
 /// Flag shared by every command that computes.
@@ -103,6 +107,7 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
 /// Runs the program on the process's arguments and returns its exit code.
 pub fn run() -> u8 {
     let cli = Cli::parse();
+    tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
@@ -114,6 +119,10 @@ pub fn run() -> u8 {
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
+        Command::RenderTemplate => {
+            tokenizer::render_confined();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => 0,

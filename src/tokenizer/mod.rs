@@ -11,7 +11,7 @@ mod train;
 pub use save::Role;
 pub use special::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use stream::{StopStrings, TextStream};
-pub use template::{ChatTemplate, Message};
+pub use template::{ChatTemplate, Message, confine_templates, render_confined};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
 
 use std::path::Path;
