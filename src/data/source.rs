@@ -15,6 +15,7 @@
 mod bytes;
 mod files;
 mod json;
+mod pages;
 mod rows;
 
 use std::path::{Path, PathBuf};

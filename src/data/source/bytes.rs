@@ -59,7 +59,7 @@ fn damage(path: &Path, compression: Compression, e: io::Error) -> Error {
 /// What is broken about a record of more than `most` bytes.
 pub(super) fn too_long(most: usize) -> String {
     let size = if most % (1 << 20) == 0 { format!("{} MiB", most >> 20) } else { format!("{most} bytes") };
-    format!("longer than {size} (max_record_bytes)")
+    format!("longer than max_record_bytes ({size})")
 }
 
 /// The lines of `path` that are not blank, without their ends, of at most `most` bytes.
