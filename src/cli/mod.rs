@@ -17,6 +17,7 @@ mod train;
 use crate::error::Result;
 use crate::recipes::Recipe;
 use crate::report::out;
+use crate::tokenizer;
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -53,6 +54,9 @@ enum Command {
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
+    /// Renders a chat template for another process of this program.
+    #[command(hide = true)]
+    RenderTemplate,
 }
 
 /// Flag shared by every command that computes.
@@ -118,6 +122,7 @@ pub fn run() -> u8 {
             return if arrived { message.exit_code() as u8 } else { 1 };
         }
     };
+    tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
@@ -130,6 +135,10 @@ pub fn run() -> u8 {
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
+        Command::RenderTemplate => {
+            tokenizer::render_confined();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => 0,
