@@ -23,7 +23,7 @@ fn beginning_with(model: &str) -> String {
 fn scored(run: &Path, model: &ModelFolder, device: &str) -> f64 {
     let resolved = run.join("recipe.toml");
     let recipe = Recipe::load(&resolved.to_string_lossy(), &[]).expect("the resolved recipe");
-    let corpus = Arc::new(Corpus::prepare(&recipe, &run.join("data")).expect("the tokens"));
+    let corpus = Arc::new(Corpus::prepare(&recipe, &run.join("data"), None).expect("the tokens"));
     let length = recipe.stages[0].sequence_length;
     let sequences = recipe.batch_of(0).sequences;
     let recompute = smolter::graph::recompute::Policy::None;

@@ -15,6 +15,7 @@ mod ops_on_device;
 mod plan;
 mod recipes;
 mod robustness;
+mod runs;
 mod scoring;
 mod stages;
 mod support;

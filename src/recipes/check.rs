@@ -359,6 +359,7 @@ fn check_reports(problems: &mut Problems, recipe: &Recipe) {
     at_least_one(problems, held_out.sequences as u64, key_path!["held_out", "sequences"]);
     at_least_one(problems, held_out.every, key_path!["held_out", "every"]);
     at_least_one(problems, recipe.checkpoint.every, key_path!["checkpoint", "every"]);
+    not_negative(problems, recipe.checkpoint.minutes, key_path!["checkpoint", "minutes"]);
     at_least_one(problems, recipe.checkpoint.keep as u64, key_path!["checkpoint", "keep"]);
     let sample = &recipe.sample;
     at_least_one(problems, sample.tokens as u64, key_path!["sample", "tokens"]);

@@ -333,7 +333,11 @@ mod tests {
 
     fn read(text: &str, overrides: &[&str]) -> std::result::Result<Outer, String> {
         let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-        Document::parse("r.toml", text, &overrides).and_then(|d| d.decode()).map_err(|e| e.to_string())
+        let mut document = Document::parse("r.toml", text, &overrides);
+        match document.decode() {
+            Some(outer) if document.is_sound() => Ok(outer),
+            _ => Err(document.into_error().to_string()),
+        }
     }
 
     const FILE: &str =
@@ -428,10 +432,11 @@ mod tests {
     #[test]
     fn places_of_present_absent_and_overridden_values() {
         let overrides = ["schedule.steps=1".to_string()];
-        let document = Document::parse("r.toml", FILE, &overrides).unwrap();
         let place = |path: &[&str]| {
+            let mut document = Document::parse("r.toml", FILE, &overrides);
             let path: KeyPath = path.iter().map(|s| s.to_string()).collect();
-            document.error(&path, "!").to_string()
+            document.mistake_at(&path, "!".into());
+            document.into_error().to_string()
         };
         assert_eq!(place(&["schedule", "name"]), "r.toml:3:1: !");
         assert_eq!(place(&["schedule", "peak_lr"]), "r.toml:2:2: !");

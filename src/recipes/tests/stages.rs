@@ -224,7 +224,7 @@ fn the_key_of_a_stage_holds_whatever_comes_after() {
         assert_eq!(key(&small(&[set]).unwrap()), key(&original), "{set}");
     }
     let mut longer = original.clone();
-    longer.stages.push(Stage { name: "third".into(), tokens: 20_000, ..original.stages[1].clone() });
+    longer.stages.push(Stage { name: "third".into(), tokens: Some(20_000), ..original.stages[1].clone() });
     assert_eq!(key(&longer), key(&original));
     let mut shorter = original.clone();
     shorter.stages.pop();
