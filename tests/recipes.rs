@@ -106,10 +106,10 @@ fn mistakes_about_the_model_to_begin_with_are_placed() {
     let place = Place::new();
     run(place.train("first", "reference", &[]).args(["--until", "1"])).expect(0, &[]);
     for (model, words) in [
-        ("from = 'nowhere'", &["tiny.toml:4:1: model.from: ", "no such folder"][..]),
-        ("from = 'tiny.toml'", &["tiny.toml:4:1: model.from: ", "is a file"]),
-        ("from = 3", &["tiny.toml:4:8: model.from is integer 3, but must be a string"]),
-        ("from = 'hf://a'", &["tiny.toml:4:1: model.from: ", "hf://owner/name"]),
+        ("from = 'nowhere'", &["tiny.toml:4:8: model.from: ", "no such folder"][..]),
+        ("from = 'tiny.toml'", &["tiny.toml:4:8: model.from: ", "is a file"]),
+        ("from = 3", &["tiny.toml:4:8: model.from is of type integer, but must be a string"]),
+        ("from = 'hf://a'", &["tiny.toml:4:8: model.from: ", "hf://owner/name"]),
         ("from = 'first'\nhidden_size = 64", &["tiny.toml:5:1: model.hidden_size is 64", "has 32"]),
         ("from = 'first'\nrms_norm_eps = 1e-6", &["tiny.toml:5:1: model.rms_norm_eps"]),
         ("from = 'first'\npreset = 'smollm2-135m'", &["tiny.toml:5:10: model.preset stands beside"]),

@@ -65,6 +65,11 @@ fn check_tokenizer(problems: &mut Problems, recipe: &Recipe) {
     problems.require(given == 1 || given == 0 && recipe.source.is_some(), key_path!["tokenizer"], || {
         "needs one of path (a tokenizer.json) and train".into()
     });
+    if let Some(path) = &tokenizer.path {
+        problems.require(!path.as_os_str().is_empty(), key_path!["tokenizer", "path"], || {
+            "is empty, but must name a tokenizer.json".into()
+        });
+    }
     let Some(train) = &tokenizer.train else { return };
     let (size, model) = (train.vocab_size, recipe.model.vocab_size);
     if problems.are_none_at(key_path!["model", "vocab_size"]) {
@@ -158,6 +163,11 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     );
     if let Some(documents) = dataset.documents {
         at_least_one(problems, documents as u64, key_path!["datasets", i, "documents"]);
+    }
+    for (j, path) in dataset.paths.iter().enumerate() {
+        problems.require(!path.as_os_str().is_empty(), key_path!["datasets", i, "paths", j], || {
+            "is empty, but must name a file or a folder".into()
+        });
     }
     problems.require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
         "is empty, but must name the column that holds the text".into()
@@ -307,9 +317,11 @@ fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
 fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64, all: u64, place: &[String]) {
     positive(problems, schedule.peak_lr, &below(place, "peak_lr"));
     not_negative(problems, schedule.min_lr, &below(place, "min_lr"));
-    problems.require(schedule.min_lr <= schedule.peak_lr, &below(place, "min_lr"), || {
-        format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr)
-    });
+    problems.require(
+        schedule.min_lr <= schedule.peak_lr || schedule.peak_lr <= 0.0,
+        &below(place, "min_lr"),
+        || format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr),
+    );
     let only = || {
         let whose = if length == all { "the run has" } else { "the stages that use it have" };
         format!("but {whose} only {length} steps")

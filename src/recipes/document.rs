@@ -24,6 +24,8 @@ pub(super) struct Document<'a> {
     stand_ins: Vec<KeyPath>,
     /// Whether all of the text could be parsed.
     whole: bool,
+    /// Lines that could not: what is wrong with their keys is confusion about that.
+    garbled: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
@@ -41,13 +43,14 @@ impl<'a> Document<'a> {
             mistakes: Vec::new(),
             stand_ins: Vec::new(),
             whole: errors.is_empty(),
+            garbled: Vec::new(),
         };
         for error in errors {
             let place = error.span().unwrap_or(0..0);
             let line = line_and_column(text, place.start).0;
-            // What follows on the same line is confusion about the first.
-            if document.mistakes.last().is_none_or(|(at, _)| line_and_column(text, at.start).0 != line) {
+            if !document.garbled.contains(&line) {
                 document.mistake(place, error.message().to_string());
+                document.garbled.push(line);
             }
         }
         for (i, assignment) in overrides.iter().enumerate() {
@@ -72,7 +75,10 @@ impl<'a> Document<'a> {
 
     /// Notes a mistake at a place in the text.
     pub fn mistake(&mut self, place: Range<usize>, message: String) {
-        self.mistakes.push((place, message));
+        let line = line_and_column(self.text, place.start.min(self.text.len())).0;
+        if place.start > self.text.len() || !self.garbled.contains(&line) {
+            self.mistakes.push((place, message));
+        }
     }
 
     /// Notes a mistake about the value at `path`, or about what would hold it if it is not there.
@@ -83,6 +89,11 @@ impl<'a> Document<'a> {
     /// Whether no mistake has been noted.
     pub fn is_sound(&self) -> bool {
         self.mistakes.is_empty()
+    }
+
+    /// Whether all of the text could be parsed.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Where values stand in for mistaken ones.
@@ -110,12 +121,24 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Removes the string at `table.key` and returns it with its place; for keys that stand for others.
+    /// Removes the string at `table.key` and returns it with its place; for keys that stand for others. What is no
+    /// string is a mistake, and an empty one stands in for it.
     pub fn take_string(&mut self, table: &str, key: &str) -> Option<Spanned<String>> {
         let DeValue::Table(root) = self.root.get_mut() else { return None };
-        let DeValue::Table(table) = root.get_mut(table)?.get_mut() else { return None };
-        let text = table.get(key)?.get_ref().as_str()?.to_string();
-        table.remove(key).map(|value| Spanned::new(value.span(), text))
+        let DeValue::Table(keys) = root.get_mut(table)?.get_mut() else { return None };
+        let value = keys.remove(key)?;
+        let place = value.span();
+        match value.get_ref().as_str() {
+            Some(text) => Some(Spanned::new(place, text.to_string())),
+            None => {
+                let found = value.get_ref().type_str();
+                self.mistake(
+                    place.clone(),
+                    format!("{table}.{key} is of type {found}, but must be a string"),
+                );
+                Some(Spanned::new(place, String::new()))
+            }
+        }
     }
 
     /// Adds to `table` the keys of `defaults` that it does not have, as if they stood at `place`.
@@ -389,8 +412,11 @@ mod tests {
             ("[schedule\n", "r.toml:1:10: unclosed table, expected `]`"),
         ] {
             let error = read(text, &[]).expect_err(text);
-            assert!(error.starts_with(expected), "{text:?}\n  {error}\n  {expected}");
-            assert!(!error.contains('\n'), "{error}");
+            assert!(
+                error.lines().any(|line| line.starts_with(expected)),
+                "{text:?}\n  {error}\n  {expected}"
+            );
+            assert!(error.lines().all(|line| line.starts_with("r.toml:")), "{error}");
         }
     }
 

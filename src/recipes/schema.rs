@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
-use super::source::ModelSource;
 use crate::data::source::OnBroken;
 use crate::nn::config::LlamaConfig;
 
@@ -57,6 +56,15 @@ pub struct Recipe {
     /// `[sample]`
     #[serde(default)]
     pub sample: Sample,
+}
+
+/// Whose weights, shape and tokenizer a run begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSource {
+    /// An absolute path (a model folder, run folder or checkpoint), or `hf://owner/name[@revision]`.
+    pub from: String,
+    /// Hash of its weights and settings; known once a run has begun with it.
+    pub hash: Option<String>,
 }
 
 fn default_seed() -> u64 {
@@ -273,14 +281,23 @@ pub struct Saving {
     /// Steps between checkpoints; one more follows the last step.
     pub every: u64,
     /// Minutes after which a step is saved even if its turn has not come; 0 saves by steps alone.
+    #[serde(skip_serializing_if = "is_usual")]
     pub minutes: f64,
     /// How many of the newest stay on disk.
     pub keep: usize,
 }
 
+/// Minutes between checkpoints where nothing else is said.
+const MINUTES: f64 = 10.0;
+
+/// Keeps the hashes of recipes that were written before the key existed.
+fn is_usual(minutes: &f64) -> bool {
+    *minutes == MINUTES
+}
+
 impl Default for Saving {
     fn default() -> Self {
-        Saving { every: 2000, minutes: 10.0, keep: 2 }
+        Saving { every: 2000, minutes: MINUTES, keep: 2 }
     }
 }
 

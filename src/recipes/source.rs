@@ -8,21 +8,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::document::Document;
 use super::problem::{KeyPath, Problem, key_path, suggest};
-use super::schema::Recipe;
+use super::schema::{ModelSource, Recipe};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{ModelFolder, hub};
 use crate::nn::Architecture;
 use crate::nn::config::{LlamaConfig, PRESETS};
-
-/// Whose weights, shape and tokenizer a run begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelSource {
-    /// An absolute path (a model folder, run folder or checkpoint), or `hf://owner/name[@revision]`.
-    pub from: String,
-    /// [`content_hash`](Self::content_hash) of that model; known once a run has begun with it.
-    pub hash: Option<String>,
-}
 
 /// Keys of `[model]` that may differ from the source's: they change no shape.
 const FREE: [&str; 2] = ["rope_theta", "max_position_embeddings"];
@@ -62,7 +53,12 @@ pub(super) fn take_source<'a>(
 ) -> Result<Option<(ModelSource, Option<LlamaConfig>)>> {
     let Some(from) = document.take_string("model", "from") else { return Ok(None) };
     let place = from.span();
-    let from = absolute(document, from, folder)?;
+    let named = !from.get_ref().is_empty();
+    if !named && document.is_sound() {
+        document
+            .mistake(place.clone(), "model.from is empty, but must name a folder or hf://owner/name".into());
+    }
+    let from = if named { absolute(document, from, folder)? } else { String::new() };
     if let Some(hash) = document.take_string("model", "from_hash") {
         return Ok(Some((ModelSource { from, hash: Some(hash.into_inner()) }, None)));
     }
@@ -71,13 +67,17 @@ pub(super) fn take_source<'a>(
         document.mistake(preset.span(), why.into());
     }
     document.ensure_table("tokenizer", place.clone());
-    let own = match open(&from) {
-        Ok(model) => {
+    let own = match named.then(|| open(&from)) {
+        None => {
+            document.stands_in(key_path!["model"]);
+            None
+        }
+        Some(Ok(model)) => {
             let Architecture::Llama(config) = model.architecture;
             Some(config)
         }
-        Err(error @ (Error::Failure(_) | Error::Device(_))) => return Err(error),
-        Err(mistake) => {
+        Some(Err(error @ (Error::Failure(_) | Error::Device(_)))) => return Err(error),
+        Some(Err(mistake)) => {
             document.mistake(place.clone(), format!("model.from: {mistake}"));
             document.stands_in(key_path!["model"]);
             None
