@@ -261,12 +261,11 @@ fn an_unfinished_download_that_is_wrong_does_no_harm() {
     // Ended, but not yet renamed.
     std::fs::write(&part, weights()).expect("a file");
     assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
-    assert_eq!(server.downloads("model.safetensors"), [], "it is whole");
+    assert!(server.downloads("model.safetensors").is_empty(), "it is whole");
     // Too long, and not of this file at all.
     std::fs::remove_dir_all(repo(&place)).expect("removed");
     std::fs::create_dir_all(part.parent().expect("a folder")).expect("a folder");
     std::fs::write(&part, vec![7; weights().len() + 10]).expect("a file");
-    forward(&place, &server.endpoint, "hf://owner/name", &[]).expect(2, &["model.safetensors", "damaged"]);
     assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
 }
 

@@ -93,7 +93,8 @@ fn a_live_run_is_not_resumed_until_its_process_is_gone() {
 #[test]
 fn a_lost_recipe_is_that_of_the_last_checkpoint() {
     let place = stopped(&[]);
-    let lost: [(&str, fn(&Path)); 4] = [
+    type Loss = (&'static str, fn(&Path));
+    let lost: [Loss; 4] = [
         ("removed", |path| std::fs::remove_file(path).expect("it goes")),
         ("empty", |path| std::fs::write(path, "").expect("a file")),
         ("short", cut_short),

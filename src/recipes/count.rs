@@ -53,7 +53,7 @@ fn parse(text: &str) -> Option<u64> {
     let scale = unit.map_or(0, |unit| 3 * (unit as i32 + 1));
     // 2.3 times a million is not whole in binary.
     let number = digits.trim_end().parse::<f64>().ok()? * 10f64.powi(scale);
-    whole(if (number - number.round()).abs() < 1e-6 * number.abs().max(1.0).min(1e6) {
+    whole(if (number - number.round()).abs() < 1e-6 * number.abs().clamp(1.0, 1e6) {
         number.round()
     } else {
         number

@@ -189,7 +189,7 @@ impl<'a> Document<'a> {
         let complaint = Complaint::of(error.message());
         let missing = matches!(complaint, Complaint::Missing(_));
         // A key may be missing because its line could not be read.
-        if !told && !(missing && !self.whole) {
+        if !told && (!missing || self.whole) {
             self.mistake(place, complaint.message(&path));
         }
         match complaint {

@@ -153,7 +153,7 @@ impl<'a> Trainer<'a> {
         for earlier in metrics::read(&path)? {
             show(&mut progress, &earlier);
         }
-        let events = EventFile::create(&options.run, step);
+        let events = EventFile::create(options.run, step);
         let events =
             events.map_err(|error| out::warn(format_args!("no events for TensorBoard: {error}"))).ok();
         Ok(Trainer {
