@@ -139,7 +139,7 @@ fn recomputation_saves_memory_and_changes_no_bit() {
     for policy in Policy::ALL {
         let (stage, name) = (graph(policy), policy.name());
         let stored = StorePlan::new(&[&stage.graph], &backend.caps());
-        let plan = stage.plan(&backend.caps(), &stored).expect("a plan");
+        let plan = Plan::new(&stage.graph, &backend.caps(), &stored);
         null::check(&stage.graph, &plan).unwrap_or_else(|why| panic!("{name}: {why}"));
         let (mut engine, store) = engine(&backend, policy);
         assert_eq!(engine.executor().allocated(), plan.total(), "{name}: planned and allocated");
@@ -314,7 +314,7 @@ fn sharing_memory_changes_no_bit() {
     for policy in Policy::ALL {
         let stage = graph(policy);
         let stored = StorePlan::new(&[&stage.graph], &backend.caps());
-        let plan = stage.plan(&backend.caps(), &stored).expect("a plan");
+        let plan = Plan::new(&stage.graph, &backend.caps(), &stored);
         let apart = without_reuse(&stage.graph, &plan);
         assert!(apart.total() > plan.total(), "nothing is shared");
         let run = |plan| run_plan(&backend, &stage, &stored, plan);

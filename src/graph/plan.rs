@@ -81,6 +81,12 @@ impl Plan {
         Plan { buffers, places, params, staging: STAGING + deferred, texel_rows: rows }
     }
 
+    /// As [`Plan::new`], or the reason why no plan fits the limits of bindings.
+    pub fn checked(graph: &Graph, caps: &Caps, store: &StorePlan) -> Result<Plan, String> {
+        too_large(graph).map_or(Ok(()), Err)?;
+        Ok(Plan::new(graph, caps, store))
+    }
+
     /// Everything that will be allocated, in bytes.
     pub fn total(&self) -> u64 {
         self.slabs().iter().map(|(_, bytes)| bytes).sum()
@@ -104,7 +110,7 @@ impl Plan {
     }
 }
 
-/// Why no plan fits the limits of bindings, if so: the first value that none can hold.
+/// Why no plan fits the limits of bindings, if none does: the first value that exceeds one.
 pub fn too_large(graph: &Graph) -> Option<String> {
     let value = graph.values().iter().find(|value| value.ty.bytes() > MAX_BINDING)?;
     let mib = value.ty.bytes() >> 20;

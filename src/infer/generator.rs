@@ -163,7 +163,8 @@ impl Generator {
     }
 
     /// Makes the sequences what `prompts` say, one each; what a sequence already has in common with its prompt is
-    /// taken from the cache, unless the weights have changed meanwhile. An empty prompt leaves its sequence out. Returns the prompt tokens that the cache had.
+    /// taken from the cache, unless the weights have changed meanwhile. An empty prompt leaves its sequence out. Returns
+    /// how many prompt tokens the cache had.
     ///
     /// # Errors
     /// [`Error::Input`] if a prompt does not fit the context.

@@ -4,9 +4,7 @@
 //! changes nothing. Each bucket is a program of one graph; they share weights and working memory.
 
 use crate::error::{Error, Result};
-use crate::gpu::Caps;
-use crate::graph::plan::{Plan, too_large};
-use crate::graph::{Backend, Executor, Graph, ProgramId, Store, StorePlan};
+use crate::graph::{Backend, Executor, Graph, Plan, ProgramId, Store};
 use crate::nn::{Architecture, Tokens};
 use crate::ops::host::IGNORE;
 use crate::ops::logits::Layout;
@@ -117,12 +115,6 @@ impl ScorerGraph {
         let passes = sorted.iter().map(&mut pass).collect();
         ScorerGraph { graph, passes, tables }
     }
-
-    /// A memory plan for kernels of `caps`, or the reason why there cannot be one.
-    pub fn plan(&self, caps: &Caps, store: &StorePlan) -> std::result::Result<Plan, String> {
-        too_large(&self.graph).map_or(Ok(()), Err)?;
-        Ok(Plan::new(&self.graph, caps, store))
-    }
 }
 
 /// A scorer on a device.
@@ -137,7 +129,7 @@ impl Scorer {
     /// # Errors
     /// [`Error::Input`] if a tensor exceeds a binding, [`Error::Device`] if memory runs out.
     pub fn new(backend: &Backend, scorer: ScorerGraph, store: &Arc<Store>) -> Result<Self> {
-        let plan = scorer.plan(&backend.caps(), store.plan()).map_err(|why| {
+        let plan = Plan::checked(&scorer.graph, &backend.caps(), store.plan()).map_err(|why| {
             let bucket = scorer.passes.last().expect("a scorer has a bucket").bucket;
             Error::input(format!("{} sequences of {} tokens: {why}", bucket.rows, bucket.length))
         })?;

@@ -3,12 +3,10 @@
 
 use super::objective::{AddLoss, Batch, Loss, Shape};
 use crate::error::{Error, Result};
-use crate::gpu::Caps;
 use crate::graph::backend::Backend;
 use crate::graph::backward::{Accumulate, backward};
-use crate::graph::plan::{Plan, too_large};
 use crate::graph::recompute::recompute;
-use crate::graph::{Executor, Graph, ProgramId, Store, StorePlan};
+use crate::graph::{Executor, Graph, Plan, ProgramId, Store, StorePlan};
 use crate::nn::{Architecture, init};
 use crate::ops::adamw::Hyper;
 use crate::ops::host::{IGNORE, order_of};
@@ -50,12 +48,6 @@ impl TrainGraph {
         TrainGraph { graph, shape, micro, update, loss, rope: model.rope_table(shape.length), gradients }
     }
 
-    /// A memory plan for kernels of `caps`, or the reason why there cannot be one.
-    pub fn plan(&self, caps: &Caps, store: &StorePlan) -> std::result::Result<Plan, String> {
-        too_large(&self.graph).map_or(Ok(()), Err)?;
-        Ok(Plan::new(&self.graph, caps, store))
-    }
-
     /// Floating-point operations of a step, without the optimizer's.
     pub fn step_flops(&self) -> f64 {
         self.graph.cost(self.micro).flops * self.shape.passes as f64
@@ -81,7 +73,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Input`] if no plan fits the limits of bindings, [`Error::Device`] if memory runs out.
     pub fn new(backend: &Backend, training: TrainGraph, store: &Arc<Store>) -> Result<Self> {
-        let plan = training.plan(&backend.caps(), store.plan()).map_err(|why| {
+        let plan = Plan::checked(&training.graph, &backend.caps(), store.plan()).map_err(|why| {
             Error::input(format!("batch.micro_batch = {}: {why}; lower it", training.shape.micro_batch))
         })?;
         let mut executor = backend.execute(&training.graph, plan, store)?;

@@ -76,8 +76,8 @@ impl Work {
         let shape = Shape { micro_batch, passes, length: self.length, recompute };
         let training = TrainGraph::new(&self.architecture, self.add_loss, shape);
         let store = StorePlan::new(&[&training.graph], caps);
-        let plan = training.plan(caps, &store)?;
-        let scorer = held_out_scorer(&self.architecture, shape).plan(caps, &store)?;
+        let plan = Plan::checked(&training.graph, caps, &store)?;
+        let scorer = Plan::checked(&held_out_scorer(&self.architecture, shape).graph, caps, &store)?;
         Ok(Candidate { training, store, plan, scorer })
     }
 

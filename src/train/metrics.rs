@@ -24,7 +24,7 @@ pub struct Metrics {
     pub lr: f64,
     /// Norm of the gradients before clipping.
     pub grad_norm: f64,
-    /// Per dataset: tokens so far in this stage, and this step's loss on its sequences.
+    /// By name, those with sequences in this step.
     pub datasets: BTreeMap<String, DatasetMetrics>,
     /// Mean loss on held-out text, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,7 +157,7 @@ fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
 /// # Errors
 /// [`Error::Io`] or [`Error::Input`] if there is no such file.
 pub fn read(path: &Path) -> Result<impl Iterator<Item = Metrics> + use<>> {
-    let lines = BufReader::new(files::open(path)?).split(b'\n').map_while(std::io::Result::ok);
+    let lines = lines(path)?.map_while(Result::ok);
     Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
 }
 

@@ -392,6 +392,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
+        // What follows is no part of the step's time.
+        self.options.backend.wait()?;
+        self.look_for_norms();
         // The step's own line is written when its results are in; the held-out loss belongs on it.
         let Some((HeldOutLoss { mean, .. }, _)) = self.held_out()? else { return self.drain() };
         self.collect_down_to(1)?;
