@@ -1,5 +1,8 @@
 //! `hf://` names, against a server on the loopback that does what the Hub does, or fails as it may fail.
 
+mod faults;
+mod origins;
+
 use crate::support::{Outcome, Place, run, smolter};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -7,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama_grouped");
@@ -51,14 +55,10 @@ impl Server {
         files.insert("tokenizer.json".into(), read(TOKENIZER));
         files.insert("tokenizer_config.json".into(), b"{}".into());
         let behaviour = Arc::new(Mutex::new(Behaviour { files, ..Behaviour::default() }));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let (shared, own) = (behaviour.clone(), endpoint.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (shared, own) = (shared.clone(), own.clone());
-                std::thread::spawn(move || answer(stream, &shared, &own));
-            }
+        let shared = behaviour.clone();
+        let endpoint = serve(move |request, stream| {
+            let own = format!("http://{}", stream.local_addr().expect("an address"));
+            answer(request, stream, &shared, &own);
         });
         Server { endpoint, behaviour }
     }
@@ -76,16 +76,57 @@ impl Server {
     }
 }
 
-/// Answers one request and closes the connection.
-fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, own: &str) {
-    let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
+/// A request as it came.
+struct Request {
+    path: String,
+    /// By name in small letters.
+    headers: HashMap<String, String>,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The last part of the path, without a query.
+    fn file(&self) -> &str {
+        let path = self.path.split('?').next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// First byte and, if it is given, last byte of the range that is asked for.
+    fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (start, end) = self.header("range")?.strip_prefix("bytes=")?.split_once('-').expect("a range");
+        Some((start.parse().expect("a number"), end.parse().ok()))
+    }
+}
+
+/// A server until the end of the tests, which lets `respond` answer each request, on a thread of its own; its address.
+fn serve(respond: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let respond = Arc::new(respond);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let respond = respond.clone();
+            std::thread::spawn(move || respond(&read(&stream), &mut stream));
+        }
+    });
+    endpoint
+}
+
+fn read(stream: &TcpStream) -> Request {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_string();
-    let headers: HashMap<String, String> = lines
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| {
-            line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_string()))
-        })
-        .collect();
+    let header = |line: String| {
+        line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_string()))
+    };
+    Request { path, headers: lines.take_while(|line| !line.is_empty()).filter_map(header).collect() }
+}
+
+/// Answers one request.
+fn answer(request: &Request, stream: &mut TcpStream, behaviour: &Mutex<Behaviour>, own: &str) {
+    let path = request.path.clone();
     let mut behaviour = behaviour.lock().expect("no panic");
     behaviour.requests += 1;
     let (elsewhere, file) = match path.split('/').collect::<Vec<_>>().as_slice() {
@@ -94,10 +135,9 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, own: &str) {
         _ => (false, String::new()),
     };
     let contents = behaviour.files.get(&file).cloned();
-    let refused = behaviour
-        .token
-        .as_ref()
-        .is_some_and(|token| !elsewhere && headers.get("authorization") != Some(&format!("Bearer {token}")));
+    let refused = behaviour.token.as_ref().is_some_and(|token| {
+        !elsewhere && request.header("authorization") != Some(&format!("Bearer {token}"))
+    });
     let status = behaviour.status.or(refused.then_some(401)).or(contents.is_none().then_some(404));
     if let Some(status) = status {
         let _ = write!(stream, "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -114,15 +154,13 @@ fn answer(mut stream: TcpStream, behaviour: &Mutex<Behaviour>, own: &str) {
         );
         return;
     }
-    let range = headers.get("range").and_then(|range| range.strip_prefix("bytes=")).unwrap_or("0-");
-    let (start, end) = range.split_once('-').expect("a range");
-    let start: usize = start.parse().expect("a number");
+    let (start, last) = request.range().unwrap_or((0, None));
     let total = contents.len();
     if start >= total {
         let _ = write!(stream, "HTTP/1.1 416 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return;
     }
-    let end = end.parse().map_or(total, |last: usize| last + 1);
+    let end = last.map_or(total, |last| last + 1);
     if behaviour.corrupt.as_ref() == Some(&file) {
         contents[total / 2] ^= 1;
     }
@@ -158,13 +196,20 @@ fn forward(place: &Place, endpoint: &str, model: &str, variables: &[(&str, &str)
     let mut command = smolter(&["debug", "forward", "--device", "reference", "--model", model]);
     command.arg("--input").arg(format!("{MODEL}/input.safetensors"));
     command.arg("--out").arg(place.path("logits.safetensors"));
-    for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+    at(&mut command, place, endpoint, variables);
+    let _ = std::fs::remove_file(place.path("logits.safetensors"));
+    run(&mut command)
+}
+
+/// Lets a command fetch from `endpoint` into the cache in `place`, whatever the environment of the tests is.
+fn at(command: &mut Command, place: &Place, endpoint: &str, variables: &[(&str, &str)]) {
+    for name in
+        ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "http_proxy", "https_proxy", "all_proxy", "no_proxy"]
+    {
         command.env_remove(name).env_remove(name.to_ascii_uppercase());
     }
     command.env("HF_HOME", place.path("cache")).env("HF_ENDPOINT", endpoint);
-    command.envs(variables.iter().copied());
-    let _ = std::fs::remove_file(place.path("logits.safetensors"));
-    run(&mut command)
+    command.env_remove("SMOLTER_HUB_TIMEOUT").envs(variables.iter().copied());
 }
 
 /// The model gave what the same model gives from its folder.
@@ -404,115 +449,4 @@ fn an_etag_that_is_no_hash_neither_leads_out_of_the_cache_nor_spoils_it() {
         server.set().etag = None;
         assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
     }
-}
-
-/// A server that notes the headers of all requests, and answers each by `answer(path)`.
-fn noting(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let noted = seen.clone();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let lines = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
-            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-            let path =
-                request.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_string();
-            noted.lock().expect("no panic").push(request.join("\n").to_ascii_lowercase());
-            let _ = stream.write_all(&answer(&path));
-        }
-    });
-    (format!("127.0.0.1:{port}"), seen)
-}
-
-#[test]
-fn a_token_goes_to_the_endpoint_and_nowhere_else() {
-    for code in [301, 302, 303, 307, 308] {
-        for kind in ["config.json", "tokenizer.json", "model.safetensors"] {
-            let files = Server::start();
-            let source = files.set().files.clone();
-            let (other, at_other) = noting(move |path| {
-                let contents =
-                    source.get(path.rsplit('/').next().unwrap_or_default()).cloned().unwrap_or_default();
-                let length = contents.len();
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-                [head.into_bytes(), contents].concat()
-            });
-            let source = files.set().files.clone();
-            let target = other.replace("127.0.0.1", if code % 2 == 0 { "localhost" } else { "127.0.0.1" });
-            let (endpoint, at_endpoint) = noting(move |path| {
-                let name = path.rsplit('/').next().unwrap_or_default();
-                let Some(contents) = source.get(name) else {
-                    return b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
-                };
-                let (large, length) = (name.ends_with(".safetensors"), contents.len());
-                let etag = hash(contents, large);
-                let about = format!(
-                    "ETag: \"{etag}\"\r\nX-Linked-ETag: \"{etag}\"\r\nX-Linked-Size: {length}\r\nX-Repo-Commit: {COMMIT}"
-                );
-                if name == kind {
-                    let to = format!("http://{target}/elsewhere/{name}");
-                    return format!("HTTP/1.1 {code} Moved\r\nLocation: {to}\r\n{about}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes();
-                }
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\n{about}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-                );
-                [head.into_bytes(), contents.clone()].concat()
-            });
-            let place = Place::new();
-            let token = [("HF_TOKEN", "hf_secret"), ("SMOLTER_HUB_TIMEOUT", "10")];
-            let outcome = forward(&place, &format!("http://{endpoint}"), "hf://owner/name", &token);
-            let (here, there) = (at_endpoint.lock().expect("no panic"), at_other.lock().expect("no panic"));
-            assert!(!there.is_empty(), "{code} {kind}: the redirect was not followed: {outcome:#?}");
-            assert!(
-                here.iter().any(|request| request.contains("hf_secret")),
-                "{code} {kind}: no token at home"
-            );
-            let leaked = there.iter().find(|request| request.contains("hf_secret"));
-            assert_eq!(leaked, None, "{code} {kind}: the token went elsewhere");
-        }
-    }
-}
-
-#[test]
-fn a_server_without_end_is_left_in_one_line() {
-    let announced = 631;
-    let endless = move |_: &str| {
-        let body = vec![b' '; 4 << 20];
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-Size: {announced}\r\nConnection: close\r\n\r\n",
-            hash(b"", false)
-        );
-        [head.into_bytes(), body].concat()
-    };
-    let circle = |path: &str| {
-        format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nETag: \"a\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
-    };
-    let silent = |_: &str| {
-        std::thread::sleep(std::time::Duration::from_secs(8));
-        Vec::new()
-    };
-    type Answer = Box<dyn Fn(&str) -> Vec<u8> + Send>;
-    let faults: [(&str, Answer); 3] =
-        [("endless", Box::new(endless)), ("circle", Box::new(circle)), ("silent", Box::new(silent))];
-    for (what, answer) in faults {
-        let (endpoint, seen) = noting(answer);
-        let (place, begun) = (Place::new(), std::time::Instant::now());
-        let endpoint = format!("http://{endpoint}");
-        let outcome = forward(&place, &endpoint, "hf://owner/name", &[("SMOLTER_HUB_TIMEOUT", "2")]);
-        assert!(matches!(outcome.code, Some(1 | 2)), "{what}: {outcome:#?}");
-        outcome.is_one_line();
-        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{what}: {:?}", begun.elapsed());
-        assert!(seen.lock().expect("no panic").len() < 60, "{what}: asked too often");
-        assert!(size_of_folder(&place.path("cache")) < 2 << 20, "{what}: the disk fills");
-    }
-}
-
-fn size_of_folder(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let size = |path: PathBuf| {
-        if path.is_dir() { size_of_folder(&path) } else { path.metadata().map_or(0, |it| it.len()) }
-    };
-    entries.flatten().map(|entry| size(entry.path())).sum()
 }

@@ -78,7 +78,7 @@ impl Address {
             Some('?') => format!("{own}{location}"),
             Some(_) => format!("{}/{location}", own.rsplit_once('/').map_or("", |(folder, _)| folder)),
         };
-        Some(Self::parse(&format!("{}{path}", self.origin))?.0)
+        Some(Self::parse(&format!("{}{}", self.origin, without_dots(&path)))?.0)
     }
 
     /// A file or folder below this one.
@@ -98,6 +98,28 @@ impl Address {
         let credentials = credentials.map_or(String::new(), |credentials| format!("{credentials}@"));
         format!("{scheme}://{credentials}{host}:{port}{}", self.path)
     }
+}
+
+/// A path, with its query, in which `.` and `..` are resolved (RFC 3986, 5.2.4).
+fn without_dots(path: &str) -> String {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut parts: Vec<&str> = Vec::new();
+    let last = path.split('/').count() - 1;
+    for (i, part) in path.split('/').enumerate() {
+        match part {
+            "." | ".." => {
+                // The root, which is the empty part before the first slash, has no parent.
+                if part == ".." && parts.len() > 1 {
+                    parts.pop();
+                }
+                if i == last {
+                    parts.push("");
+                }
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/") + query
 }
 
 #[cfg(test)]
@@ -163,6 +185,8 @@ mod tests {
             ("d?to=http://other/", "http://host:81/a/d?to=http://other/"),
             ("/d?to=http://other/", "http://host:81/d?to=http://other/"),
             ("?d", "http://host:81/a/b?d"),
+            ("../d?../e", "http://host:81/d?../e"),
+            ("../../../d/./e/..", "http://host:81/d/"),
             ("", "http://host:81/a/b?c"),
             (" /d ", "http://host:81/d"),
         ] {
