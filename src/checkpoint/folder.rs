@@ -327,7 +327,9 @@ pub fn newest_whole(run: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
     if warnings.is_empty() {
         return Ok(None);
     }
-    let what = format!("none of its {} checkpoints is whole: {}", warnings.len(), warnings.join("; "));
+    let (count, which) = (warnings.len(), warnings.join("; "));
+    let what =
+        format!("none of its {count} checkpoints is whole: {which}; remove it to begin again from step 0");
     Err(Error::damaged(run.join("checkpoints"), what))
 }
 
