@@ -2,7 +2,7 @@
 //! what is in the way of writing is never waited for, and nothing that is not ours is deleted.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -97,6 +97,32 @@ fn step_aside(path: &Path) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// A line of bounded length.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Its bytes, without the newline.
+    Whole(Vec<u8>),
+    /// It is longer than allowed, and what is left of it comes next.
+    TooLong,
+    /// There are no more.
+    End,
+}
+
+/// The next line, of at most `most` bytes: what is read may have no end.
+///
+/// # Errors
+/// Those of `reader`.
+pub fn line(reader: &mut impl BufRead, most: usize) -> io::Result<Line> {
+    let mut line = Vec::new();
+    if reader.take(most as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+        return Ok(Line::End);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(if line.len() > most { Line::TooLong } else { Line::Whole(line) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +157,17 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        let mut reader: &[u8] = b"abc\n\nabcd\nab";
+        let mut next = || line(&mut reader, 3).unwrap();
+        assert_eq!(next(), Line::Whole(b"abc".into()));
+        assert_eq!(next(), Line::Whole(b"".into()));
+        assert_eq!(next(), Line::TooLong);
+        assert_eq!([next(), next(), next()], [Line::Whole(b"".into()), Line::Whole(b"ab".into()), Line::End]);
+        assert_eq!(line(&mut io::BufReader::new(io::repeat(b'a')), 1000).unwrap(), Line::TooLong);
     }
 
     #[cfg(unix)]

@@ -10,6 +10,7 @@ use crate::data::source::Source;
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
 use crate::recipes::{Dataset, Recipe};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
@@ -202,7 +203,7 @@ impl Preparation<'_> {
                 places.join(", ")
             ))
         };
-        eprintln!("warning: {}: missing or changed; {name} is tokenised again", tokens.display());
+        out::warn(format_args!("{}: missing or changed; {name} is tokenised again", tokens.display()));
         let print =
             self.fingerprint(dataset).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
         let verified = self.make(dataset, &names, print)?;
@@ -234,7 +235,9 @@ impl Preparation<'_> {
             && set.fingerprint() != print
         {
             let name = &dataset.name;
-            eprintln!("warning: {name}: its text was changed; the run goes on with the tokens that it has");
+            out::warn(format_args!(
+                "{name}: its text was changed; the run goes on with the tokens that it has"
+            ));
         }
     }
 
@@ -249,7 +252,9 @@ impl Preparation<'_> {
                     let documents: u64 = sets.iter().map(TokenSet::documents).sum();
                     let tokens: u64 = sets.iter().map(TokenSet::len).sum();
                     let held_out: u64 = sets[1..].iter().map(TokenSet::len).sum();
-                    println!("{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared");
+                    out::say(format_args!(
+                        "{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared"
+                    ));
                     return Ok(true);
                 }
                 Err(error) => {
@@ -257,7 +262,7 @@ impl Preparation<'_> {
                         Error::Damaged { path, .. } | Error::Io { path, .. } => path.display().to_string(),
                         other => other.to_string(),
                     };
-                    eprintln!("warning: {place}: damaged or out of reach; {name} is tokenised again");
+                    out::warn(format_args!("{place}: damaged or out of reach; {name} is tokenised again"));
                 }
             }
         }
@@ -280,10 +285,12 @@ impl Preparation<'_> {
     fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
         let Preparation { world, tokenizer, folder, options, .. } = *self;
         let name = &dataset.name;
-        let mut progress =
-            Progress::new(&format!("tokenising {name}"), dataset.documents.unwrap_or(0) as u64, 0);
+        let made = register(dataset)?;
+        // How many documents files hold is known in the end.
+        let total = made.as_ref().map(|&(_, count)| count);
+        let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
         let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        let (counts, broken) = match register(dataset)? {
+        let (counts, broken) = match made {
             Some((register, count)) => {
                 let options = TokenizeOptions { fingerprint: print, ..options };
                 let documents = (0..count).map(|index| Ok(world.document(register, index)));
@@ -296,16 +303,16 @@ impl Preparation<'_> {
             }
         };
         progress.finish();
-        println!(
+        out::say(format_args!(
             "{name}: {} documents, {} tokens ({} held out)",
             counts.documents, counts.tokens, counts.held_out_tokens
-        );
+        ));
         if let Some(report) = broken.filter(|report| report.broken > 0) {
-            eprintln!(
-                "warning: {name}: {} broken records skipped, first: {}",
+            out::warn(format_args!(
+                "{name}: {} broken records skipped, first: {}",
                 report.broken,
                 report.first_broken.join("; ")
-            );
+            ));
         }
         Ok(())
     }

@@ -5,12 +5,14 @@
 
 pub mod corpus;
 pub mod engine;
+pub mod events;
 pub mod fit;
 pub mod held_out;
 pub mod kinds;
 pub mod measure;
 pub mod metrics;
 pub mod objective;
+pub mod overview;
 pub mod pretrain;
 pub mod run;
 pub mod run_folder;

@@ -1,5 +1,6 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
+use super::overview::Record;
 use super::saved::{self, RECIPE_FILE};
 use super::trainer::{Ending, Options, Trainer};
 use crate::checkpoint::{Checkpoint, folder};
@@ -10,7 +11,8 @@ use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
-use crate::report::{profile, table};
+use crate::report::{out, profile, quoted, table};
+use crate::tokenizer::ChatTemplate;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -50,12 +52,12 @@ pub fn resume(options: Options) -> Result<Ending> {
     introduce(&recipe, &options);
     let checkpoint = match found? {
         None => {
-            println!("no checkpoint yet: from the beginning");
+            out::say("no checkpoint yet: from the beginning");
             None
         }
         Some((checkpoint, warnings)) => {
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            println!("from {}", checkpoint.path.display());
+            warnings.iter().for_each(out::warn);
+            out::say(format_args!("from {}", checkpoint.path.display()));
             Some(checkpoint)
         }
     };
@@ -71,7 +73,7 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
             let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
             if !changed.is_empty() {
                 let changed = changed.join(", ");
-                eprintln!("warning: {}: changed since the last checkpoint: {changed}", path.display());
+                out::warn(format_args!("{}: changed since the last checkpoint: {changed}", path.display()));
             }
             Ok(recipe)
         }
@@ -83,7 +85,7 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
             } else {
                 String::new()
             };
-            eprintln!("warning: {error}: the recipe is that of the last checkpoint{aside}");
+            out::warn(format_args!("{error}: the recipe is that of the last checkpoint{aside}"));
             Ok(saved)
         }
         (Err(error), _) => Err(Error::input(format!(
@@ -105,34 +107,68 @@ fn changed_lines(before: &str, after: &str) -> Vec<String> {
 }
 
 fn introduce(recipe: &Recipe, options: &Options) {
-    println!("{}", recipe.describe());
-    println!("device: {}", options.backend.description());
-    println!("run folder: {}", options.run.display());
+    out::say(recipe.describe());
+    out::say(format_args!("device: {}", options.backend.description()));
+    out::say(format_args!("run folder: {}", options.run.display()));
 }
 
 fn complete(mut trainer: Trainer) -> Result<Ending> {
-    let ending = trainer.run()?;
+    let run = trainer.options().run.to_path_buf();
+    Record::clear(&run)?;
+    let ending = trainer.run();
+    let record = match &ending {
+        Ok(Ending::Finished) => Record::Finished,
+        Ok(Ending::Stopped { .. }) => Record::Stopped,
+        Err(error) => Record::Failed { error: error.to_string() },
+    };
+    // The ending itself is what matters.
+    let _ = record.write(&run);
+    let ending = ending.map_err(|error| with_remedy(error, trainer.last_saved()))?;
     if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
         let training = engine.training();
         for program in [training.micro, training.update.program] {
             let times = profile::table(&engine.executor().profile(program));
-            eprintln!("{}:\n{times}", training.graph.program_name(program));
+            out::note(format_args!("{}:\n{times}", training.graph.program_name(program)));
         }
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
     match ending {
         Ending::Stopped { step } => {
-            println!("stopped after step {step}; saved {saved}");
-            let run =
-                Path::new(&saved).ancestors().nth(2).map(|p| p.display().to_string()).unwrap_or_default();
-            println!("continue with: smolter train --resume {run}");
+            out::say(format_args!("stopped after step {step}; saved {saved}"));
+            out::say(format_args!("continue with: smolter train --resume {}", quoted(&run)));
         }
         Ending::Finished => {
             report(&mut trainer)?;
-            println!("saved {saved}");
+            out::say(format_args!("saved {saved}"));
+            suggest(&trainer, &run);
         }
     }
     Ok(ending)
+}
+
+/// What to do with a finished run, as commands to copy.
+fn suggest(trainer: &Trainer, run: &Path) {
+    let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    let run = quoted(run);
+    let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
+    out::say(format_args!("continue text: smolter generate {run} --prompt {}", quoted(Path::new(prompt))));
+    if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
+        out::say(format_args!("talk with it:  smolter chat {run}"));
+    }
+    let file = quoted(Path::new(&format!("{name}.gguf")));
+    out::say(format_args!("for llama.cpp: smolter export {run} --out {file}"));
+    out::say(format_args!("loss curve:    smolter runs show {run}"));
+}
+
+/// What a lost device leaves behind, and how to go on from there.
+fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
+    match (error, saved) {
+        (Error::Device(message), Some(saved)) => {
+            let run = saved.ancestors().nth(2).unwrap_or(saved).display();
+            Error::Device(format!("{message}; continue from {} with --resume {run}", saved.display()))
+        }
+        (error, _) => error,
+    }
 }
 
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
@@ -144,7 +180,10 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
             let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
-            let grams = baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.clone())));
+            let grams = baselines.iter().map(|model| {
+                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
+            });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
         };
         for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
@@ -153,19 +192,26 @@ fn report(trainer: &mut Trainer) -> Result<()> {
             }
         }
         row("all", loss.mean, &|_| true);
-        println!("\n{table}\n");
+        out::say(format_args!("\n{table}\n"));
+    } else {
+        out::say("no held-out loss: no documents are held out");
     }
-    samples(trainer)?.iter().for_each(|text| println!("{text}\n"));
+    samples(trainer)?.iter().for_each(|text| out::say(format_args!("{text}\n")));
     Ok(())
 }
 
 /// Most tokens per dataset that an n-gram baseline learns from.
 const BASELINE_TOKENS: u64 = 20_000_000;
 
-fn baseline(trainer: &Trainer, order: usize) -> NGram {
+/// `None` where the vocabulary is too large for it.
+fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
+    let vocab_size = trainer.recipe().model.vocab_size;
+    if vocab_size > NGram::largest_vocabulary(order) {
+        return None;
+    }
     let streams: Vec<Vec<u32>> =
         trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
-    NGram::train(order, trainer.recipe().model.vocab_size, streams.iter().map(Vec::as_slice))
+    Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
 /// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its

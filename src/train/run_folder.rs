@@ -3,6 +3,7 @@
 use super::saved::RECIPE_FILE;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::report::out;
 use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -159,7 +160,7 @@ fn lock(folder: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => {
             let why = format!("cannot be locked ({error}); see to it that no other process trains here");
-            eprintln!("warning: {}: {why}", path.display());
+            out::warn(format_args!("{}: {why}", path.display()));
         }
     }
     // Only for the message above, so a full disk does not matter.

@@ -5,7 +5,8 @@ use crate::checkpoint::replace;
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe, open_model};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Tokenizer};
 use std::collections::BinaryHeap;
@@ -14,9 +15,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Loads the tokenizer, or trains it and keeps it in `folder`.
 pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    let Some(training) = &recipe.tokenizer.train else {
-        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
-    };
+    if let Some(path) = &recipe.tokenizer.path {
+        return Tokenizer::load(path);
+    }
     let kept = folder.join(KEPT);
     let note = note(recipe);
     // The note comes last, and knows the tokenizer: without it, or with another, there is none.
@@ -25,13 +26,20 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     {
         match Tokenizer::load(&kept) {
             Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
-            _ => eprintln!("warning: {}: damaged; it is trained again", kept.display()),
+            _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
         }
     }
+    let Some(training) = &recipe.tokenizer.train else {
+        // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
+        let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
+        let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
+        keep(&tokenizer, recipe, &kept)?;
+        return Ok(tokenizer);
+    };
     let share = training.sample_documents.div_ceil(recipe.datasets.len());
     let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
-    let total = samples.iter().map(|sample| sample.count).sum();
+    let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
     let mut failed = None;
     let documents = samples.into_iter().flat_map(|sample| sample.documents);
@@ -54,7 +62,8 @@ const NOTE: &str = "made-from";
 
 /// What [`NOTE`] says of where a tokenizer comes from; its hash follows.
 fn note(recipe: &Recipe) -> String {
-    let made = format!("{:?} {:?} {}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
+    let source = recipe.source.as_ref().map(|source| &source.hash);
+    let made = format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
     format!("{} ", xxh3_64(made.as_bytes()))
 }
 
@@ -84,7 +93,7 @@ pub(super) fn restore(tokenizer: &Tokenizer, recipe: &Recipe, folder: &Path) -> 
         return Ok(());
     }
     let what = "missing, damaged or another one; the run goes on with its checkpoint's tokenizer";
-    eprintln!("warning: {}: {what}", place.display());
+    out::warn(format_args!("{}: {what}", place.display()));
     if trained { keep(tokenizer, recipe, &place) } else { Ok(()) }
 }
 
@@ -105,7 +114,7 @@ impl<'a> Sample<'a> {
         let source = source(dataset);
         let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
         // How many documents files hold is known only when they have been read, so they are read twice.
-        let mut reading = Progress::new(&format!("sampling {}", dataset.name), 0, 0);
+        let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
             reading.set(number, "documents");
             text
