@@ -96,11 +96,16 @@ fn a_damaged_checkpoint_is_named_and_the_older_one_taken() {
     }
     let words = [
         "none of its 3 checkpoints is whole",
+        "remove it to begin again",
         "step-000006/model.safetensors",
         "step-000008/model.safetensors",
         "step-000012/model.safetensors",
     ];
     run(&mut place.resume("run", "reference")).expect(2, &words);
+    let weights = place.state("short", 12);
+    std::fs::remove_dir_all(place.path("run/checkpoints")).expect("a folder");
+    run(&mut place.resume("run", "reference")).expect(0, &[]);
+    assert!(place.state("run", 12) == weights, "begun again, it has other weights");
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! RUN/checkpoints/step-000120/model.safetensors           weights, f32
-//!                            /config.json, tokenizer.json and other files given by the caller
+//!                            /config.json, tokenizer.json, trainer/recipe.toml and others given by the caller
 //!                            /trainer/NAME.safetensors    one per state of the optimizer, f32: AdamW's are
 //!                                                         exp_avg and exp_avg_sq
 //!                            /trainer/state.json          step, data position, recipe hash
 //!                            /trainer/manifest.json       size and XXH3 of every file above
 //! ```
 //! A save goes to `.tmp-step-000120`, is flushed, and becomes `step-000120` by a rename; only then are older
-//! checkpoints removed, except those that the caller names. A checkpoint of the same step steps aside as `.old-step-000120` for that moment.
+//! checkpoints removed, except those that the caller names. A checkpoint of the same step steps aside as
+//! `.old-step-000120` for that moment.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -89,7 +90,7 @@ impl Part<'_> {
 
 /// What goes into a checkpoint.
 pub struct Contents<'a> {
-    /// Small files beside the weights as (name, bytes): `config.json`, `tokenizer.json` and the like.
+    /// Small files as (path inside the checkpoint, bytes): `config.json`, `trainer/recipe.toml` and the like.
     pub files: &'a [(String, Vec<u8>)],
     /// Name and shape of every parameter, in the order of writing.
     pub parameters: &'a [(String, Vec<usize>)],
@@ -327,7 +328,9 @@ pub fn newest_whole(run: &Path) -> Result<Option<(Checkpoint, Vec<String>)>> {
     if warnings.is_empty() {
         return Ok(None);
     }
-    let what = format!("none of its {} checkpoints is whole: {}", warnings.len(), warnings.join("; "));
+    let (count, which) = (warnings.len(), warnings.join("; "));
+    let what =
+        format!("none of its {count} checkpoints is whole: {which}; remove it to begin again from step 0");
     Err(Error::damaged(run.join("checkpoints"), what))
 }
 

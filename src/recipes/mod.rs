@@ -164,14 +164,19 @@ impl Recipe {
         Ok(())
     }
 
-    /// Checks that the files that the recipe names are there.
+    /// Checks that the files that the recipe names are there. `kept_in` is the recipe's file in the folder of a run that
+    /// goes on, which takes no overrides.
     ///
     /// # Errors
     /// [`Error::Input`] naming the first that is not, and the keys to change.
-    pub fn check_files(&self) -> Result<()> {
+    pub fn check_files(&self, kept_in: Option<&Path>) -> Result<()> {
         let missing = |key: &str, path: &PathBuf| {
             let (name, path) = (&self.name, path.display());
-            let why = format!("{path} does not exist; put it there or give --set {key}=...");
+            let another = match kept_in {
+                Some(file) => format!("change {key} in {}", file.display()),
+                None => format!("give --set {key}=..."),
+            };
+            let why = format!("{path} does not exist; put it there or {another}");
             Error::input(format!("recipe {name}: {key}: {why}"))
         };
         if let Some(path) = self.tokenizer.path.as_ref().filter(|path| !path.exists()) {

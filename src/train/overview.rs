@@ -1,23 +1,21 @@
 //! What a run folder tells of its run: how far it is, how well it does, and how it ended.
 
 use super::metrics::{self, Metrics};
+use super::run_folder::is_locked;
 use super::saved::RECIPE_FILE;
 use super::trainer::METRICS_FILE;
-use crate::checkpoint::folder;
+use crate::checkpoint::{folder, replace};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipes::Recipe;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// File in a run folder that tells how the run ended; not there while it runs, nor after a kill.
 const ENDING_FILE: &str = "ending.json";
-
-/// File that a run which trains holds a lock on.
-const LOCK_FILE: &str = "lock";
 
 /// Bytes at the end of the metrics in which the last lines are looked for.
 const TAIL: u64 = 1 << 20;
@@ -43,18 +41,19 @@ impl Record {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub fn write(&self, run: &Path) -> Result<()> {
-        let (path, temporary) = (run.join(ENDING_FILE), run.join(format!("{ENDING_FILE}.tmp")));
         let json = serde_json::to_string(self).expect("a record is plain data") + "\n";
-        std::fs::write(&temporary, json).map_err(Error::io(&temporary))?;
-        std::fs::rename(&temporary, &path).map_err(Error::io(&path))
+        replace(&run.join(ENDING_FILE), json.as_bytes())
     }
 
-    /// Removes that of an earlier sitting: the run goes on.
+    /// Removes that of an earlier sitting: the run goes on. A folder of that name steps aside.
     ///
     /// # Errors
     /// [`Error::Io`] if it is there and cannot be removed.
     pub fn clear(run: &Path) -> Result<()> {
         let path = run.join(ENDING_FILE);
+        if path.is_dir() {
+            return files::set_aside(&path).map(|_| ());
+        }
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
             _ => Ok(()),
@@ -129,7 +128,7 @@ impl Overview {
         let checkpoint = folder::list(path).ok().and_then(|all| all.last().map(|(_, path)| path.clone()));
         let recipe = Recipe::load(&recipe.to_string_lossy(), &[]).ok();
         let state = match Record::read(path) {
-            _ if is_running(path) => State::Running,
+            _ if is_locked(path) => State::Running,
             Some(record) => State::Ended(record),
             // Runs of earlier versions kept no record.
             None if last
@@ -165,12 +164,6 @@ impl Overview {
         all.sort_by(|a, b| (a.changed, &a.path).cmp(&(b.changed, &b.path)));
         Ok(all)
     }
-}
-
-/// Whether a process holds the lock of the run.
-fn is_running(run: &Path) -> bool {
-    let Ok(lock) = files::open(&run.join(LOCK_FILE)) else { return false };
-    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// The last steps of the metrics, as many as lie in the last [`TAIL`] bytes.

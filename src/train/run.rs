@@ -36,7 +36,7 @@ pub fn default_memory(backend: &Backend) -> u64 {
 /// # Errors
 /// Those of [`Recipe::check_files`] and of training.
 pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
-    recipe.check_files()?;
+    recipe.check_files(None)?;
     introduce(&recipe, &options);
     complete(Trainer::new(recipe, options, None)?)
 }
@@ -52,6 +52,7 @@ pub fn resume(options: Options) -> Result<Ending> {
     introduce(&recipe, &options);
     let checkpoint = match found? {
         None => {
+            recipe.check_files(Some(&options.run.join(RECIPE_FILE)))?;
             out::say("no checkpoint yet: from the beginning");
             None
         }

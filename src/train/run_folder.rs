@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// File that is locked while a process trains in the folder; it names the process.
 const LOCK_FILE: &str = "lock";
@@ -139,6 +140,16 @@ fn refuse_used(path: &Path) -> Result<()> {
     if entries.any(foreign) { refuse("is not empty; give another --out") } else { Ok(()) }
 }
 
+/// Whether a process trains in the folder.
+pub fn is_locked(folder: &Path) -> bool {
+    let Ok(lock) = files::open(&folder.join(LOCK_FILE)) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// How often to try to lock, and the time between.
+const ATTEMPTS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Locks the folder for this process.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(LOCK_FILE);
@@ -148,7 +159,17 @@ fn lock(folder: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
+    let mut attempts = 0;
+    // Who only looks whether a process trains holds the lock too, for a moment.
+    let locked = loop {
+        let locked = file.try_lock();
+        attempts += 1;
+        if attempts == ATTEMPTS || !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break locked;
+        }
+        std::thread::sleep(PAUSE);
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -198,6 +219,7 @@ mod tests {
             }
         }
         let held = held.expect("one has it");
+        assert!(is_locked(&path) && !is_locked(place.path()));
         std::fs::write(path.join(RECIPE_FILE), "").unwrap();
         for refused in [RunFolder::open(&path), RunFolder::claim(&path)] {
             let error = refused.unwrap_err().to_string();
@@ -205,6 +227,7 @@ mod tests {
         }
         held.keep();
         drop(held);
+        assert!(!is_locked(&path));
         RunFolder::open(&path).unwrap();
     }
 
