@@ -324,7 +324,7 @@ impl hf_hub::api::Progress for Bar {
         bar.set_style(style.expect("the template is well-formed"));
         bar.set_prefix(file.to_string());
         if !std::io::stderr().is_terminal() {
-            eprintln!("fetching {file}, {}", HumanBytes(size as u64));
+            crate::report::out::note(format_args!("fetching {file}, {}", HumanBytes(size as u64)));
         }
         self.0 = Some(bar);
     }

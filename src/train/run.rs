@@ -158,7 +158,7 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         row("all", loss.mean, &|_| true);
         out::say(format_args!("\n{table}\n"));
     } else {
-        out::say("no held-out loss: no documents are held out");
+        out::say("no held-out loss: too little text is held out\n");
     }
     samples(trainer)?.iter().for_each(|text| out::say(format_args!("{text}\n")));
     Ok(())

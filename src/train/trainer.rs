@@ -163,6 +163,12 @@ impl<'a> Trainer<'a> {
 
     fn train(&mut self) -> Result<Ending> {
         self.corpus.verified()?;
+        if self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
+            let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
+            out::say(format_args!(
+                "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
+            ));
+        }
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
