@@ -116,18 +116,17 @@ fn runs_are_listed_with_their_states() {
     );
     run(place.train("killed", "reference", &[]).args(["--until", "5"])).expect(0, &[]);
     std::fs::remove_file(place.path("killed/ending.json")).expect("a kill leaves no record");
-    run(&mut place.train("bad", "reference", &["schedule.peak_lr=1e30", "optimizer.clip_norm=0"]))
-        .expect(1, &[]);
+    run(&mut place.train("bad", "reference", &["schedule.peak_lr=1e30"])).expect(1, &[]);
     let list = run(smolter(&["runs"]).arg(place.path(""))).expect(0, &[]).stdout;
     let row = |name: &str| list.lines().find(|line| line.trim().starts_with(name)).unwrap_or_default();
     assert!(row("a run").contains("finished  12/12") && row("a run").contains("step-000012"), "{list}");
-    assert!(row("it\\'s").contains("stopped") && row("it\\'s").contains("3/12"), "{list}");
+    assert!(row("it's").contains("stopped") && row("it's").contains("3/12"), "{list}");
     assert!(row("killed").contains("failed") && row("bad").contains("failed"), "{list}");
     let show = |name: &str| run(smolter(&["runs", "show"]).arg(place.path(name))).expect(0, &[]).stdout;
     let shown = show("a run");
     assert!(shown.contains("step 1  loss, o held-out") && shown.contains("0:00:0"), "{shown}");
     assert!(!shown.contains("continue with") && show("killed").contains("continue with"));
-    assert!(show("bad").contains("not finite"));
+    assert!(show("bad").contains("not finite") && !show("bad").contains("continue with"));
     run(smolter(&["runs", "show"]).arg(place.path("none"))).expect(2, &["no run here"]).is_one_line();
     run(smolter(&["runs"]).arg(place.path("none"))).expect(2, &["no such folder"]).is_one_line();
 }
