@@ -12,8 +12,9 @@ mod before_main {
     static LOOK: extern "C" fn() = look;
 
     extern "C" fn look() {
-        // SAFETY: asks for the flags of a descriptor, which may be any number.
-        if unsafe { libc::fcntl(1, libc::F_GETFD) } == -1 {
+        // SAFETY: the descriptor is only asked for its flags; a closed one is what is looked for.
+        let stdout = unsafe { std::os::fd::BorrowedFd::borrow_raw(1) };
+        if rustix::io::fcntl_getfd(stdout).is_err() {
             smolter::report::out::closed_at_start();
         }
     }

@@ -38,6 +38,42 @@ fn training_outlives_whoever_reads_it() {
     }
 }
 
+/// What `script` of util-linux saw in a terminal of this size; `None` where there is none.
+#[cfg(target_os = "linux")]
+fn in_terminal(place: &Place, columns: u32, rows: u32, line: &str) -> Option<String> {
+    let program = smolter(&[]);
+    let line = format!("stty cols {columns} rows {rows}; {line}");
+    let mut command = Command::new("script");
+    command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("S", program.get_program()).env("TERM", "xterm");
+    let output = command.current_dir(place.path("")).stdin(Stdio::null()).output();
+    let output = output.inspect_err(|_| eprintln!("skipped: no script (apt-get install bsdutils)")).ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !text.contains("panicked"), "{text}");
+    Some(text)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_is_erased_in_a_terminal() {
+    let place = Place::new();
+    for (columns, rows) in [(80, 24), (40, 24), (80, 10), (1, 1)] {
+        let train = "$S train --device reference --recipe tiny.toml --set sample.prompts=[]";
+        let line = format!("{train} --out run-{columns}-{rows}");
+        let Some(text) = in_terminal(&place, columns, rows, &line) else { return };
+        let (before, last) = text.rsplit_once("saved ").expect("the last lines");
+        assert!(
+            !last.contains('\u{1b}') && last.contains("smolter runs show"),
+            "{columns} x {rows}: {text:?}"
+        );
+        assert_eq!(
+            before.contains("loss, o held-out"),
+            (columns, rows) == (80, 24),
+            "{columns} x {rows}: {text:?}"
+        );
+        assert!(before.contains("training ") == (columns > 10), "{columns} x {rows}: {text:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_is_asked_for_must_arrive() {

@@ -7,14 +7,14 @@ use crate::ops::adamw::STATES;
 use crate::recipes::Recipe;
 use crate::report::out;
 use crate::train::metrics::repeatable;
-use crate::train::trainer::{Options, Trainer};
+use crate::train::run_folder::RunFolder;
+use crate::train::trainer::{Options, Requests, Trainer};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 /// Trains `steps` steps in one go, and again with the process killed in the middle and resumed, and compares
 /// weights, moments and metrics byte for byte.
 ///
-/// `spawn` starts a child process that trains into the given folder until the given step.
+/// `folder` is a new one for both runs. `spawn` starts a child process that trains into the given folder until the given step.
 ///
 /// # Errors
 /// [`Error::Failure`] naming the first difference.
@@ -26,16 +26,12 @@ pub fn verify_resume(
     steps: u64,
     spawn: impl Fn(&Path) -> Result<std::process::Child>,
 ) -> Result<()> {
-    let never = AtomicBool::new(false);
-    let options = |name: &str| Options {
-        run: folder.join(name),
-        backend: backend.clone(),
-        memory,
-        until: Some(steps),
-        interrupted: &never,
-    };
+    let requests = Requests::default();
+    let options =
+        |run| Options { run, backend: backend.clone(), memory, until: Some(steps), requests: &requests };
     out::say(format_args!("1. {steps} steps in one go"));
-    let mut whole = Trainer::new(recipe.clone(), options("whole"), None)?;
+    let run = RunFolder::claim(&folder.join("whole"))?;
+    let mut whole = Trainer::new(recipe.clone(), options(&run), None)?;
     whole.run()?;
     let first = whole.last_saved().expect("a run ends with a checkpoint").to_path_buf();
     drop(whole);
@@ -63,7 +59,8 @@ pub fn verify_resume(
     let checkpoint = unfinished.map(|(_, path)| Checkpoint::open(&path)).transpose()?;
     let from = checkpoint.as_ref().map_or("the beginning".into(), |c| format!("step {}", c.state.step));
     out::say(format_args!("   killed after step {kill_at} or later; resuming from {from}"));
-    let mut second = Trainer::new(recipe.clone(), options("killed"), checkpoint)?;
+    let run = RunFolder::open(&broken)?;
+    let mut second = Trainer::new(recipe.clone(), options(&run), checkpoint)?;
     second.run()?;
     let second = second.last_saved().expect("a run ends with a checkpoint").to_path_buf();
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::graph::parameter::MAX_BINDING;
 use crate::infer::generator::{CHUNK, Sizes};
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 use crate::nn::config::PRESETS;
 use crate::report::out::print;
 use clap::Args;
@@ -49,7 +49,7 @@ impl Bench {
         }
         let backend = Backend::open(&self.device.device)?;
         let software = matches!(&backend, Backend::Gpu(device) if !device.info.hardware);
-        let preset = |name: &str| Some((name.to_string(), LlamaConfig::preset(name)?.into()));
+        let preset = |name: &str| Some((name.to_string(), Architecture::preset(name)?));
         let asked = |name: &&str| self.models.is_empty() || self.models.iter().any(|it| it == name);
         let options = Options {
             models: PRESETS.into_iter().filter(asked).filter_map(preset).collect(),

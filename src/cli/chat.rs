@@ -1,6 +1,7 @@
 //! `smolter chat`: a conversation in the terminal.
 
 use super::sampling::SamplingFlags;
+use super::signals::{self, Signal};
 use super::{DeviceFlag, at_least_1};
 use crate::error::{Error, Result};
 use crate::graph::Backend;
@@ -54,9 +55,10 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Ctrl-C ends an answer; a second one, or one while nothing is being answered, the program.
-fn interrupt() {
-    if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
-        std::process::exit(130);
+fn interrupt(signal: Signal) {
+    let ends = signal != Signal::Interrupt || !ANSWERING.load(Ordering::Relaxed);
+    if ends || INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(signal.exit_code());
     }
 }
 
@@ -77,7 +79,7 @@ impl ChatCommand {
         if let Some(path) = &self.load {
             chat.load(path)?;
         }
-        ctrlc::set_handler(interrupt).map_err(|e| Error::failure(format!("cannot catch Ctrl-C: {e}")))?;
+        signals::watch(interrupt)?;
         let interactive = std::io::stdin().is_terminal();
         if interactive {
             out::note(format_args!(

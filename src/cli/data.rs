@@ -76,6 +76,12 @@ impl Data {
 
 impl TrainTokenizer {
     fn run(self) -> Result<()> {
+        let there = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+            .map(|name| self.out.join(name));
+        if let Some(path) = there.iter().find(|path| path.symlink_metadata().is_ok()) {
+            let why = "is there already, and nothing is overwritten: remove it or give another --out";
+            return Err(Error::input(format!("{}: {why}", path.display())));
+        }
         let on_broken = if self.skip_broken { OnBroken::Skip } else { OnBroken::Refuse };
         let source = Source::new(&self.paths).fields(&self.field, "\n").on_broken(on_broken);
         let mut records = source.documents()?;

@@ -11,11 +11,13 @@ mod plan;
 mod recipes;
 mod runs;
 mod sampling;
+mod signals;
 mod train;
 
 use crate::error::Result;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
 use crate::report::out;
+use crate::tokenizer;
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -52,6 +54,9 @@ enum Command {
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
+    /// Renders a chat template for another process of this program.
+    #[command(hide = true)]
+    RenderTemplate,
 }
 
 /// Flag shared by every command that computes.
@@ -75,7 +80,7 @@ struct RecipeFlags {
 
 impl RecipeFlags {
     fn load(&self) -> Result<Recipe> {
-        Recipe::load(&self.recipe, &self.set)
+        Recipe::load_with(&self.recipe, &self.set, &open_model)
     }
 }
 
@@ -117,6 +122,7 @@ pub fn run() -> u8 {
             return if arrived { message.exit_code() as u8 } else { 1 };
         }
     };
+    tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
@@ -129,12 +135,16 @@ pub fn run() -> u8 {
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
+        Command::RenderTemplate => {
+            tokenizer::render_confined();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => 0,
         Err(error) => {
             if !out::reader_left(&error) {
-                out::note(format_args!("error: {error}"));
+                error.to_string().lines().for_each(|line| out::note(format_args!("error: {line}")));
             }
             error.exit_code()
         }

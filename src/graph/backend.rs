@@ -62,6 +62,17 @@ impl Backend {
         }
     }
 
+    /// Waits for everything submitted so far.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if the device is lost.
+    pub fn wait(&self) -> Result<()> {
+        match self {
+            Backend::Gpu(device) => device.wait(),
+            Backend::Reference | Backend::Oracle => Ok(()),
+        }
+    }
+
     /// The same, restricted to what `caps` allow.
     pub fn with_caps(&self, caps: Caps) -> Backend {
         match self {

@@ -53,7 +53,7 @@ impl Progress {
 
     /// The same with a curve of losses above it, where the terminal has room.
     pub fn with_curve(self) -> Self {
-        Progress { curve: Some(Curve::default()), ..self }
+        Progress { curve: self.live.as_ref().map(|_| Curve::default()), ..self }
     }
 
     /// The curve, if there is one.

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line per step. Everything in it but the `timing` object repeats bit for bit.
 
+use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::report::curve::Curve;
@@ -7,7 +8,7 @@ use crate::report::out;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// One step.
@@ -75,11 +76,15 @@ pub struct MetricsFile {
 impl MetricsFile {
     /// Opens `path` at the end of step `step`: lines of later steps, from a run that was cut off after its last
     /// checkpoint, are dropped, because those steps will come again. Says on stderr which lines up to `step` are
-    /// missing or damaged.
+    /// missing or damaged. What is no file steps aside.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
+        if path.symlink_metadata().is_ok() && !path.is_file() {
+            let aside = files::set_aside(path)?;
+            out::warn(format_args!("{}: not a regular file; it is now {}", path.display(), aside.display()));
+        }
         let (lost, seconds) = if path.exists() { cut_back(path, step)? } else { (vec![(1, step)], 0.0) };
         let lost: Vec<String> = lost
             .into_iter()
@@ -99,33 +104,52 @@ impl MetricsFile {
         let line = serde_json::to_string(metrics).expect("metrics are plain data") + "\n";
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
+
+    /// Forces what was appended to the medium.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
 }
 
 /// Keeps the lines of steps 1 to `step` that are sound and in order. Returns the steps that it lacks as ranges (first,
 /// last), which may be empty, and the seconds that the last line tells.
 fn cut_back(path: &Path, step: u64) -> Result<(Vec<(u64, u64)>, f64)> {
     let temporary = path.with_extension("jsonl.tmp");
-    let mut kept = BufWriter::new(File::create(&temporary).map_err(Error::io(&temporary))?);
     let (mut lost, mut next, mut seconds) = (Vec::new(), 1, 0.0);
-    for line in lines(path)? {
-        let line = line?;
-        let found = serde_json::from_slice::<Metrics>(&line).ok();
-        if let Some(found) = found.filter(|found| (next..=step).contains(&found.step)) {
-            lost.push((next, found.step - 1));
-            (next, seconds) = (found.step + 1, found.timing.seconds);
-            kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
+    write_file(&temporary, |kept| {
+        for line in lines(path)? {
+            let line = line?;
+            let found = serde_json::from_slice::<Metrics>(&line).ok();
+            if let Some(found) = found.filter(|found| (next..=step).contains(&found.step)) {
+                lost.push((next, found.step - 1));
+                (next, seconds) = (found.step + 1, found.timing.seconds);
+                kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
+            }
         }
-    }
+        Ok(())
+    })?;
     lost.push((next, step));
-    kept.flush().and_then(|()| kept.get_ref().sync_all()).map_err(Error::io(&temporary))?;
     std::fs::rename(&temporary, path).map_err(Error::io(path))?;
     Ok((lost, seconds))
 }
 
-/// The lines of the file, one at a time.
+/// Longest line; what is longer is taken for several.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// The lines of the file, one at a time, without what ends them.
 fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    Ok(file.split(b'\n').map(move |line| line.map_err(Error::io(path))))
+    let mut file = BufReader::new(files::open(path)?);
+    Ok(std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                line.pop_if(|last| *last == b'\n');
+                Some(Ok(line))
+            }
+            Err(error) => Some(Err(Error::io(path)(error))),
+        }
+    }))
 }
 
 /// The file's sound lines; the others are left out. A line that cannot be read is the last one.
@@ -195,6 +219,13 @@ mod tests {
         // The last line was being written when the run was killed.
         assert_eq!(cut(&ten.as_bytes()[..ten.len() - 9], 9), (lines_of(1..=9), vec![]));
         assert_eq!(cut(b"", 0), (String::new(), vec![]));
+    }
+
+    #[test]
+    fn a_line_without_end_is_read_in_bounded_pieces() {
+        let endless = vec![b' '; LONGEST_LINE as usize + 7];
+        let text = [lines_of([1]).as_bytes(), &endless, b"\n", lines_of([3]).as_bytes()].concat();
+        assert_eq!(cut(&text, 3), (lines_of([1, 3]), vec![(2, 2)]));
     }
 
     #[test]

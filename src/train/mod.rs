@@ -15,6 +15,7 @@ pub mod objective;
 pub mod overview;
 pub mod pretrain;
 pub mod run;
+pub mod run_folder;
 pub mod saved;
 pub mod stages;
 pub mod trainer;

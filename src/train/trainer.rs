@@ -9,13 +9,15 @@ use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
 use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Timing};
 use super::objective::{Batch, Batches};
+use super::run_folder::RunFolder;
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
+use crate::infer;
 use crate::nn::Architecture;
-use crate::recipes::{Origin, Recipe};
+use crate::recipes::{Origin, Recipe, Saving};
 use crate::report::out;
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
@@ -27,15 +29,26 @@ use std::time::Instant;
 /// How to run a recipe.
 pub struct Options<'a> {
     /// The run folder.
-    pub run: PathBuf,
+    pub run: &'a RunFolder,
     /// Where to compute.
     pub backend: Backend,
     /// Bytes of device memory to stay within.
     pub memory: u64,
     /// Stop, with a checkpoint, after this step.
     pub until: Option<u64>,
-    /// Set when the user asks to stop.
-    pub interrupted: &'a AtomicBool,
+    /// What the user asks for meanwhile.
+    pub requests: &'a Requests,
+}
+
+/// What the user asks of a run while it trains, and what he should know for that; shared with other threads.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Finish the step, save, and stop.
+    pub stop: AtomicBool,
+    /// Save after this step, and go on.
+    pub save: AtomicBool,
+    /// Whether there are steps that a stop at once would lose; the trainer says so.
+    pub unsaved: AtomicBool,
 }
 
 /// How a run ended.
@@ -100,35 +113,47 @@ pub struct Trainer<'a> {
     /// When the last step was done, or evaluation, saving or making ready after it.
     last_done: Instant,
     last_saved: Option<PathBuf>,
+    /// When that was, or when the run began.
+    saved_at: Instant,
 }
 
 impl<'a> Trainer<'a> {
     /// Prepares data and model, from `checkpoint` if there is one, and writes the resolved recipe. Whatever any stage
     /// needs is checked here.
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
-        std::fs::create_dir_all(&options.run).map_err(Error::io(&options.run))?;
-        folder::clean(&options.run)?;
-        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"))?);
-        let (step, begun) = match &checkpoint {
-            None => (0, None),
-            Some(checkpoint) => (checkpoint.state.step, Some(saved::check(checkpoint, &recipe)?)),
+        folder::clean(options.run)?;
+        let (step, begun, known) = match &checkpoint {
+            None => (0, None, None),
+            Some(checkpoint) => {
+                let begun = saved::check(checkpoint, &recipe)?;
+                (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
+            }
         };
+        // Before all else: with its recipe, a run that is cut off can be resumed.
+        saved::write_recipe(&recipe, options.run)?;
+        // A checkpoint has all that the run began with.
+        let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
+        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
+        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
-        saved::write_recipe(&recipe, &options.run)?;
+        saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => initialize(&store, architecture, recipe.seed),
+            None => match &source {
+                Some(source) => infer::load_into(&store, source)?,
+                None => initialize(&store, architecture, recipe.seed),
+            },
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
         let metrics = MetricsFile::open(&path, step)?;
         let mut progress = Progress::new("training", recipe.total_steps(), step).with_curve();
-        for earlier in metrics::read(&path)? {
-            show(&mut progress, &earlier);
+        if let Some(curve) = progress.curve() {
+            metrics::read(&path)?.for_each(|earlier| earlier.draw_on(curve));
         }
-        let events = EventFile::create(&options.run, step);
+        let events = EventFile::create(options.run, step);
         let events =
             events.map_err(|error| out::warn(format_args!("no events for TensorBoard: {error}"))).ok();
         Ok(Trainer {
@@ -151,18 +176,19 @@ impl<'a> Trainer<'a> {
             held_out_loss: None,
             last_done: Instant::now(),
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
+            saved_at: Instant::now(),
         })
     }
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
         let ending = self.train();
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
         self.progress.finish();
         ending
     }
 
     fn train(&mut self) -> Result<Ending> {
-        self.corpus.verified()?;
         if self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
             let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
             out::say(format_args!(
@@ -172,6 +198,7 @@ impl<'a> Trainer<'a> {
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
+            self.corpus.verified()?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
             let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
@@ -181,14 +208,16 @@ impl<'a> Trainer<'a> {
                     return Ok(Ending::Stopped { step: self.step });
                 }
                 self.train_step(&*data)?;
-                let stop = self.options.interrupted.load(Ordering::Relaxed)
+                let requests = self.options.requests;
+                requests.unsaved.store(true, Ordering::Relaxed);
+                let stop = requests.stop.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
                 let last = self.step == self.recipe.total_steps();
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
-                let due = self.step.is_multiple_of(self.recipe.checkpoint.every);
-                if stop || due || kept.contains(&self.step) {
+                let asked = requests.save.swap(false, Ordering::Relaxed);
+                if stop || asked || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
                 if stop && !last {
@@ -201,8 +230,7 @@ impl<'a> Trainer<'a> {
 
     /// Makes ready for a stage: its state, its programs. Those of the stage before are gone before these are allocated.
     fn enter(&mut self, index: usize) -> Result<()> {
-        self.drain()?;
-        (self.engine, self.held_out) = (None, None);
+        self.release()?;
         self.current = index;
         let stage = &self.stages[index];
         let architecture = &stage.work.architecture;
@@ -211,7 +239,7 @@ impl<'a> Trainer<'a> {
             if let Origin::Step { step, .. } = stage.span.origin
                 && step != self.step
             {
-                saved::load(&self.store, &saved::of_step(&self.options.run, step)?, architecture)?;
+                saved::load(&self.store, &saved::of_step(self.options.run, step)?, architecture)?;
             }
             if stage.reset_optimizer {
                 saved::reset_optimizer(&self.store, architecture);
@@ -234,6 +262,12 @@ impl<'a> Trainer<'a> {
         let (hyper, t) = stage.update(self.step + 1);
         self.look_for_norms();
         let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
+        if weight <= 0.0 {
+            let step = self.step + 1;
+            return Err(Error::failure(format!(
+                "step {step}: no position of its sequences counts; check the data"
+            )));
+        }
         self.engine().begin_step()?;
         for batch in batches {
             self.collect_down_to(1)?;
@@ -327,6 +361,7 @@ impl<'a> Trainer<'a> {
             },
         };
         self.metrics.append(&metrics)?;
+        self.options.run.keep();
         if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(&metrics)) {
             out::warn(format_args!("no more events for TensorBoard: {error}"));
             self.events = None;
@@ -347,7 +382,9 @@ impl<'a> Trainer<'a> {
             Some(path) => format!("the last good checkpoint is {}", path.display()),
             None => "there is no checkpoint yet".into(),
         };
-        Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
+        Error::failure(format!(
+            "{what}; {good}; check the data, or start again with a lower schedule.peak_lr"
+        ))
     }
 
     /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
@@ -371,10 +408,17 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    fn save_is_due(&self) -> bool {
+        let Saving { every, minutes, .. } = self.recipe.checkpoint;
+        let late = minutes > 0.0 && self.saved_at.elapsed().as_secs_f64() >= 60.0 * minutes;
+        self.step.is_multiple_of(every) || late
+    }
+
     fn save(&mut self) -> Result<()> {
         self.drain()?;
-        let (stage, tokenizer) = (&self.stages[self.current], &self.corpus.tokenizer);
-        let saved = saved::save(&self.store, &self.recipe, stage, tokenizer, &self.options.run, self.step);
+        self.metrics.sync()?;
+        let stage = &self.stages[self.current];
+        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, self.options.run, self.step);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -382,6 +426,7 @@ impl<'a> Trainer<'a> {
         warnings.iter().for_each(out::warn);
         self.last_saved = Some(path);
         self.last_done = Instant::now();
+        self.saved_at = self.last_done;
         Ok(())
     }
 
@@ -394,7 +439,8 @@ impl<'a> Trainer<'a> {
     pub fn release(&mut self) -> Result<()> {
         self.drain()?;
         (self.engine, self.held_out) = (None, None);
-        Ok(())
+        // What was dropped is given back when the device has nothing more to do with it.
+        self.options.backend.wait()
     }
 
     /// The model as the stage that was trained last has it.
