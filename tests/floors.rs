@@ -169,6 +169,27 @@ fn an_upward_import_is_seen() {
     }
 }
 
+/// The macros panic when nobody can read what they print; the functions of `report::out` do not.
+#[test]
+fn only_report_prints() {
+    let macros = ["print", "println", "eprint", "eprintln", "dbg"].map(|name| format!("{name}!"));
+    let prints = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        code.split(|c: char| !c.is_alphanumeric() && !"_!".contains(c))
+            .any(|word| macros.iter().any(|it| it == word))
+    };
+    assert!(prints("x => println!(\"{x}\"),") && !prints("// println!()") && !prints("out::print(x)"));
+    for file in files("src", "rs") {
+        let text = std::fs::read_to_string(root().join(&file)).expect("a source file");
+        // Tests may: nothing depends on what they print.
+        let text =
+            if file.ends_with("tests.rs") { "" } else { text.split("#[cfg(test)]").next().unwrap_or("") };
+        let found = text.lines().position(prints);
+        let line = found.map_or(0, |line| line + 1);
+        assert!(found.is_none(), "{}:{line}: use a function of report::out", file.display());
+    }
+}
+
 #[test]
 fn no_file_is_too_long() {
     let all = [files("src", "rs"), files("shaders", "wgsl"), files("tests", "rs")].concat();

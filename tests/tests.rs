@@ -12,6 +12,7 @@ mod generation;
 mod hf_parity;
 mod hub;
 mod ops_on_device;
+mod output;
 mod plan;
 mod recipes;
 mod robustness;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::report::curve::Curve;
 use crate::report::{out, quoted, table};
 use crate::train::metrics::Metrics;
-use crate::train::overview::{Overview, State, steps};
+use crate::train::overview::{Overview, Record, State, steps};
 use clap::{Args, Subcommand};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
@@ -112,9 +112,11 @@ fn show(run: &Path) -> Result<()> {
         out::line(format_args!("\nlast checkpoint: {}", checkpoint.display()))?;
     }
     match found.state {
-        State::Running => Ok(()),
-        state if state.name() == "finished" => Ok(()),
-        _ => out::line(format_args!("continue with: smolter train --resume {}", quoted(&found.path))),
+        // An error that ended a run would end it again, and its line tells what to do.
+        State::Running | State::Ended(Record::Finished | Record::Failed { .. }) => Ok(()),
+        State::Ended(Record::Stopped) | State::Killed => {
+            out::line(format_args!("continue with: smolter train --resume {}", quoted(&found.path)))
+        }
     }
 }
 
@@ -140,10 +142,11 @@ fn steps_table(run: &Path, last: u64, measured: u64) -> Result<comfy_table::Tabl
     Ok(rows)
 }
 
-/// The last part of a path, fit for a table.
+/// The last part of a path, on one line.
 fn name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy().escape_debug().to_string()
+    let name = absolute.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    name.replace(char::is_control, "?")
 }
 
 fn progress(run: &Overview) -> String {

@@ -9,6 +9,7 @@ mod generation;
 mod gguf;
 mod hf;
 pub mod hub;
+mod run_folder;
 mod vocabulary;
 
 use std::path::{Path, PathBuf};
@@ -71,13 +72,13 @@ impl ModelFolder {
     }
 }
 
-/// The model folder that `path` means, and warnings about newer checkpoints that are damaged.
+/// The model folder that `path` means: itself, or the newest whole checkpoint of its run; and warnings about newer checkpoints that are damaged.
 fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
     if path.is_file() {
         let why = "is a file, but a folder with config.json and model.safetensors is needed";
         return Err(Error::input(format!("{}: {why}", path.display())));
     }
-    if path.join("config.json").exists() || !path.join("checkpoints").is_dir() {
+    if path.join("config.json").exists() {
         if path.join("trainer").is_dir() {
             verify_model(path).map_err(|error| match error {
                 Error::Damaged { path: file, what } => {
@@ -89,9 +90,10 @@ fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
         }
         return Ok((path.into(), Vec::new()));
     }
-    match folder::newest_whole(path)? {
+    let Some(run) = run_folder::of(path) else { return Ok((path.into(), Vec::new())) };
+    match folder::newest_whole(&run)? {
         Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
-        None => Err(Error::input(format!("{}: this run has no checkpoint yet", path.display()))),
+        None => Err(run_folder::no_checkpoint(&run)),
     }
 }
 

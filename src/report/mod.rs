@@ -7,5 +7,5 @@ pub mod progress;
 mod quote;
 mod table;
 
-pub use quote::quoted;
+pub use quote::{quoted, shell_word};
 pub use table::table;

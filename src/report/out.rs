@@ -14,6 +14,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 /// What errors call the place that output goes to.
 const STDOUT: &str = "standard output";
 
+/// Columns left free at the right of live rows: for the `^C` that terminals show there, and the cursor.
+pub(super) const MARGIN: usize = 3;
+
 /// Rows and columns of a terminal that does not tell its size.
 const USUAL_SIZE: (usize, usize) = (24, 80);
 
@@ -180,8 +183,7 @@ impl Screen {
         let Some(terminal) = &self.terminal else { return };
         let (height, width) = size_of(terminal);
         let rows = self.live.values().flatten();
-        // One column less than there are: a full row may or may not move the cursor on. One row less, for the shell.
-        let rows = rows.map(|row| console::truncate_str(row, width - 1, "").into_owned());
+        let rows = rows.map(|row| console::truncate_str(row, width.saturating_sub(MARGIN), "").into_owned());
         let rows: Vec<String> = rows.take(height.saturating_sub(1).max(1)).collect();
         self.draw(&rows);
     }
@@ -192,11 +194,13 @@ impl Screen {
         let (_, width) = size_of(terminal);
         // Rows wrap when the terminal becomes narrower.
         let used: usize = self.drawn.iter().map(|columns| columns.div_ceil(width).max(1)).sum();
+        // Row by row: terminals may keep a screen that is cleared at once in their history.
         let draw = || {
-            if used > 0 {
-                terminal.write_str("\r")?;
-                terminal.move_cursor_up(used - 1)?;
-                terminal.clear_to_end_of_screen()?;
+            for row in (0..used).rev() {
+                terminal.clear_line()?;
+                if row > 0 {
+                    terminal.move_cursor_up(1)?;
+                }
             }
             terminal.write_str(&rows.join("\n"))?;
             terminal.flush()

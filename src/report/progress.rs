@@ -1,7 +1,7 @@
 //! Progress with an estimate of the time left: live rows in a terminal, a line every ten seconds elsewhere.
 
 use super::curve::Curve;
-use super::out::{self, Live};
+use super::out::{self, Live, MARGIN};
 use indicatif::HumanDuration;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ impl Progress {
 
     /// The same with a curve of losses above it, where the terminal has room.
     pub fn with_curve(self) -> Self {
-        Progress { curve: Some(Curve::default()), ..self }
+        Progress { curve: self.live.as_ref().map(|_| Curve::default()), ..self }
     }
 
     /// The curve, if there is one.
@@ -87,7 +87,7 @@ impl Progress {
     fn draw(&self) {
         let Some(live) = &self.live else { return };
         let mut rows = self.curve_rows();
-        rows.push(self.bar(out::size().1 - 1));
+        rows.push(self.bar(out::size().1.saturating_sub(MARGIN)));
         live.set(rows);
     }
 
@@ -95,7 +95,7 @@ impl Progress {
         let (rows, columns) = out::size();
         match &self.curve {
             Some(curve) if rows >= CURVE_ROOM.0 && columns >= CURVE_ROOM.1 => {
-                curve.draw((columns - 1).min(CURVE_SIZE.1), (rows / 2).min(CURVE_SIZE.0))
+                curve.draw((columns - MARGIN).min(CURVE_SIZE.1), (rows / 2).min(CURVE_SIZE.0))
             }
             _ => Vec::new(),
         }
@@ -108,7 +108,7 @@ impl Progress {
         let rate = total.saturating_sub(self.position) as f64 / done;
         let left = Duration::try_from_secs_f64(self.begun.elapsed().as_secs_f64() * rate);
         let left = match left {
-            Ok(left) if self.position > self.first => format!("  ETA {}", HumanDuration(left)),
+            Ok(left) if self.position > self.first => format!("  ETA {:#}", HumanDuration(left)),
             _ => String::new(),
         };
         format!("{}/{total}  {}{left}", self.position, self.message)

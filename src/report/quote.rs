@@ -1,20 +1,26 @@
-//! Paths in commands that people copy into a shell.
+//! Paths and texts in commands that people copy into a shell.
 
 use std::path::Path;
 
-/// The path as one word of a shell: as it is if it is plain, else in quotes.
+/// The path as one word of a shell that is no flag.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    // Not a flag.
-    let text = if text.starts_with('-') { format!("./{text}") } else { text };
-    let plain = |c: char| c.is_alphanumeric() || "_-./:@%+,=\\".contains(c);
-    let plain = |c: char| plain(c) && (cfg!(windows) || c != '\\');
-    match text {
-        text if !text.is_empty() && text.chars().all(plain) => text,
-        text if cfg!(windows) => format!("\"{text}\""),
-        text if text.chars().any(char::is_control) => format!("$'{}'", escaped(&text)),
-        text => format!("'{}'", text.replace('\'', r"'\''")),
+    if text.starts_with('-') { shell_word(&format!("./{text}")) } else { shell_word(&text) }
+}
+
+/// The text as one word of a shell: as it is if it is plain, else in quotes.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:,".contains(c) || cfg!(windows) && c == '\\';
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into();
     }
+    if cfg!(windows) {
+        return format!("\"{text}\"");
+    }
+    if text.chars().any(char::is_control) {
+        return format!("$'{}'", escaped(text));
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// For `$'...'` of bash and zsh.
@@ -47,10 +53,14 @@ mod tests {
     #[test]
     fn a_shell_reads_the_path() {
         assert_eq!(quoted(Path::new("runs/microcosm-2")), "runs/microcosm-2");
-        for path in ["a b", "it's", "$HOME", "a;b", "~", "a\\b", "\"", "*", "é ü", "`x`", "!", "#a"] {
+        for path in
+            ["a b", "it's", "$HOME", "a;b", "~", "a\\b", "\"", "*", "é ü", "`x`", "!", "#a", "=ls", "{a,b}"]
+        {
             assert_eq!(read_by("sh", &quoted(Path::new(path))), path);
         }
         assert_eq!(quoted(Path::new("--help")), "./--help");
+        assert_eq!(shell_word("--help"), "--help");
+        assert_eq!(read_by("sh", &shell_word("")), "");
         assert_eq!(read_by("bash", &quoted(Path::new("a\nb'\u{1b}\\"))), "a\nb'\u{1b}\\");
     }
 }

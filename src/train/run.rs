@@ -11,7 +11,7 @@ use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
-use crate::report::{out, profile, quoted, table};
+use crate::report::{out, profile, quoted, shell_word, table};
 use crate::tokenizer::ChatTemplate;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -152,7 +152,7 @@ fn suggest(trainer: &Trainer, run: &Path) {
     let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let run = quoted(run);
     let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
-    out::say(format_args!("continue text: smolter generate {run} --prompt {}", quoted(Path::new(prompt))));
+    out::say(format_args!("continue text: smolter generate {run} --prompt {}", shell_word(prompt)));
     if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
         out::say(format_args!("talk with it:  smolter chat {run}"));
     }
@@ -195,7 +195,7 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         row("all", loss.mean, &|_| true);
         out::say(format_args!("\n{table}\n"));
     } else {
-        out::say("no held-out loss: no documents are held out");
+        out::say("no held-out loss: too little text is held out\n");
     }
     samples(trainer)?.iter().for_each(|text| out::say(format_args!("{text}\n")));
     Ok(())

@@ -150,8 +150,8 @@ impl<'a> Trainer<'a> {
         let path = options.run.join(METRICS_FILE);
         let metrics = MetricsFile::open(&path, step)?;
         let mut progress = Progress::new("training", recipe.total_steps(), step).with_curve();
-        for earlier in metrics::read(&path)? {
-            show(&mut progress, &earlier);
+        if let Some(curve) = progress.curve() {
+            metrics::read(&path)?.for_each(|earlier| earlier.draw_on(curve));
         }
         let events = EventFile::create(options.run, step);
         let events =
@@ -189,6 +189,12 @@ impl<'a> Trainer<'a> {
     }
 
     fn train(&mut self) -> Result<Ending> {
+        if self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
+            let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
+            out::say(format_args!(
+                "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
+            ));
+        }
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
