@@ -100,8 +100,8 @@ impl Tokenizer {
         inner.with_padding(None);
         // It may add special tokens, which we never ask for, or repeat the text.
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let growth = growth::of_normalizer(&outline["normalizer"]).map_err(refuse)?;
-        growth::check_decoder(&outline["decoder"]).map_err(refuse)?;
+        let growth = growth::of_normalizer(inner.get_normalizer()).map_err(refuse)?;
+        growth::check(&inner).map_err(refuse)?;
         let eos = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
             refuse(format!("no token {END_OF_TEXT}, which ends a document: add it as a special token"))
         })?;
