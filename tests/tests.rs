@@ -14,6 +14,7 @@ mod hub;
 mod ops_on_device;
 mod plan;
 mod robustness;
+mod runs;
 mod scoring;
 mod stages;
 mod support;

@@ -9,11 +9,14 @@ mod export;
 mod generate;
 mod plan;
 mod recipes;
+mod runs;
 mod sampling;
+mod signals;
 mod train;
 
 use crate::error::Result;
 use crate::recipes::Recipe;
+use crate::report::out;
 use crate::tokenizer;
 use clap::{Parser, Subcommand};
 
@@ -37,6 +40,8 @@ enum Command {
     Bench(bench::Bench),
     /// Lists the embedded recipes, or prints one.
     Recipes(recipes::Recipes),
+    /// Lists runs, or draws the loss curve of one.
+    Runs(runs::Runs),
     /// Continues text with a model.
     Generate(generate::Generate),
     /// Talks with a chat model.
@@ -106,7 +111,17 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
 
 /// Runs the program on the process's arguments and returns its exit code.
 pub fn run() -> u8 {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are asked for, so they must arrive; of mistakes there may be nobody to read.
+        Err(message) => {
+            let arrived = message.use_stderr() || out::check().is_ok() && message.print().is_ok();
+            if message.use_stderr() {
+                let _ = message.print();
+            }
+            return if arrived { message.exit_code() as u8 } else { 1 };
+        }
+    };
     tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
@@ -114,6 +129,7 @@ pub fn run() -> u8 {
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Recipes(command) => command.run(),
+        Command::Runs(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Data(command) => command.run(),
@@ -127,7 +143,9 @@ pub fn run() -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            if !out::reader_left(&error) {
+                out::note(format_args!("error: {error}"));
+            }
             error.exit_code()
         }
     }

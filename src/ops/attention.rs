@@ -83,8 +83,7 @@ impl Attention {
         let kernel = Kernel::new(shader, pass.entry())
             .constant("HEAD_DIM", e as u32)
             .constant("QUERIES", block as u32)
-            // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
-            .constant("KEYS", if e <= 64 { 32 } else { 16 })
+            .constant("KEYS", tile_keys(e) as u32)
             .constant("LANES", caps.lane_count())
             .constant("ROWS", (block as u32 / caps.lane_count()).max(1))
             .flag("subgroups", caps.subgroup.is_some())
@@ -115,6 +114,16 @@ impl Attention {
 
 /// Tokens of a `tiled` workgroup.
 const QUERIES: usize = 64;
+
+/// Keys that pass through a `tiled` workgroup's memory at a time: a tile of keys and one of values, both of f32, fit
+/// the 16 KiB that WebGPU guarantees.
+fn tile_keys(e: usize) -> usize {
+    let fit = (16 << 10) / (2 * 4 * e);
+    match fit {
+        32.. => 32,
+        _ => 1 << fit.max(1).ilog2(),
+    }
+}
 
 /// The kernels of this op.
 #[derive(Clone, Copy)]
@@ -310,6 +319,8 @@ pub fn cases() -> Vec<Case> {
         (1, 65, 3, 1, 20),
         (2, 33, 2, 2, 64),
         (1, 9, 2, 1, 128),
+        (1, 19, 1, 1, 160),
+        (1, 5, 2, 1, 256),
         (1, 130, 2, 1, 6),
     ]
     .map(|(batch, tokens, heads, kv_heads, e)| {

@@ -286,6 +286,7 @@ fn check_reports(recipe: &Recipe) -> Check {
     at_least_one(held_out.sequences as u64, key_path!["held_out", "sequences"])?;
     at_least_one(held_out.every, key_path!["held_out", "every"])?;
     at_least_one(recipe.checkpoint.every, key_path!["checkpoint", "every"])?;
+    not_negative(recipe.checkpoint.minutes, key_path!["checkpoint", "minutes"])?;
     at_least_one(recipe.checkpoint.keep as u64, key_path!["checkpoint", "keep"])?;
     let sample = &recipe.sample;
     at_least_one(sample.tokens as u64, key_path!["sample", "tokens"])?;

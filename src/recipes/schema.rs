@@ -251,13 +251,15 @@ impl Default for HeldOutText {
 pub struct Saving {
     /// Steps between checkpoints; one more follows the last step.
     pub every: u64,
+    /// Minutes after which a step is saved even if its turn has not come; 0 saves by steps alone.
+    pub minutes: f64,
     /// How many of the newest stay on disk.
     pub keep: usize,
 }
 
 impl Default for Saving {
     fn default() -> Self {
-        Saving { every: 2000, keep: 2 }
+        Saving { every: 2000, minutes: 10.0, keep: 2 }
     }
 }
 
