@@ -145,6 +145,7 @@ fn check_dataset(i: usize, dataset: &Dataset) -> Check {
     require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
         "is empty, but must name the column that holds the text".into()
     })?;
+    at_least_one(dataset.max_record_bytes as u64, key_path!["datasets", i, "max_record_bytes"])?;
     dataset.max_epochs.map_or(Ok(()), |epochs| positive(epochs, key_path!["datasets", i, "max_epochs"]))
 }
 

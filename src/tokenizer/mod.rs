@@ -35,6 +35,7 @@ pub struct Tokenizer {
     place: String,
     /// Whether a long text may be encoded in pieces; see [`pieces`].
     divisible: bool,
+    divisible_at_digits: bool,
     /// How far its normalizer may stretch a text; see [`growth`].
     growth: growth::Growth,
     vocab_size: usize,
@@ -107,7 +108,18 @@ impl Tokenizer {
         })?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let divisible = pieces::divisible(&inner);
-        Ok(Self { inner, ordinary: OnceLock::new(), json, place, divisible, growth, vocab_size, eos })
+        let divisible_at_digits = pieces::divisible_at_digits(&inner);
+        Ok(Self {
+            inner,
+            ordinary: OnceLock::new(),
+            json,
+            place,
+            divisible,
+            divisible_at_digits,
+            growth,
+            vocab_size,
+            eos,
+        })
     }
 
     /// Encodes `text`. Special tokens written out in `text` become their ids, as in `transformers`; none are
@@ -182,7 +194,9 @@ impl Tokenizer {
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str, piece_bytes: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         for piece in self.pieces(text, piece_bytes) {
-            self.check_piece(piece).map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
+            self.check_length(piece)
+                .and_then(|()| self.growth.check(inner.get_normalizer(), piece, LONGEST_NORMALISED))
+                .map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
             let encoding = caught(|| inner.encode_fast(piece, false)).map_err(Into::into);
             let encoding = encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
                 Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, text.len()))
@@ -193,15 +207,15 @@ impl Tokenizer {
     }
 
     fn pieces<'a>(&self, text: &'a str, piece_bytes: usize) -> impl Iterator<Item = &'a str> {
-        pieces::pieces(text, if self.divisible { piece_bytes } else { usize::MAX })
+        pieces::pieces(text, if self.divisible { piece_bytes } else { usize::MAX }, self.divisible_at_digits)
     }
 
     /// Why [`encode`](Self::encode) would refuse `text`, if its length is why.
     pub fn too_long(&self, text: &str) -> Option<String> {
-        self.pieces(text, PIECE_BYTES).find_map(|piece| self.check_piece(piece).err())
+        self.pieces(text, PIECE_BYTES).find_map(|piece| self.check_length(piece).err())
     }
 
-    fn check_piece(&self, piece: &str) -> std::result::Result<(), String> {
+    fn check_length(&self, piece: &str) -> std::result::Result<(), String> {
         if piece.len() > LONGEST_PIECE {
             let (length, most) = (piece.len(), LONGEST_PIECE >> 20);
             return Err(format!(
@@ -209,7 +223,7 @@ impl Tokenizer {
                  divide it"
             ));
         }
-        self.growth.check(self.inner.get_normalizer(), piece, LONGEST_NORMALISED)
+        Ok(())
     }
 
     /// Whether `id` is in the vocabulary.
