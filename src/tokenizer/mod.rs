@@ -232,6 +232,20 @@ impl Tokenizer {
     }
 }
 
+/// The folder with SmolLM2's own tokenizer, which is no part of this repository. `None` where it is not, which is a
+/// failure if `SMOLTER_REQUIRE_DATA=1`.
+#[cfg(test)]
+fn smollm2_data() -> Option<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tokenizer");
+    if folder.join("tokenizer.json").exists() {
+        return Some(folder);
+    }
+    let required = std::env::var("SMOLTER_REQUIRE_DATA").is_ok_and(|v| v == "1");
+    assert!(!required, "SMOLTER_REQUIRE_DATA=1, but SmolLM2's tokenizer is not in {}", folder.display());
+    eprintln!("skipped: SmolLM2's tokenizer is not in {}", folder.display());
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
