@@ -31,7 +31,7 @@ const FLOORS: [(&str, May); 21] = [
     ("nn", Import(&["error", "files", "gpu", "ops", "graph", "optim"])),
     ("model", Import(&["error", "files", "report", "checkpoint", "tokenizer", "nn"])),
     ("infer", ImportAllBelow),
-    ("recipes", Import(&["error", "files", "tokenizer", "data", "optim", "nn"])),
+    ("recipes", Import(&["error", "files", "tokenizer", "data", "optim", "nn", "model"])),
     ("eval", ImportAllBelow),
     ("train", ImportAllBelow),
     ("check", ImportAllBelow),

@@ -165,7 +165,7 @@ fn a_typo_in_a_recipe_is_placed_and_corrected() {
     let path = place.path("tiny.toml");
     for (right, wrong, line, words) in [
         ("peak_lr", "peek_lr", "peek_lr", "did you mean 'peak_lr'?"),
-        ("[batch]\nsequences = 4", "[batch]\nsequences = \"4\"", "sequences", "batch.sequences"),
+        ("[batch]\nsequences = 4", "[batch]\nsequences = \"four\"", "sequences", "batch.sequences"),
         ("{ facts = 0.7", "{ fatcs = 0.7", "mixture = { fatcs", "did you mean 'facts'?"),
         ("[schedule]", "[schedule", "[schedule", "unclosed table"),
     ] {

@@ -93,7 +93,8 @@ fn a_live_run_is_not_resumed_until_its_process_is_gone() {
 #[test]
 fn a_lost_recipe_is_that_of_the_last_checkpoint() {
     let place = stopped(&[]);
-    let lost: [(&str, fn(&Path)); 4] = [
+    type Loss = (&'static str, fn(&Path));
+    let lost: [Loss; 4] = [
         ("removed", |path| std::fs::remove_file(path).expect("it goes")),
         ("empty", |path| std::fs::write(path, "").expect("a file")),
         ("short", cut_short),
@@ -172,7 +173,7 @@ fn a_damaged_tokenizer_is_taken_from_the_checkpoint() {
     copy(&place.path("run"), &place.path("early"));
     std::fs::remove_dir_all(place.path("early/checkpoints")).expect("checkpoints");
     flip_a_bit(&place.path("early/data/tokenizer/tokenizer.json"));
-    resumed(&place, "early", &["data/tokenizer: damaged; it is trained again"]);
+    resumed(&place, "early", &["data/tokenizer: damaged; it is made again"]);
 }
 
 #[test]
@@ -285,7 +286,9 @@ fn what_is_no_file_neither_hangs_nor_ends_a_run() {
             }
             let outcome = within(Duration::from_secs(60), &mut place.resume(&name, "reference"));
             if file.starts_with(step) {
-                outcome.expect(2, &[file, "none of its 1 checkpoints is whole"]);
+                // The checkpoint before it is whole.
+                outcome.expect(0, &["warning: skipped a checkpoint", file]);
+                assert!(place.state("whole", 12) == place.state(&name, 12), "{kind} {file}");
             } else if outcome.code != Some(0) {
                 outcome.expect(2, &[file, "remove it"]);
                 std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).expect("it goes");

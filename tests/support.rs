@@ -168,6 +168,11 @@ impl Place {
         place
     }
 
+    /// Another recipe in place of [`RECIPE`].
+    pub fn recipe(&self, text: &str) {
+        std::fs::write(self.path("tiny.toml"), text).expect("the recipe is written");
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -14,6 +14,7 @@ mod hostile;
 mod hub;
 mod ops_on_device;
 mod plan;
+mod recipes;
 mod robustness;
 mod runs;
 mod scoring;

@@ -15,7 +15,7 @@ mod signals;
 mod train;
 
 use crate::error::Result;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
 use crate::report::out;
 use crate::tokenizer;
 use clap::{Parser, Subcommand};
@@ -80,7 +80,7 @@ struct RecipeFlags {
 
 impl RecipeFlags {
     fn load(&self) -> Result<Recipe> {
-        Recipe::load(&self.recipe, &self.set)
+        Recipe::load_with(&self.recipe, &self.set, &open_model)
     }
 }
 
@@ -144,7 +144,7 @@ pub fn run() -> u8 {
         Ok(()) => 0,
         Err(error) => {
             if !out::reader_left(&error) {
-                out::note(format_args!("error: {error}"));
+                error.to_string().lines().for_each(|line| out::note(format_args!("error: {line}")));
             }
             error.exit_code()
         }

@@ -5,7 +5,7 @@ use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
 use crate::report::out;
 use crate::train::run::{default_memory, resume, start};
 use crate::train::run_folder::RunFolder;
@@ -89,7 +89,7 @@ impl Train {
     fn verify(&self) -> Result<()> {
         let mut overrides = self.recipe.set.clone();
         overrides.push(format!("checkpoint.every={VERIFY_EVERY}"));
-        let recipe = Recipe::load(&self.recipe.recipe, &overrides)?;
+        let recipe = Recipe::load_with(&self.recipe.recipe, &overrides, &open_model)?;
         let backend = Backend::open(&self.device.device)?;
         let memory = self.memory_of(&backend);
         // Not kept, so that it goes with all that is in it.

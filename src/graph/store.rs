@@ -131,7 +131,7 @@ pub struct Store {
 
 /// A store's memory, by backend.
 pub(super) enum Memory {
-    Device(DeviceMemory),
+    Device(Box<DeviceMemory>),
     F32(HostMemory<f32>),
     F64(HostMemory<f64>),
 }
@@ -165,7 +165,7 @@ impl Store {
         };
         let textures = textures.map(texture).collect::<Result<_>>()?;
         let staging = Mutex::new(device.staging_buffer("staging for weights", STAGING)?);
-        Ok(Store::new(plan, Memory::Device(DeviceMemory { device, buffers, textures, staging })))
+        Ok(Store::new(plan, Memory::Device(Box::new(DeviceMemory { device, buffers, textures, staging }))))
     }
 
     /// Allocates `plan` on the host, in f32.

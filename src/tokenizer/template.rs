@@ -54,7 +54,7 @@ pub struct ChatTemplate {
 /// Where a template is rendered.
 enum Engine {
     /// In this process, with bounded fuel.
-    InProcess(Compiled),
+    InProcess(Box<Compiled>),
     /// In a process of its own, with bounded time and memory; this is the source.
     Confined(String),
 }
@@ -105,7 +105,7 @@ impl ChatTemplate {
         let engine = if confined::is_on() && !harmless::is_harmless(source) {
             confined::compile(source).map(|()| Engine::Confined(source.to_string()))
         } else {
-            Compiled::new(source).map(Engine::InProcess)
+            Compiled::new(source).map(|compiled| Engine::InProcess(Box::new(compiled)))
         };
         let engine = engine.map_err(|fault| Error::input(format!("{place}{fault}")))?;
         Ok(ChatTemplate { engine, place, special_tokens })

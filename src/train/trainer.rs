@@ -15,6 +15,7 @@ use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
+use crate::infer;
 use crate::nn::Architecture;
 use crate::recipes::{Origin, Recipe, Saving};
 use crate::report::out;
@@ -130,14 +131,20 @@ impl<'a> Trainer<'a> {
         };
         // Before all else: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
+        // A checkpoint has all that the run began with.
+        let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
+        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => initialize(&store, architecture, recipe.seed),
+            None => match &source {
+                Some(source) => infer::load_into(&store, source)?,
+                None => initialize(&store, architecture, recipe.seed),
+            },
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
@@ -146,7 +153,7 @@ impl<'a> Trainer<'a> {
         for earlier in metrics::read(&path)? {
             show(&mut progress, &earlier);
         }
-        let events = EventFile::create(&options.run, step);
+        let events = EventFile::create(options.run, step);
         let events =
             events.map_err(|error| out::warn(format_args!("no events for TensorBoard: {error}"))).ok();
         Ok(Trainer {

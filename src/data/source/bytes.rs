@@ -58,7 +58,8 @@ fn damage(path: &Path, compression: Compression, e: io::Error) -> Error {
 
 /// What is broken about a record of more than `most` bytes.
 pub(super) fn too_long(most: usize) -> String {
-    let size = if most % (1 << 20) == 0 { format!("{} MiB", most >> 20) } else { format!("{most} bytes") };
+    let size =
+        if most.is_multiple_of(1 << 20) { format!("{} MiB", most >> 20) } else { format!("{most} bytes") };
     format!("longer than max_record_bytes ({size})")
 }
 

@@ -5,7 +5,7 @@ use crate::checkpoint::replace;
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe, open_model};
 use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Tokenizer};
@@ -15,9 +15,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Loads the tokenizer, or trains it and keeps it in `folder`.
 pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    let Some(training) = &recipe.tokenizer.train else {
-        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
-    };
+    if let Some(path) = &recipe.tokenizer.path {
+        return Tokenizer::load(path);
+    }
     let kept = folder.join(KEPT);
     let note = note(recipe);
     // The note comes last, and knows the tokenizer: without it, or with another, there is none.
@@ -26,9 +26,16 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     {
         match Tokenizer::load(&kept) {
             Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
-            _ => out::warn(format_args!("{}: damaged; it is trained again", kept.display())),
+            _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
         }
     }
+    let Some(training) = &recipe.tokenizer.train else {
+        // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
+        let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
+        let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
+        keep(&tokenizer, recipe, &kept)?;
+        return Ok(tokenizer);
+    };
     let share = training.sample_documents.div_ceil(recipe.datasets.len());
     let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
@@ -55,7 +62,8 @@ const NOTE: &str = "made-from";
 
 /// What [`NOTE`] says of where a tokenizer comes from; its hash follows.
 fn note(recipe: &Recipe) -> String {
-    let made = format!("{:?} {:?} {}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
+    let source = recipe.source.as_ref().map(|source| &source.hash);
+    let made = format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
     format!("{} ", xxh3_64(made.as_bytes()))
 }
 
