@@ -140,7 +140,7 @@ fn chat(command: &mut Command) -> (Option<i32>, String) {
 #[test]
 fn hostile_templates_end_in_one_line() {
     let place = Place::new();
-    run(&mut place.train("run", "reference", &[])).expect(0, &[]);
+    run(&mut place.train("run", "reference", &["model.max_position_embeddings=512"])).expect(0, &[]);
     let model = place.path("run/checkpoints/step-000012");
     let all = hostile();
     assert!(all.len() >= 70, "{}", all.len());
@@ -165,8 +165,10 @@ fn hostile_templates_end_in_one_line() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // And a template that is none of those, but not plainly harmless either.
     let file = place.path("plain.jinja");
-    std::fs::write(&file, format!("{{% set greeting = 'a' * 3 %}}{}", chat_template()))
+    let long = "{# a note #}".repeat(9_000);
+    std::fs::write(&file, format!("{{% set greeting = 'a' * 3 %}}{long}{}", chat_template()))
         .expect("it is written");
     let mut command = smolter(&["chat", "--device", "reference", "--max-tokens", "2"]);
-    assert_eq!(chat(command.arg(&model).arg("--chat-template").arg(&file)).0, Some(0));
+    let (code, stderr) = chat(command.arg(&model).arg("--chat-template").arg(&file));
+    assert_eq!(code, Some(0), "{stderr}");
 }

@@ -217,10 +217,7 @@ fn set(chat: &mut Chat, text: &str) -> Result<()> {
     }
     let done = match name.as_str() {
         "max_tokens" => at_least_1(value).map(|tokens| chat.set_max_tokens(tokens)),
-        "seed" => {
-            let seed = value.parse().map_err(|_| "give a whole number of at least 0".to_string());
-            seed.map(|seed| chat.set_seed(seed))
-        }
+        "seed" => sampling::whole(value).map(|seed| chat.set_seed(seed)),
         name if sampling::SETTINGS.contains(&name) => {
             sampling::set(&mut drawing, name, value).map(|()| chat.set_sampling(drawing))
         }

@@ -1,7 +1,7 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
 use super::DeviceFlag;
-use super::sampling::SamplingFlags;
+use super::sampling::{SamplingFlags, whole};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files;
@@ -31,7 +31,7 @@ pub struct Generate {
     #[arg(short = 'f', long, value_name = "FILE")]
     prompt_file: Vec<PathBuf>,
     /// Most new tokens of each.
-    #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true)]
+    #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true, value_parser = whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingFlags,

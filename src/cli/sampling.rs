@@ -9,7 +9,7 @@ pub struct SamplingFlags {
     #[arg(long, alias = "temp", allow_negative_numbers = true, value_parser = at_least_0)]
     temperature: Option<f32>,
     /// Draws from so many of the likeliest tokens; 0 from all.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
     top_k: u32,
     /// Draws from the likeliest tokens up to this mass [default: 1, chat 0.9].
     #[arg(long, allow_negative_numbers = true, value_parser = share)]
@@ -21,7 +21,7 @@ pub struct SamplingFlags {
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = above_0)]
     repetition_penalty: f32,
     /// Seed of the random choices.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Ends the text before this string or special token; may be repeated. The model's own end tokens always end it.
     #[arg(long)]
@@ -64,7 +64,7 @@ pub fn set(sampling: &mut Sampling, name: &str, value: &str) -> Result<(), Strin
     match name {
         "temperature" => sampling.temperature = at_least_0(value)?,
         "top_p" => sampling.top_p = share(value)?,
-        "top_k" => sampling.top_k = value.parse().map_err(|_| "give a whole number of at least 0")?,
+        "top_k" => sampling.top_k = whole(value)?,
         "min_p" => sampling.min_p = share(value)?,
         "repetition_penalty" => sampling.repetition_penalty = above_0(value)?,
         _ => return Err(format!("no setting {name}")),
@@ -74,6 +74,10 @@ pub fn set(sampling: &mut Sampling, name: &str, value: &str) -> Result<(), Strin
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, what: &str) -> Result<f32, String> {
     text.parse().ok().filter(|&x: &f32| x.is_finite() && fits(x)).ok_or(format!("give a number {what}"))
+}
+
+pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "give a whole number of at least 0".into())
 }
 
 fn at_least_0(text: &str) -> Result<f32, String> {
