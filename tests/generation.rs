@@ -161,9 +161,14 @@ fn prompts_come_from_anywhere_and_ends_are_told() {
         lines.map(|line| line["finish_reason"].as_str().expect("a reason").to_string()).collect()
     };
     assert_eq!(reasons(&["-n", "2"]), ["length"]);
-    let text = run(&mut generate(&["-p", "7", "-n", "24"])).expect(0, &[]).stdout.trim_end().to_string();
+    let varied = ["-n", "24", "--temperature", "5"];
+    let text = run(&mut generate(&[&["-p", "7"], &varied[..]].concat()))
+        .expect(0, &[])
+        .stdout
+        .trim_end()
+        .to_string();
     let stop = text.chars().skip(1).find(|c| c.is_ascii_graphic()).expect("a character that can be typed");
-    assert_eq!(reasons(&["-n", "24", "--stop", &stop.to_string()]), ["stop"]);
+    assert_eq!(reasons(&[&varied[..], &["--stop", &stop.to_string()]].concat()), ["stop"]);
     run(&mut generate(&["-p", "7", "-n", "900"])).expect(0, &["context of 32 tokens is full"]);
     for (flags, word) in [
         (["--temperature", "-1"], "a number of at least 0"),
