@@ -152,6 +152,69 @@ fn a_conversation_is_saved_and_goes_on() {
 }
 
 #[test]
+fn answers_are_made_anew_and_otherwise() {
+    let place = Place::new();
+    let folder = model(&place);
+    let (file, template) = (place.path("talk.json"), place.path("plain.jinja"));
+    let plain = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
+    std::fs::write(&template, plain).expect("the template is written");
+    let arguments = ["--chat-template", template.to_str().expect("UTF-8"), "--temperature", "1.5"];
+    let lines = format!(
+        "one\n/regen\n/set\n/set temperature 0\n/set top-k=3\n/set max_tokens 2\n/set seed 9\n/set\ntwo\n/save {}\n",
+        file.display()
+    );
+    let settings = "temperature 0, top_p 0.9, top_k 3, min_p 0, repetition_penalty 1, max_tokens 2, seed 9";
+    let outcome = chat(&folder, &arguments, &lines).expect(0, &["temperature 1.5, top_p 0.9", settings]);
+    let answers: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("(cut after")).collect();
+    assert!(answers[2].contains("after 2 tokens"), "{outcome:#?}");
+    let saved = std::fs::read_to_string(&file).expect("the file");
+    let saved: serde_json::Value = serde_json::from_str(&saved).expect("JSON");
+    assert_eq!(
+        saved["messages"].as_array().map(Vec::len),
+        Some(4),
+        "an answer made anew takes the old one's place"
+    );
+    for (line, words) in [
+        ("/regen", "say something first"),
+        ("/set colour 1", "/set knows no"),
+        ("/set temperature -1", "a number of at least 0"),
+        ("/set max_tokens 0", "above 0"),
+        ("/set seed x", "/set temperature 0.2"),
+    ] {
+        chat(&folder, &[], &format!("{line}\n")).expect(2, &[words]).is_one_line();
+    }
+    chat(&folder, &["--chat-template", "nowhere.jinja"], "").expect(2, &["nowhere.jinja"]);
+}
+
+/// Thousands of turns are no more work than those that fit, and can be given up.
+#[test]
+fn a_long_history_is_cut_to_what_fits() {
+    let place = Place::new();
+    let folder = model(&place);
+    let file = place.path("long.json");
+    let turn = |i: usize| [Message::new("user", format!("turn {i}")), Message::new("assistant", "so it is")];
+    let messages: Vec<Message> = (0..4000).flat_map(turn).collect();
+    std::fs::write(&file, serde_json::json!({ "messages": messages }).to_string()).expect("it is written");
+    let backend = Backend::open("reference").expect("it opens");
+    let opened = ModelFolder::open(&folder).expect("the model");
+    let mut chat = Chat::new(&backend, &opened, options()).expect("it loads");
+    chat.load(&file).expect("it is a conversation");
+    chat.give_up_when(|| true);
+    let answer = chat.say("and now?", |_| Ok(true)).expect("no answer");
+    assert_eq!((answer.end, answer.tokens, chat.messages().len()), (End::Interrupted, 0, 8000));
+    chat.give_up_when(|| false);
+    let answer = chat.say("and now?", |_| Ok(true)).expect("an answer");
+    let room = 512 - options().max_tokens;
+    assert!(answer.left_out.is_multiple_of(2) && answer.prompt <= room / 2, "{answer:?}");
+    // One turn more would not have left half.
+    let (left, template) = (answer.left_out, ChatTemplate::load(&folder).expect("it has one"));
+    let tokenizer = Tokenizer::load(&folder).expect("it has one");
+    let length =
+        |from: usize| template.encode(&tokenizer, &chat.messages()[from..8001], true).expect("ids").len();
+    assert!(length(left) == answer.prompt && length(left - 2) > room / 2, "{answer:?}");
+}
+
+#[test]
 fn what_cannot_be_chatted_with_is_named() {
     let place = Place::new();
     let folder = model(&place);

@@ -1,12 +1,14 @@
 //! T2: greedy continuations of the models of `fixtures/` are torch's, alone and side by side, with the cache and without.
 
-use crate::support::{devices, fixtures};
+use crate::support::{Place, devices, fixtures, run, smolter};
 use serde::Deserialize;
 use smolter::graph::Backend;
 use smolter::infer::generator::{Choice, Generator, Sizes};
 use smolter::model::ModelFolder;
 use smolter::ops::sample::Sampling;
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 /// Largest error of a log-probability, in nats.
 const LOGPROB: f32 = 1e-4;
@@ -131,4 +133,50 @@ fn planted_faults_are_seen() {
     assert!(seen(&|row| row[5].logprob = f32::NAN));
     assert!(seen(&|row| row.truncate(23)));
     assert!(difference(&right, &golden, 1).is_some());
+}
+
+#[test]
+fn prompts_come_from_anywhere_and_ends_are_told() {
+    let place = Place::new();
+    run(&mut place.train("run", "reference", &[])).expect(0, &[]);
+    let folder = place.path("run");
+    let (model, file) = (folder.to_str().expect("UTF-8"), place.path("prompt.txt"));
+    std::fs::write(&file, "7 + 5\n").expect("it is written");
+    let generate =
+        |arguments: &[&str]| smolter(&[&["generate", model, "--device", "reference"], arguments].concat());
+    let expected = run(&mut generate(&["-p", "7 + 5", "-n", "4"])).expect(0, &["tokens/s"]).stdout;
+    assert!(expected.starts_with("7 + 5"));
+    let from_file =
+        run(&mut generate(&["-f", file.to_str().expect("UTF-8"), "--max-tokens", "4"])).expect(0, &[]);
+    assert_eq!(from_file.stdout, expected);
+    let mut command = generate(&["--prompt", "-", "-n", "4"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    child.stdin.take().expect("a pipe").write_all(b"7 + 5\n").expect("it listens");
+    assert_eq!(child.wait_with_output().expect("its output").stdout, expected.as_bytes());
+
+    let reasons = |arguments: &[&str]| -> Vec<String> {
+        let outcome = run(&mut generate(&[arguments, &["-p", "7", "--logprobs"]].concat())).expect(0, &[]);
+        let lines =
+            outcome.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        lines.map(|line| line["finish_reason"].as_str().expect("a reason").to_string()).collect()
+    };
+    assert_eq!(reasons(&["-n", "2"]), ["length"]);
+    let varied = ["-n", "24", "--temperature", "5"];
+    let text = run(&mut generate(&[&["-p", "7"], &varied[..]].concat()))
+        .expect(0, &[])
+        .stdout
+        .trim_end()
+        .to_string();
+    let stop = text.chars().skip(1).find(|c| c.is_ascii_graphic()).expect("a character that can be typed");
+    assert_eq!(reasons(&[&varied[..], &["--stop", &stop.to_string()]].concat()), ["stop"]);
+    run(&mut generate(&["-p", "7", "-n", "900"])).expect(0, &["context of 32 tokens is full"]);
+    for (flags, word) in [
+        (["--temperature", "-1"], "a number of at least 0"),
+        (["--top-k", "-1"], "a whole number of at least 0"),
+        (["-n", "-1"], "a whole number of at least 0"),
+    ] {
+        let outcome = run(&mut generate(&[&["-p", "7"], &flags[..]].concat()));
+        assert!(outcome.code == Some(2) && outcome.stderr.contains(word), "{outcome:#?}");
+    }
+    run(&mut generate(&["-p", "-", "-p", "-"])).expect(2, &["only one"]);
 }

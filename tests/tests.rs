@@ -10,6 +10,7 @@ mod floors;
 mod fuzz;
 mod generation;
 mod hf_parity;
+mod hostile;
 mod hub;
 mod ops_on_device;
 mod output;

@@ -87,3 +87,22 @@ fn a_bad_line_is_named() {
     data(&["encode"], b"\"a\xff\"\n").expect(2, &["stdin, line 1: "]);
     assert_eq!(data(&["encode"], b"\"a\"\r\n\"a\"").expect(0, &[]).stdout.lines().count(), 2);
 }
+
+#[test]
+fn what_is_no_token_or_too_long_is_named() {
+    let vocabulary = Tokenizer::load(FOLDER).expect("the fixture").vocab_size();
+    let unknown = data(&["decode"], format!("[1, 2]\n[3, {vocabulary}]\n").as_bytes());
+    let words =
+        [&format!("line 2: no token has the id {vocabulary}"), &format!("from 0 to {}", vocabulary - 1)];
+    unknown.expect(2, &words.map(String::as_str)).is_one_line();
+    data(&["encode", "--max-record-bytes", "9"], b"\"1234567\"\n\"12345678\"\n")
+        .expect(2, &["line 2: longer than 9 bytes", "--max-record-bytes"])
+        .is_one_line();
+    let endless = [b"\"".to_vec(), vec![b'a'; 20 << 20]].concat();
+    for command in ["encode", "decode"] {
+        data(&[command], &endless).expect(2, &["stdin, line 1: longer than 16777216 bytes"]).is_one_line();
+    }
+    data(&["encode"], format!("\"{}\"\n", "a".repeat(5 << 20)).as_bytes())
+        .expect(2, &["stdin, line 1", "without a place where this tokenizer may cut it"])
+        .is_one_line();
+}

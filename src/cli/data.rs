@@ -1,12 +1,14 @@
 //! `smolter data`: work on text before training.
 
-use crate::data::source::{OnBroken, Source};
+use super::bytes;
+use crate::data::source::{MAX_RECORD_BYTES, OnBroken, Source};
 use crate::error::{Error, Result};
+use crate::files::{self, Line};
 use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Special, Tokenizer};
 use clap::{Args, Subcommand};
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
@@ -36,6 +38,8 @@ pub struct TrainTokenizer {
     /// Leaves broken records out and counts them, instead of stopping at the first.
     #[arg(long)]
     skip_broken: bool,
+    #[command(flatten)]
+    longest: LongestRecord,
     /// Context length to note in tokenizer_config.json, in tokens.
     #[arg(long, default_value_t = 8192)]
     model_max_length: usize,
@@ -52,6 +56,8 @@ pub struct Encode {
     /// Takes special tokens that are written out in the text for ordinary text.
     #[arg(long)]
     ordinary: bool,
+    #[command(flatten)]
+    longest: LongestRecord,
 }
 
 #[derive(Args)]
@@ -62,6 +68,22 @@ pub struct Decode {
     /// Leaves special tokens out.
     #[arg(long)]
     skip_special: bool,
+    #[command(flatten)]
+    longest: LongestRecord,
+}
+
+#[derive(Args)]
+struct LongestRecord {
+    /// Longest record that is read: 16MiB, 1GiB or a number of bytes [default: 16MiB].
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_record_bytes: Option<u64>,
+}
+
+impl LongestRecord {
+    fn bytes(&self) -> usize {
+        let most = self.max_record_bytes.unwrap_or(MAX_RECORD_BYTES as u64);
+        usize::try_from(most).unwrap_or(usize::MAX - 1).clamp(1, usize::MAX - 1)
+    }
 }
 
 impl Data {
@@ -84,6 +106,7 @@ impl TrainTokenizer {
         }
         let on_broken = if self.skip_broken { OnBroken::Skip } else { OnBroken::Refuse };
         let source = Source::new(&self.paths).fields(&self.field, "\n").on_broken(on_broken);
+        let source = source.max_record_bytes(self.longest.bytes());
         let mut records = source.documents()?;
         let mut failure: Option<Error> = None;
         let mut progress = Progress::new("reading", self.documents.map(|count| count as u64), 0);
@@ -125,7 +148,7 @@ impl TrainTokenizer {
 impl Encode {
     fn run(self) -> Result<()> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        each_line("a JSON string", |text: String| {
+        each_line("a JSON string", self.longest.bytes(), |text: String| {
             if self.ordinary { tokenizer.encode_ordinary(&text) } else { tokenizer.encode(&text) }
         })
     }
@@ -135,23 +158,44 @@ impl Decode {
     fn run(self) -> Result<()> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
         let special = if self.skip_special { Special::Skip } else { Special::Show };
-        each_line("a JSON array of token ids", |ids: Vec<u32>| Ok(tokenizer.decode_with(&ids, special)))
+        each_line("a JSON array of token ids", self.longest.bytes(), |ids: Vec<u32>| {
+            match ids.iter().find(|&&id| !tokenizer.knows(id)) {
+                Some(id) => Err(Error::input(format!(
+                    "no token has the id {id}: this tokenizer has ids from 0 to {}",
+                    tokenizer.vocab_size().saturating_sub(1)
+                ))),
+                None => Ok(tokenizer.decode_with(&ids, special)),
+            }
+        })
     }
 }
 
-/// Answers each line of stdin, which holds `what`, with a line of JSON on stdout.
+/// Answers each line of stdin, which holds `what` in at most `most` bytes, with a line of JSON on stdout.
 fn each_line<I: serde::de::DeserializeOwned, O: serde::Serialize>(
     what: &str,
+    most: usize,
     answer: impl Fn(I) -> Result<O>,
 ) -> Result<()> {
     out::check()?;
+    let mut stdin = std::io::stdin().lock();
     let mut stdout = BufWriter::new(std::io::stdout().lock());
-    for (i, line) in std::io::stdin().lock().split(b'\n').enumerate() {
-        let line = line.map_err(Error::io("stdin"))?;
-        let input = serde_json::from_slice(&line)
-            .map_err(|error| Error::input(format!("stdin, line {}: not {what}: {error}", i + 1)))?;
-        let mut text =
-            serde_json::to_vec(&answer(input)?).map_err(|error| Error::failure(error.to_string()))?;
+    for number in 1.. {
+        let refuse = |why: String| Error::input(format!("stdin, line {number}: {why}"));
+        let line = match files::line(&mut stdin, most).map_err(Error::io("stdin"))? {
+            Line::Whole(line) => line,
+            Line::TooLong => {
+                let why =
+                    format!("longer than {most} bytes: divide it, or allow more with --max-record-bytes");
+                return Err(refuse(why));
+            }
+            Line::End => break,
+        };
+        let input = serde_json::from_slice(&line).map_err(|error| refuse(format!("not {what}: {error}")))?;
+        let answer = answer(input).map_err(|error| match error {
+            Error::Input(why) => refuse(why),
+            other => other,
+        })?;
+        let mut text = serde_json::to_vec(&answer).map_err(|error| Error::failure(error.to_string()))?;
         text.push(b'\n');
         stdout.write_all(&text).map_err(out::lost)?;
     }

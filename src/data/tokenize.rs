@@ -81,7 +81,18 @@ pub fn tokenize_source(
 ) -> Result<(Counts, Report)> {
     let options = TokenizeOptions { fingerprint: fingerprint(tokenizer, source, options)?, ..options };
     let mut documents = source.documents()?;
-    let texts = documents.by_ref().map(|document| document.map(|document| document.value));
+    let texts = std::iter::from_fn(|| {
+        loop {
+            let document = match documents.next()? {
+                Ok(document) => document,
+                Err(error) => return Some(Err(error)),
+            };
+            let Some(why) = tokenizer.too_long(&document.value) else { return Some(Ok(document.value)) };
+            if let Err(error) = documents.reject(&document, &why) {
+                return Some(Err(error));
+            }
+        }
+    });
     let counts = tokenize(tokenizer, texts, folder, name, options, progress)?;
     Ok((counts, documents.report().clone()))
 }

@@ -169,6 +169,19 @@ impl Generator {
     /// # Errors
     /// [`Error::Input`] if a prompt does not fit the context.
     pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<usize> {
+        self.prompt_unless(prompts, &|| false).map(Option::unwrap_or_default)
+    }
+
+    /// As [`prompt`](Self::prompt), but gives up as soon as `give_up` holds, which is asked before every pass: `None`.
+    /// What has been computed until then stays in the cache.
+    ///
+    /// # Errors
+    /// As [`prompt`](Self::prompt).
+    pub fn prompt_unless(
+        &mut self,
+        prompts: &[Vec<u32>],
+        give_up: &dyn Fn() -> bool,
+    ) -> Result<Option<usize>> {
         assert_eq!(prompts.len(), self.model.sizes.batch, "one prompt per sequence");
         if let Some(long) = prompts.iter().find(|prompt| prompt.len() > self.model.sizes.context) {
             let (length, room) = (long.len(), self.model.sizes.context);
@@ -193,6 +206,14 @@ impl Generator {
         let chunk = self.model.sizes.chunk;
         let longest = missing.iter().map(Vec::len).max().unwrap_or(0);
         for first in (0..longest).step_by(chunk) {
+            if give_up() {
+                // A sequence has one token more than the cache.
+                for ((sequence, prompt), tokens) in self.sequences.iter_mut().zip(prompts).zip(&missing) {
+                    let left = tokens.len().saturating_sub(first);
+                    *sequence = prompt[..prompt.len() - left].to_vec();
+                }
+                return Ok(None);
+            }
             let rows = missing.iter().flat_map(|tokens| {
                 (first..first + chunk).map(|i| tokens.get(i).copied().unwrap_or((0, ABSENT)))
             });
@@ -206,7 +227,7 @@ impl Generator {
         self.executor.write(self.model.decode.ids, (&last).into());
         self.executor.write(self.model.seen, (&self.occurrences()).into());
         let all: usize = prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).sum();
-        Ok(all - missing.iter().map(Vec::len).sum::<usize>())
+        Ok(Some(all - missing.iter().map(Vec::len).sum::<usize>()))
     }
 
     /// 1 for every token that a sequence has, in the layout of the logits.

@@ -172,6 +172,7 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     problems.require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
         "is empty, but must name the column that holds the text".into()
     });
+    at_least_one(problems, dataset.max_record_bytes as u64, key_path!["datasets", i, "max_record_bytes"]);
     if let Some(epochs) = dataset.max_epochs {
         positive(problems, epochs, key_path!["datasets", i, "max_epochs"]);
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
-use crate::data::source::OnBroken;
+use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
 use crate::nn::config::LlamaConfig;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
@@ -187,9 +187,21 @@ pub struct Dataset {
     /// What to do about a document that cannot be read.
     #[serde(default)]
     pub on_broken: OnBroken,
+    /// Longest document that is read, in bytes of its line, element or file; a longer one cannot be read.
+    #[serde(deserialize_with = "count")]
+    #[serde(default = "default_max_record_bytes", skip_serializing_if = "is_default_max_record_bytes")]
+    pub max_record_bytes: usize,
     /// Most passes over the dataset in the whole run; its share then goes to the others, which is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<f64>,
+}
+
+fn default_max_record_bytes() -> usize {
+    MAX_RECORD_BYTES
+}
+
+fn is_default_max_record_bytes(bytes: &usize) -> bool {
+    *bytes == MAX_RECORD_BYTES
 }
 
 fn default_fields() -> Vec<String> {

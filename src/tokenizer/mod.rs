@@ -35,6 +35,7 @@ pub struct Tokenizer {
     place: String,
     /// Whether a long text may be encoded in pieces; see [`pieces`].
     divisible: bool,
+    divisible_at_digits: bool,
     /// How far its normalizer may stretch a text; see [`growth`].
     growth: growth::Growth,
     vocab_size: usize,
@@ -100,14 +101,25 @@ impl Tokenizer {
         inner.with_padding(None);
         // It may add special tokens, which we never ask for, or repeat the text.
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let growth = growth::of_normalizer(&outline["normalizer"]).map_err(refuse)?;
-        growth::check_decoder(&outline["decoder"]).map_err(refuse)?;
+        let growth = growth::of_normalizer(inner.get_normalizer()).map_err(refuse)?;
+        growth::check(&inner).map_err(refuse)?;
         let eos = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
             refuse(format!("no token {END_OF_TEXT}, which ends a document: add it as a special token"))
         })?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let divisible = pieces::divisible(&inner);
-        Ok(Self { inner, ordinary: OnceLock::new(), json, place, divisible, growth, vocab_size, eos })
+        let divisible_at_digits = pieces::divisible_at_digits(&inner);
+        Ok(Self {
+            inner,
+            ordinary: OnceLock::new(),
+            json,
+            place,
+            divisible,
+            divisible_at_digits,
+            growth,
+            vocab_size,
+            eos,
+        })
     }
 
     /// Encodes `text`. Special tokens written out in `text` become their ids, as in `transformers`; none are
@@ -182,7 +194,9 @@ impl Tokenizer {
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str, piece_bytes: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         for piece in self.pieces(text, piece_bytes) {
-            self.check_piece(piece).map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
+            self.check_length(piece)
+                .and_then(|()| self.growth.check(inner.get_normalizer(), piece, LONGEST_NORMALISED))
+                .map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
             let encoding = caught(|| inner.encode_fast(piece, false)).map_err(Into::into);
             let encoding = encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
                 Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, text.len()))
@@ -193,15 +207,15 @@ impl Tokenizer {
     }
 
     fn pieces<'a>(&self, text: &'a str, piece_bytes: usize) -> impl Iterator<Item = &'a str> {
-        pieces::pieces(text, if self.divisible { piece_bytes } else { usize::MAX })
+        pieces::pieces(text, if self.divisible { piece_bytes } else { usize::MAX }, self.divisible_at_digits)
     }
 
     /// Why [`encode`](Self::encode) would refuse `text`, if its length is why.
     pub fn too_long(&self, text: &str) -> Option<String> {
-        self.pieces(text, PIECE_BYTES).find_map(|piece| self.check_piece(piece).err())
+        self.pieces(text, PIECE_BYTES).find_map(|piece| self.check_length(piece).err())
     }
 
-    fn check_piece(&self, piece: &str) -> std::result::Result<(), String> {
+    fn check_length(&self, piece: &str) -> std::result::Result<(), String> {
         if piece.len() > LONGEST_PIECE {
             let (length, most) = (piece.len(), LONGEST_PIECE >> 20);
             return Err(format!(
@@ -209,13 +223,27 @@ impl Tokenizer {
                  divide it"
             ));
         }
-        self.growth.check(self.inner.get_normalizer(), piece, LONGEST_NORMALISED)
+        Ok(())
     }
 
     /// Whether `id` is in the vocabulary.
     pub fn knows(&self, id: u32) -> bool {
         self.inner.id_to_token(id).is_some()
     }
+}
+
+/// The folder with SmolLM2's own tokenizer, which is no part of this repository. `None` where it is not, which is a
+/// failure if `SMOLTER_REQUIRE_DATA=1`.
+#[cfg(test)]
+fn smollm2_data() -> Option<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tokenizer");
+    if folder.join("tokenizer.json").exists() {
+        return Some(folder);
+    }
+    let required = std::env::var("SMOLTER_REQUIRE_DATA").is_ok_and(|v| v == "1");
+    assert!(!required, "SMOLTER_REQUIRE_DATA=1, but SmolLM2's tokenizer is not in {}", folder.display());
+    eprintln!("skipped: SmolLM2's tokenizer is not in {}", folder.display());
+    None
 }
 
 #[cfg(test)]

@@ -197,6 +197,7 @@ impl StopStrings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::smollm2_data;
     use super::*;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -206,8 +207,7 @@ mod tests {
     fn tokenizers() -> Vec<Tokenizer> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let fixture = Tokenizer::load(root.join("tests/fixtures/tokenizer")).unwrap();
-        let smollm2 = Tokenizer::load(root.join("../shared/data/tokenizer"))
-            .inspect_err(|_| eprintln!("skipped: SmolLM2's tokenizer is not in ../shared/data"));
+        let smollm2 = smollm2_data().map(|folder| Tokenizer::load(folder).unwrap());
         [fixture].into_iter().chain(smollm2).collect()
     }
 

@@ -7,7 +7,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
 
-use super::{SPECIAL_TOKENS, Tokenizer};
+use super::{SPECIAL_TOKENS, Tokenizer, pieces};
 use crate::error::{Error, Result};
 
 /// The smallest vocabulary that can be trained: the special tokens and one token for each of 256 bytes.
@@ -18,6 +18,10 @@ const MIN_FREQUENCY: u64 = 2;
 
 /// The library counts pairs in `i32`, and no pair can occur more often than there are bytes.
 const MAX_BYTES: u64 = i32::MAX as u64;
+
+/// Half the length, in bytes, from which a stretch of text without white space and digits teaches nothing: the library
+/// takes time with the square of a word's length.
+const LONG_WORD: usize = 16 << 10;
 
 /// How far the reading of the training documents is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,7 +38,7 @@ impl Tokenizer {
     /// Ids: the special tokens, then the 256 byte symbols in code point order, then merges, most frequent
     /// first. All 256 bytes are kept, seen or not (SmolLM2 itself lacks 21), so that no text ever loses a byte.
     /// Fewer than `vocab_size` ids come out if the documents hold too few pairs that occur twice; see
-    /// [`Tokenizer::vocab_size`]. The result depends on the documents alone, not on their order or on threads.
+    /// [`Tokenizer::vocab_size`]. Stretches of more than 32 KiB without white space or a digit are left out. The result depends on the documents alone, not on their order or on threads.
     ///
     /// # Errors
     /// [`Error::Input`] if `vocab_size` is under [`MIN_VOCAB_SIZE`] or the documents exceed 2 GiB of text.
@@ -56,7 +60,7 @@ impl Tokenizer {
             seen.documents += 1;
             seen.bytes += text.len() as u64;
             progress(seen);
-            (seen.bytes <= MAX_BYTES).then_some(text)
+            (seen.bytes <= MAX_BYTES).then(|| without_long_words(text))
         });
 
         let mut untrained =
@@ -85,6 +89,15 @@ impl Tokenizer {
     }
 }
 
+fn without_long_words(text: String) -> String {
+    let is_long = |piece: &&str| piece.len() > 2 * LONG_WORD;
+    let pieces = || pieces::pieces(&text, LONG_WORD, true);
+    if !pieces().any(|piece| is_long(&piece)) {
+        return text;
+    }
+    pieces().filter(|piece| !is_long(piece)).collect()
+}
+
 fn pre_tokenizer() -> Sequence {
     Sequence::new(vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()])
 }
@@ -101,6 +114,15 @@ mod tests {
 
     fn train(vocab_size: usize) -> Tokenizer {
         Tokenizer::train(corpus().into_iter(), vocab_size, |_| ()).unwrap()
+    }
+
+    #[test]
+    fn a_word_without_end_is_left_out() {
+        let plain = train(300);
+        let long = corpus().into_iter().map(|text| text + " " + &"x".repeat(1_000_000)).take(1);
+        let with_it = Tokenizer::train(corpus().into_iter().chain(long), 300, |_| ()).unwrap();
+        assert_eq!(with_it.token_to_id("xx"), None);
+        assert_eq!(with_it.vocab_size(), plain.vocab_size());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::error::Result;
 type Object = Map<String, Value>;
 
 /// Most values of an object that is parsed whole: each takes up to a hundred bytes, whatever its text takes.
-const MAX_VALUES: usize = 1 << 20;
+pub(super) const MAX_VALUES: usize = 1 << 20;
 
 /// Parses each raw record.
 pub(super) fn objects(raw: Entries<Vec<u8>>) -> Result<Entries<Object>> {

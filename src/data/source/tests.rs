@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, LargeStringArray, RecordBatch, StringArray, StringViewArray};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use tempfile::TempDir;
 
+use super::json::MAX_VALUES;
 use super::*;
 
 fn folder() -> TempDir {
@@ -172,6 +174,71 @@ fn an_endless_line_is_one_broken_record() {
         let (read, report) = skimmed(Source::new([write(&folder, name, &contents)]));
         assert_eq!(read, [("after".into(), 2)]);
         assert!(report.first_broken[0].contains(unit), "{report:?}");
+    }
+}
+
+#[test]
+fn records_are_as_long_as_allowed() {
+    let folder = folder();
+    let lines = "{\"text\": \"1234567\"}\n{\"text\": \"12345678\"}\n";
+    let array = format!("[{}]", lines.trim().replace('\n', ","));
+    let cells: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(19), "x".repeat(20)]));
+    let files = [
+        (write(&folder, "a.jsonl", lines), "line 2"),
+        (write(&folder, "a.json", array), "element 2"),
+        (parquet(&folder, "a.parquet", vec![("text", cells)]), "row 2"),
+    ];
+    for (path, place) in files {
+        let (read, report) = skimmed(Source::new([&path]).max_record_bytes(19));
+        assert_eq!((read.len(), report.broken), (1, 1), "{report:?}");
+        let why = format!("{place}: longer than max_record_bytes (19 bytes)");
+        assert!(report.first_broken[0].ends_with(&why), "{report:?}");
+        assert_eq!(skimmed(Source::new([&path]).max_record_bytes(20)).0.len(), 2);
+        let prints = [19, 20].map(|most| Source::new([&path]).max_record_bytes(most).fingerprint().unwrap());
+        assert_ne!(prints[0], prints[1]);
+    }
+    let (read, report) = skimmed(Source::new([write(&folder, "a.txt", "12345")]).max_record_bytes(4));
+    assert!(read.is_empty() && report.first_broken[0].contains("split it"), "{report:?}");
+}
+
+#[test]
+fn what_is_not_wanted_of_a_record_takes_no_memory() {
+    let folder = folder();
+    let long = format!("{{\"a\": [{}0], \"text\": \"ok\"}}\n", "0,".repeat(MAX_VALUES));
+    let path = write(&folder, "a.jsonl", long + "{\"text\": 1, \"text\": \"last\"}\n");
+    assert_eq!(texts(&path), ["ok", "last"]);
+    let objects = Source::new([&path]).objects().unwrap().next().unwrap().unwrap_err();
+    assert!(objects.to_string().contains("more than 1048576 values"), "{objects}");
+    let deep = write(&folder, "b.jsonl", format!("{{\"a\": {}", "[".repeat(1_000_000)));
+    assert!(error_of_skimming(&deep).contains("line 1: bad JSON"));
+}
+
+fn error_of_skimming(path: &Path) -> String {
+    skimmed(Source::new([path])).1.first_broken.join("; ")
+}
+
+/// A file of some KiB whose rows are of megabytes: as one entry of a dictionary, or packed.
+#[test]
+fn small_parquet_files_with_huge_rows_are_broken_records() {
+    let folder = folder();
+    for (name, dictionary, codec) in [
+        ("dictionary.parquet", true, Compression::ZSTD(Default::default())),
+        ("plain.parquet", false, Compression::ZSTD(Default::default())),
+        ("gzip.parquet", false, Compression::GZIP(Default::default())),
+    ] {
+        let path = folder.path().join(name);
+        let long = "a".repeat(3_000_000);
+        let cells: ArrayRef = Arc::new(StringArray::from(vec![long.as_str(), "short", long.as_str()]));
+        let batch = RecordBatch::try_from_iter([("text", cells)]).unwrap();
+        let properties =
+            WriterProperties::builder().set_dictionary_enabled(dictionary).set_compression(codec);
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let (read, report) = skimmed(Source::new([&path]).max_record_bytes(1 << 20));
+        assert_eq!((read, report.broken), (vec![("short".into(), 2)], 2), "{name}");
+        assert!(report.first_broken[0].contains("row 1: longer than max_record_bytes"), "{report:?}");
     }
 }
 

@@ -17,6 +17,9 @@ const COMMAND: &str = "render-template";
 /// Memory of the process, in bytes of address space.
 const MEMORY: u64 = 900 << 20;
 
+/// Stack for compiling, in bytes; a part of the memory.
+const STACK: usize = 256 << 20;
+
 /// Longest text that is rendered, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
 
@@ -137,7 +140,7 @@ pub fn render_confined() {
     let Some(job) = read.ok().and_then(|_| serde_json::from_slice::<Job>(&text).ok()) else { return };
     drop(text);
     limit_time(job.seconds);
-    let outcome: Outcome = Compiled::new(&job.source)
+    let outcome: Outcome = Compiled::within(&job.source, STACK)
         .and_then(|compiled| job.variables.map_or(Ok(String::new()), |variables| compiled.render(variables)));
     if let Ok(line) = serde_json::to_vec(&outcome) {
         let mut stdout = std::io::stdout();

@@ -61,10 +61,15 @@ const MAX_TIME_FORMAT: usize = 1 << 10;
 pub(super) struct Compiled(Environment<'static>);
 
 impl Compiled {
-    /// Compiles on a stack that is sized by the template's length.
+    /// Compiles on a stack that is sized by the template's length, and surely does.
     pub(super) fn new(source: &str) -> Result<Self, Fault> {
+        Self::within(source, usize::MAX)
+    }
+
+    /// Compiles on a stack of at most `most_stack` bytes. Where that does not do, the process ends.
+    pub(super) fn within(source: &str, most_stack: usize) -> Result<Self, Fault> {
         let source = without_generation_tags(source);
-        let stack = (1 << 20) + source.len() * STACK_PER_BYTE;
+        let stack = ((1 << 20) + source.len() * STACK_PER_BYTE).min(most_stack);
         let compile = move || {
             caught(|| {
                 let mut environment = environment();

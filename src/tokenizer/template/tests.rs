@@ -1,5 +1,5 @@
 use super::*;
-use crate::tokenizer::{Role, Tokenizer, chat_template};
+use crate::tokenizer::{Role, Tokenizer, chat_template, smollm2_data};
 use serde_json::Value as Json;
 use std::path::PathBuf;
 
@@ -123,11 +123,7 @@ fn templates_render_as_transformers_does() {
 
 /// The real SmolLM2-Instruct tokenizer, as a model folder.
 fn smollm2() -> Option<tempfile::TempDir> {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/tokenizer");
-    if !data.exists() {
-        eprintln!("skipped: SmolLM2's tokenizer is not in ../shared/data");
-        return None;
-    }
+    let data = smollm2_data()?;
     let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
     Some(folder_with(&[
         ("tokenizer.json", &read("tokenizer.json")),
@@ -146,6 +142,20 @@ fn smollm2_s_golden_vector() {
         8182, 2, 198, 1, 4093, 198, 28120, 905, 2, 198, 1, 520, 9531, 198,
     ];
     assert_eq!(ids, golden);
+}
+
+/// The same conversation with a tokenizer that is here: special tokens, and what is between them.
+#[test]
+fn a_conversation_is_special_tokens_and_text() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer");
+    let tokenizer = Tokenizer::load(fixture).unwrap();
+    let template = from_source(&chat_template(), &[]).unwrap();
+    let ids = template.encode(&tokenizer, &messages(), true).unwrap();
+    let said = |text: &str| tokenizer.encode_ordinary(text).unwrap();
+    let system = said("system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face");
+    let user = said("user\nhello world");
+    let end = [vec![2], said("\n"), vec![1]].concat();
+    assert_eq!(ids, [&[1], &system[..], &end, &user, &end, &said("assistant\n")].concat());
 }
 
 #[test]
