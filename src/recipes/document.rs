@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::complaint::{Complaint, any_value};
-use super::overrides::{Places, assign, respan};
+use super::overrides::{Changes, Places, assign, changes, remove, respan};
 use super::problem::{KeyPath, MOST, nearest};
 use crate::error::Error;
 
@@ -64,13 +64,28 @@ impl<'a> Document<'a> {
 
     fn apply(&mut self, assignment: &'a str, places: Places) -> std::result::Result<(), String> {
         let (key, value) = assignment.split_once('=').ok_or("write it as path.to.key=value")?;
-        let keys: Vec<&str> = key.split('.').map(str::trim).collect();
+        if let Some(flag) = key.strip_prefix("--") {
+            return self.apply_flag(flag, value, places);
+        }
         // What is no TOML value is taken as a string, so that shells need no nested quotes.
         let value = match DeValue::parse(value.trim()) {
             Ok(value) => respan(value.into_inner(), places),
             Err(_) => DeValue::String(Cow::Borrowed(value.trim())),
         };
-        assign(&mut self.root, &keys, value, places)
+        assign(&mut self.root, &keys(key), value, places)
+    }
+
+    fn apply_flag(&mut self, flag: &str, value: &'a str, places: Places) -> std::result::Result<(), String> {
+        let Changes { remove: gone, set, adapt } = changes(self.root.get_ref(), flag, value)?;
+        gone.iter().for_each(|path| remove(&mut self.root, &keys(path)));
+        let own = DeValue::parse(value).map_err(|e| e.message().to_string())?.into_inner();
+        for path in set {
+            assign(&mut self.root, &keys(&path), own.clone(), places)?;
+        }
+        for (path, number) in adapt {
+            assign(&mut self.root, &keys(&path), DeValue::String(number.to_string().into()), places)?;
+        }
+        Ok(())
     }
 
     /// Notes a mistake at a place in the text.
@@ -248,6 +263,7 @@ impl<'a> Document<'a> {
 
     fn line(&self, place: &Range<usize>, message: &str) -> String {
         let line = match self.override_at(place) {
+            Some(flag) if flag.starts_with("--") => format!("{}: {message}", flag.replacen('=', " ", 1)),
             Some(assignment) => format!("--set {assignment}: {message}"),
             None => {
                 let (line, column) = line_and_column(self.text, place.start);
@@ -317,6 +333,11 @@ impl<'a> Document<'a> {
         let mut path = KeyPath::new();
         search(&self.root, place, &mut path).then_some(path)
     }
+}
+
+/// The keys of a path with dots.
+fn keys(path: &str) -> Vec<&str> {
+    path.split('.').map(str::trim).collect()
 }
 
 /// Line and column of a byte, both from 1; columns count characters.

@@ -14,6 +14,9 @@ use crate::nn::config::LlamaConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// The lines that the file begins with, each with `#` before it: what its author says about it.
+    #[serde(skip)]
+    pub comment: String,
     /// What the run is called.
     pub name: String,
     /// Seed of the initial weights.
@@ -184,7 +187,11 @@ pub struct Dataset {
     /// Fields (Parquet: columns) that make a document, joined by newlines.
     #[serde(default = "default_fields")]
     pub fields: Vec<String>,
-    /// What to do about a document that cannot be read.
+    /// Cuts `.txt` files into documents of at most so many bytes, behind a paragraph or else a line, so that some can be
+    /// held out. If not given, a `.txt` file is one document.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub document_bytes: Option<usize>,
+    /// What to do about a document that cannot be read: `"refuse"` it and stop, or `"skip"` it.
     #[serde(default)]
     pub on_broken: OnBroken,
     /// Most passes over the dataset in the whole run; its share then goes to the others, which is reported.

@@ -234,7 +234,7 @@ fn names_that_are_no_recipe_are_answered_with_the_nearest() {
     let error = |name: &str| Recipe::load(name, &[]).unwrap_err();
     assert_eq!(
         error("smollm2-135").to_string(),
-        "smollm2-135: neither a recipe's name nor a .toml file; did you mean 'smollm2-135m'?"
+        "smollm2-135: neither a recipe's name nor a .toml file, nor text that exists; did you mean 'smollm2-135m'?"
     );
     let text = error("gpt").to_string();
     assert!(text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b"), "{text}");

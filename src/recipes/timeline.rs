@@ -199,7 +199,9 @@ impl LearningRate {
     /// Steps of the rise of a schedule of `length` steps.
     pub(super) fn warmup_steps(&self, length: u64) -> u64 {
         let fraction = self.warmup_fraction.unwrap_or(0.0);
-        self.warmup_steps.unwrap_or((fraction * length as f64).round() as u64)
+        // Rounded, both shares together may be a step too long.
+        let room = length.saturating_sub(self.decay_steps(length));
+        self.warmup_steps.unwrap_or(((fraction * length as f64).round() as u64).min(room))
     }
 
     /// The schedule over `length` steps.

@@ -43,7 +43,10 @@ pub struct Known {
 const SHARED: &str = ".tokens";
 
 fn source(dataset: &Dataset) -> Source {
-    Source::new(&dataset.paths).fields(&dataset.fields, "\n").on_broken(dataset.on_broken)
+    Source::new(&dataset.paths)
+        .fields(&dataset.fields, "\n")
+        .on_broken(dataset.on_broken)
+        .document_bytes(dataset.document_bytes)
 }
 
 /// What a generated dataset consists of, and the number of its documents; none if it is read from files.
