@@ -13,6 +13,7 @@ mod hf_parity;
 mod hub;
 mod ops_on_device;
 mod plan;
+mod recipe_docs;
 mod recipes;
 mod robustness;
 mod runs;

@@ -124,11 +124,11 @@ impl<'a> Document<'a> {
     /// All mistakes, in the order of their places.
     pub fn into_error(mut self) -> Error {
         self.mistakes.sort_by_key(|(place, _)| place.start);
-        let left_out = self.mistakes.len().saturating_sub(MOST);
+        let more = self.mistakes.len() > MOST;
         let told = self.mistakes.iter().take(MOST);
         let mut lines: Vec<String> = told.map(|(place, message)| self.line(place, message)).collect();
-        if left_out > 0 {
-            lines.push(format!("{}: {left_out} more mistakes", self.label));
+        if more {
+            lines.push(format!("{}: and more mistakes", self.label));
         }
         match &lines[..] {
             [only] => Error::input(only),
