@@ -336,7 +336,7 @@ mod tests {
                     Survey { bytes, documents: 1, field: "te\"xt".into(), prompts: vec!["a\nb".into()] };
                 let text = write(&survey, size, "a\nb", &name_of(std::slice::from_ref(&path)), &listed);
                 let recipe = Recipe::parse("r", &text, folder.path(), &[], &open_local).unwrap();
-                assert_eq!(recipe.datasets[0].paths, [path.clone()]);
+                assert_eq!(recipe.datasets[0].paths, std::slice::from_ref(&path));
                 assert_eq!(recipe.model.head_dim * size.heads, size.hidden_size);
                 recipe.check_files().unwrap();
             }
