@@ -123,8 +123,7 @@ fn output_that_is_asked_for_must_arrive() {
 #[test]
 fn a_run_stands_for_its_model() {
     let place = Place::new();
-    run(&mut place.train("run", "reference", &["checkpoint.every=100"]).args(["--until", "2"]))
-        .expect(0, &[]);
+    run(place.train("run", "reference", &["checkpoint.every=100"]).args(["--until", "2"])).expect(0, &[]);
     let generate = |model: &Path| {
         let mut command =
             smolter(&["generate", "--prompt", "a", "--max-tokens", "3", "--device", "reference"]);

@@ -1,6 +1,6 @@
-//! Recipes from the command line: other people's models to begin with.
+//! Recipes from the command line: other people's models to begin with, text of the user's own, mistakes.
 
-use crate::support::{Place, RECIPE, devices, run};
+use crate::support::{Outcome, Place, RECIPE, devices, run, smolter};
 use smolter::graph::Backend;
 use smolter::infer;
 use smolter::infer::scorer::{Bucket, Output, Row, Scorer, ScorerGraph};
@@ -10,7 +10,9 @@ use smolter::train::corpus::Corpus;
 use smolter::train::kinds::batches_of;
 use smolter::train::objective::Shape;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// [`RECIPE`] with another `[model]` and no `[tokenizer]`.
 fn beginning_with(model: &str) -> String {
@@ -102,6 +104,22 @@ fn a_run_needs_its_source_only_to_begin() {
 }
 
 #[test]
+fn a_run_that_is_killed_while_it_tokenises_knows_its_source() {
+    let place = Place::new();
+    run(place.train("first", "reference", &[]).args(["--until", "1"])).expect(0, &[]);
+    place.recipe(&beginning_with("from = 'first'"));
+    let (mut train, resolved) = (place.train("cut", "reference", &[]), place.path("cut/recipe.toml"));
+    let mut child = train.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    while !resolved.exists() {
+        assert!(child.try_wait().expect("its state").is_none(), "it ended without a recipe");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().and_then(|()| child.wait()).expect("it is killed");
+    let resolved = std::fs::read_to_string(resolved).expect("the resolved recipe");
+    assert!(resolved.contains("from_hash = "), "{resolved}");
+}
+
+#[test]
 fn mistakes_about_the_model_to_begin_with_are_placed() {
     let place = Place::new();
     run(place.train("first", "reference", &[]).args(["--until", "1"])).expect(0, &[]);
@@ -123,4 +141,178 @@ fn mistakes_about_the_model_to_begin_with_are_placed() {
     // The first stage cannot go on from another one.
     place.recipe(&RECIPE.replacen("kind = \"pretrain\"", "kind = \"pretrain\"\nfrom = \"x\"", 1));
     run(&mut place.train("run", "reference", &[])).expect(2, &["stages.0.from", "in [model]"]).is_one_line();
+}
+
+#[test]
+fn five_mistakes_are_five_lines_with_their_places() {
+    let place = Place::new();
+    let wrong = RECIPE
+        .replace("hidden_size = 32", "hiden_size = 32")
+        .replace("\"constant\"", "\"constnat\"")
+        .replace("sequences = 4\n\n[[datasets]]", "sequences = \"many\"\n\n[[datasets]]")
+        .replace("microcosm = \"arithmetic\"", "microcosm = \"arithmetics\"")
+        .replace("every = 4", "every = 0");
+    place.recipe(&wrong);
+    let line = |text: &str| wrong.lines().position(|it| it == text).expect("the line") + 1;
+    let expected = [
+        (line("hiden_size = 32"), "did you mean 'hidden_size'?"),
+        (line("kind = \"constnat\""), "did you mean 'constant'?"),
+        (line("sequences = \"many\""), "must be a whole number"),
+        (line("microcosm = \"arithmetics\""), "did you mean 'arithmetic'?"),
+        (line("every = 0"), "must be at least 1"),
+    ];
+    for command in ["train", "plan"] {
+        let outcome = run(smolter(&[command]).arg(place.path("tiny.toml")));
+        assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), expected.len(), "{outcome:#?}");
+        for (got, (line, words)) in lines.iter().zip(expected) {
+            let place = format!("error: {}:{line}:", place.path("tiny.toml").display());
+            assert!(got.starts_with(&place) && got.contains(words), "{got}\n{place} {words}");
+        }
+    }
+}
+
+/// Text with words, about `kilobytes` long.
+fn prose(kilobytes: usize) -> String {
+    let words = ["the", "mill", "by", "a", "river", "turns", "slowly", "and", "nobody", "knows", "why"];
+    let word = |i: usize| words[(i.wrapping_mul(2_654_435_761) >> 7) % words.len()];
+    let sentence = |i: usize| (0..9).map(|j| word(9 * i + j)).collect::<Vec<_>>().join(" ") + ".\n";
+    let mut text = String::new();
+    for i in 0.. {
+        text += &sentence(i);
+        if i % 5 == 4 {
+            text.push('\n');
+        }
+        if text.len() >= kilobytes * 1000 {
+            break;
+        }
+    }
+    text
+}
+
+/// The program in a folder.
+fn within(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = smolter(arguments);
+    command.current_dir(folder);
+    command
+}
+
+#[test]
+fn text_of_ones_own_is_trained_on() {
+    let place = Place::new();
+    let folder = place.path("");
+    let lines = |text: &str| serde_json::json!({ "id": 1, "content": text }).to_string() + "\n";
+    std::fs::write(place.path("my.txt"), prose(100)).unwrap();
+    std::fs::write(place.path("same.txt"), "a".repeat(100_000)).unwrap();
+    let rows: String = prose(100).split("\n\n").map(lines).collect();
+    std::fs::write(place.path("rows.jsonl"), rows).unwrap();
+    std::fs::create_dir(place.path("books")).unwrap();
+    std::fs::write(place.path("books/one.txt"), prose(60)).unwrap();
+    std::fs::write(place.path("books/two.txt"), prose(70)).unwrap();
+    for (text, name) in [("my.txt", "my"), ("rows.jsonl", "rows"), ("books", "books"), ("same.txt", "same")] {
+        let outcome = run(&mut within(&folder, &["train", text, "--device", "reference", "--steps", "2"]));
+        let outcome = outcome.expect(0, &[]);
+        assert!(outcome.stdout.contains("2 steps"), "{outcome:#?}");
+        let run_folder = place.path("runs").join(name);
+        let recipe = std::fs::read_to_string(run_folder.join("recipe.toml")).expect("the recipe");
+        assert!(recipe.starts_with("# Made by smolter for ") && recipe.contains(text), "{recipe}");
+        let model = ModelFolder::open(&run_folder).expect("a model");
+        assert_eq!(model.architecture.vocab_size(), 512);
+    }
+    // As long as it says when nobody says otherwise.
+    let plan = run(&mut within(&folder, &["plan", "my.txt"])).expect(0, &[]);
+    assert!(plan.stdout.contains("about") && plan.stdout.contains("1 stage (train)"), "{plan:#?}");
+    let epochs = ["train", "my.txt", "--epochs", "0.5", "--batch", "8", "--seq-len", "64", "-o", "short"];
+    run(within(&folder, &epochs).args(["--device", "reference", "--lr", "1e-3"])).expect(0, &[]);
+    let recipe = Recipe::load(&place.path("short/recipe.toml").to_string_lossy(), &[]).expect("the recipe");
+    let stage = &recipe.stages[0];
+    assert_eq!((stage.epochs, stage.steps, stage.sequence_length), (None, None, 64));
+    assert_eq!((recipe.batch_of(0).sequences, recipe.schedule.as_ref().unwrap().peak_lr), (8, 1e-3));
+    assert!((3..100).contains(&recipe.total_steps()), "{} steps", recipe.total_steps());
+}
+
+#[test]
+fn text_that_will_not_do_is_refused_in_one_line() {
+    let place = Place::new();
+    let folder = place.path("");
+    std::fs::write(place.path("tiny.txt"), prose(5)).unwrap();
+    std::fs::write(place.path("latin.txt"), b"caf\xe9 au lait\n".repeat(5000)).unwrap();
+    std::fs::write(place.path("ids.jsonl"), "{\"id\": 7}\n".repeat(5000)).unwrap();
+    std::fs::write(place.path("picture.png"), b"\x89PNG").unwrap();
+    std::fs::create_dir(place.path("empty")).unwrap();
+    for (text, words) in [
+        ("tiny.txt", "too little to learn from"),
+        ("latin.txt", "convert the file to UTF-8"),
+        ("ids.jsonl", "fields = "),
+        ("picture.png", "unknown kind of file"),
+        ("empty", "no .jsonl"),
+        ("absent.txt", "nor text that exists"),
+    ] {
+        let outcome = run(&mut within(&folder, &["train", text, "--device", "reference"]));
+        outcome.expect(2, &[text, words]).is_one_line();
+        assert!(!place.path("runs").exists(), "{text} left a folder");
+    }
+    std::fs::create_dir_all(place.path("run/checkpoints")).unwrap();
+    std::fs::write(place.path("run/recipe.toml"), RECIPE).unwrap();
+    run(&mut within(&folder, &["train", "run"]))
+        .expect(2, &["is a run folder", "--resume run"])
+        .is_one_line();
+}
+
+#[test]
+fn init_writes_a_recipe_that_trains() {
+    let place = Place::new();
+    let folder = place.path("");
+    std::fs::write(place.path("my.txt"), prose(40)).unwrap();
+    let init = |arguments: &[&str]| run(within(&folder, &["init"]).args(arguments));
+    let plan = |recipe: &str| run(&mut within(&folder, &["plan", recipe])).expect(0, &[]);
+    init(&["my.txt"]).expect(0, &[]);
+    let text = std::fs::read_to_string(place.path("recipe.toml")).expect("a recipe");
+    assert!(text.contains("paths = [\"my.txt\"]") && text.matches('#').count() > 15, "{text}");
+    plan("recipe.toml");
+    init(&["my.txt"]).expect(2, &["recipe.toml: exists already"]).is_one_line();
+    assert_eq!(std::fs::read_to_string(place.path("recipe.toml")).unwrap(), text, "it was overwritten");
+    for (arguments, written) in [
+        (&["project", "my.txt"][..], "project/recipe.toml"),
+        (&["mine.toml", "my.txt"], "mine.toml"),
+        (&["deep/down/mine.toml", "my.txt"], "deep/down/mine.toml"),
+    ] {
+        init(arguments).expect(0, &[]);
+        plan(written);
+    }
+    plan("project");
+    init(&["nowhere"]).expect(2, &["no text there"]).is_one_line();
+    run(&mut within(&folder, &["train", "project", "--steps", "1", "--device", "reference"])).expect(0, &[]);
+}
+
+#[test]
+fn recipes_are_printed_as_they_are_written() {
+    let printed =
+        |arguments: &[&str]| -> Outcome { run(smolter(&["recipes"]).args(arguments)).expect(0, &[]) };
+    for (name, text) in smolter::recipes::EMBEDDED {
+        assert_eq!(printed(&[name]).stdout, text);
+        let changed = printed(&[name, "--set", "seed=77"]).stdout;
+        assert!(changed.contains("seed = 77") && changed.contains("rms_norm_eps"), "{changed}");
+    }
+}
+
+#[test]
+fn flags_mean_what_they_say() {
+    let planned = |arguments: &[&str]| run(smolter(&["plan"]).args(arguments)).expect(0, &[]).stdout;
+    let plan = planned(&["--steps", "10", "--batch", "6", "--seq-len", "512", "--lr", "1e-2"]);
+    assert!(plan.contains("10 steps of 6 x 512 tokens"), "{plan}");
+    for steps in ["1", "2", "7", "89", "1K"] {
+        let plan = planned(&["microcosm", "--steps", steps]);
+        assert!(plan.contains(&format!("{} steps of 4 x 256", steps.replace("1K", "1,000"))), "{plan}");
+    }
+    for (arguments, words) in [
+        (&["smollm2-1.7b", "--steps", "5"][..], "--set stages.NAME.steps=5"),
+        (&["microcosm", "--lr", "0"], "--lr 0: schedule.peak_lr is 0, but must be positive"),
+        (&["microcosm", "--steps", "0"], "a whole number above 0"),
+        (&["microcosm", "--steps", "2", "--epochs", "2"], "--epochs"),
+    ] {
+        let outcome = run(smolter(&["plan"]).args(arguments));
+        assert!(outcome.code == Some(2) && outcome.stderr.contains(words), "{outcome:#?}");
+    }
 }

@@ -73,7 +73,7 @@ const STEPS: u64 = 6;
 const BORDER: u64 = 3;
 
 fn recipe(place: &Place) -> Recipe {
-    std::fs::write(place.path("tiny.toml"), LONGER).expect("the recipe is written");
+    place.recipe(LONGER);
     Recipe::load(&place.path("tiny.toml").to_string_lossy(), &[]).expect("the recipe is sound")
 }
 
@@ -128,8 +128,6 @@ fn what_a_later_stage_lacks_is_said_before_the_first_step() {
 fn a_branch_goes_on_as_if_the_stage_that_it_leaves_out_were_not_there() {
     for device in devices() {
         let place = Place::new();
-        recipe(&place);
-        let toml = place.path("tiny.toml");
         let third = r#"
 [[stages]]
 name = "side"
@@ -146,7 +144,7 @@ kind = "cosine"
 peak_lr = 2e-3
 warmup_steps = 1
 "#;
-        std::fs::write(&toml, format!("{LONGER}{third}")).expect("a recipe");
+        place.recipe(&format!("{LONGER}{third}"));
         // Three steps, three of the stage that is left out, two of the branch.
         run(&mut place.train("branched", device, &["checkpoint.keep=1"])).expect(0, &[]);
         let kept: Vec<u64> = folder::list(&place.path("branched")).unwrap().iter().map(|it| it.0).collect();
@@ -161,10 +159,9 @@ warmup_steps = 1
         let (before, after) = LONGER.split_once("[[stages]]\nname = \"long\"").expect("the second stage");
         let (_, after) = after.split_once("[held_out]").expect("what follows");
         let straight = format!("{before}[held_out]{after}{}", third.replace("from = \"short\"\n", ""));
-        std::fs::write(&toml, straight).expect("a recipe");
+        place.recipe(&straight);
         run(&mut place.train("straight", device, &[])).expect(0, &[]);
         assert!(place.state("branched", 8) == place.state("straight", 5), "{device}: the branch differs");
-        std::fs::write(&toml, LONGER).expect("a recipe");
     }
 }
 

@@ -15,6 +15,7 @@ mod hub;
 mod ops_on_device;
 mod output;
 mod plan;
+mod recipe_docs;
 mod recipes;
 mod robustness;
 mod runs;

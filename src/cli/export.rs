@@ -16,7 +16,7 @@ pub struct Export {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
     /// The new folder, or for gguf the new file; nothing is overwritten.
-    #[arg(long)]
+    #[arg(short, long)]
     out: PathBuf,
     /// Layout; by default gguf if OUT ends in .gguf, else hf.
     #[arg(long, value_enum)]

@@ -7,6 +7,7 @@ mod debug;
 mod doctor;
 mod export;
 mod generate;
+mod init;
 mod plan;
 mod recipes;
 mod runs;
@@ -14,11 +15,13 @@ mod sampling;
 mod signals;
 mod train;
 
-use crate::error::Result;
-use crate::recipes::{Recipe, open_model};
-use crate::report::out;
+use crate::error::{Error, Result};
+use crate::recipes::{EMBEDDED, Recipe, open_model, parse_count};
+use crate::report::{out, quoted};
 use crate::tokenizer;
+use crate::train::saved::RECIPE_FILE;
 use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 
 /// Trains SmolLM2 language models on any GPU.
 #[derive(Parser)]
@@ -38,6 +41,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Measures what this adapter can do, and how much of it decoding and training reach.
     Bench(bench::Bench),
+    /// Writes a commented recipe for your own text.
+    Init(init::Init),
     /// Lists the embedded recipes, or prints one.
     Recipes(recipes::Recipes),
     /// Lists runs, or draws the loss curve of one.
@@ -69,10 +74,30 @@ struct DeviceFlag {
 
 /// Flags that choose a recipe.
 #[derive(clap::Args, Clone)]
+#[group(id = "recipe-flags", multiple = true)]
 struct RecipeFlags {
-    /// Name of an embedded recipe (see `smolter recipes`) or path of a TOML file.
-    #[arg(long, default_value = "microcosm")]
-    recipe: String,
+    /// A recipe: the name of an embedded one (see `smolter recipes`; by default microcosm) or a .toml file. Or text:
+    /// .txt, .jsonl, .json, .parquet files or folders of them, for which a recipe is made.
+    #[arg(value_name = "RECIPE or TEXT")]
+    given: Vec<String>,
+    /// The same as RECIPE.
+    #[arg(long, conflicts_with = "given")]
+    recipe: Option<String>,
+    /// Steps of the run; a schedule that would not fit is shortened.
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "epochs")]
+    steps: Option<u64>,
+    /// Times that the text is read.
+    #[arg(long, value_name = "N")]
+    epochs: Option<f64>,
+    /// Learning rate after the warmup.
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Tokens per sequence.
+    #[arg(long, value_name = "N", value_parser = count)]
+    seq_len: Option<u64>,
+    /// Sequences per step.
+    #[arg(long, value_name = "N", value_parser = count)]
+    batch: Option<u64>,
     /// Overrides a key of the recipe, such as batch.sequences=8; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -80,8 +105,67 @@ struct RecipeFlags {
 
 impl RecipeFlags {
     fn load(&self) -> Result<Recipe> {
-        Recipe::load_with(&self.recipe, &self.set, &open_model)
+        self.load_with(&[])
     }
+
+    /// The recipe, with more overrides behind those of the flags.
+    fn load_with(&self, more: &[String]) -> Result<Recipe> {
+        let flag = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}"));
+        let whole = |value: Option<u64>| value.map(|value| value.to_string());
+        let real = |value: Option<f64>| value.map(|value| value.to_string());
+        // The length comes last of the flags: a schedule is fitted to it.
+        let flags = [
+            flag("lr", real(self.lr)),
+            flag("seq-len", whole(self.seq_len)),
+            flag("batch", whole(self.batch)),
+            flag("epochs", real(self.epochs)),
+            flag("steps", whole(self.steps)),
+        ];
+        let overrides: Vec<String> =
+            self.set.iter().cloned().chain(flags.into_iter().flatten()).chain(more.iter().cloned()).collect();
+        let name = match (&self.recipe, &self.given[..]) {
+            (Some(name), _) => name,
+            (None, []) => EMBEDDED[0].0,
+            (None, [name]) if !is_text(name) => name,
+            (None, texts) => {
+                let paths: Vec<PathBuf> = texts.iter().map(PathBuf::from).collect();
+                return Recipe::for_text(&paths, &overrides, &open_model);
+            }
+        };
+        let folder = Path::new(name);
+        let within = folder.join(RECIPE_FILE);
+        if !folder.is_dir() || !within.is_file() {
+            return Recipe::load_with(name, &overrides, &open_model);
+        }
+        if is_run(folder) {
+            let run = quoted(folder);
+            return Err(Error::input(format!(
+                "{name}: is a run folder: continue it with --resume {run}, or train its recipe anew: {}",
+                quoted(&within)
+            )));
+        }
+        Recipe::load_with(&within.to_string_lossy(), &overrides, &open_model)
+    }
+}
+
+/// Whether a name means text to train on, and not a recipe.
+fn is_text(name: &str) -> bool {
+    let path = Path::new(name);
+    let embedded = EMBEDDED.iter().any(|(it, _)| *it == name);
+    let is_recipe = path.extension().is_some_and(|it| it == "toml") || path.join(RECIPE_FILE).is_file();
+    !embedded && !is_recipe && path.exists()
+}
+
+/// Whether a folder with a recipe is that of a run, and not of a user's project.
+fn is_run(folder: &Path) -> bool {
+    ["checkpoints", "metrics.jsonl", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
+}
+
+/// A count as people write it.
+fn count(text: &str) -> std::result::Result<u64, String> {
+    parse_count(text)
+        .filter(|&n| n > 0)
+        .ok_or("give a whole number above 0, such as 4096, 1e6 or 100M".into())
 }
 
 /// A count that may not be 0.
@@ -128,6 +212,7 @@ pub fn run() -> u8 {
         Command::Plan(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Init(command) => command.run(),
         Command::Recipes(command) => command.run(),
         Command::Runs(command) => command.run(),
         Command::Generate(command) => command.run(),

@@ -46,7 +46,7 @@ impl Plan {
             let fit = fit.map_err(|why| {
                 Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory)))
             })?;
-            let (shape, steps) = (fit.training.shape, span.end_step - span.start_step);
+            let (shape, steps) = (fit.training.shape, span.steps());
             out::line(format_args!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
                 stage.name,

@@ -1,29 +1,33 @@
 //! `smolter recipes`: the embedded recipes, or the text of one.
 
 use crate::error::Result;
-use crate::recipes::{EMBEDDED, Recipe};
+use crate::recipes::{EMBEDDED, Recipe, open_model};
 use crate::report::out;
 use clap::Args;
 
+const EXAMPLES: &str = "Examples:
+  smolter recipes                                one line for each
+  smolter recipes microcosm > mine.toml          to start from; every key is described in docs/recipe.md
+  smolter recipes microcosm --set batch.sequences=8";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Recipes {
-    /// Prints this recipe, resolved, as a TOML file to start from.
+    /// Prints this recipe: an embedded one as it is written, with its comments, a file resolved, with all its keys.
     name: Option<String>,
-    /// Overrides a key, such as batch.sequences=8; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Overrides a key, such as batch.sequences=8, and prints the recipe resolved; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", requires = "name")]
     set: Vec<String>,
 }
 
 impl Recipes {
     pub fn run(self) -> Result<()> {
-        match self.name {
-            Some(name) => out::print(Recipe::load(&name, &self.set)?.to_toml()?)?,
-            None => {
-                for (name, _) in EMBEDDED {
-                    out::line(Recipe::load(name, &[])?.describe())?;
-                }
-            }
+        let Some(name) = self.name else {
+            return EMBEDDED.iter().try_for_each(|(name, _)| out::line(Recipe::load(name, &[])?.describe()));
+        };
+        match EMBEDDED.iter().find(|(it, _)| *it == name) {
+            Some((_, text)) if self.set.is_empty() => out::print(text),
+            _ => out::print(Recipe::load_with(&name, &self.set, &open_model)?.to_toml()?),
         }
-        Ok(())
     }
 }

@@ -93,21 +93,7 @@ fn show(run: &Path) -> Result<()> {
         found.state.name(),
         progress(&found)
     ))?;
-    let Some(last) = &found.last else {
-        return out::line("no step is done yet");
-    };
-    let mut curve = Curve::default();
-    let mut measured = 0;
-    for step in steps(&found.path)? {
-        step.draw_on(&mut curve);
-        measured += u64::from(step.held_out_loss.is_some());
-    }
-    let columns = (out::size().1 - 1).clamp(*CURVE_COLUMNS.start(), *CURVE_COLUMNS.end());
-    let rows = curve.draw(columns, CURVE_ROWS);
-    if !rows.is_empty() {
-        out::line(format_args!("\n{}", rows.join("\n")))?;
-    }
-    out::line(format_args!("\n{}", steps_table(&found.path, last.step, measured)?))?;
+    show_steps(&found)?;
     if let Some(checkpoint) = &found.checkpoint {
         out::line(format_args!("\nlast checkpoint: {}", checkpoint.display()))?;
     }
@@ -120,10 +106,30 @@ fn show(run: &Path) -> Result<()> {
     }
 }
 
-/// Evenly chosen steps up to `last`: of those with a held-out loss, of which there are `measured`, or of all.
-fn steps_table(run: &Path, last: u64, measured: u64) -> Result<comfy_table::Table> {
+/// The curve and the table of a run's steps, as far as `metrics.jsonl` has them.
+fn show_steps(run: &Overview) -> Result<()> {
+    if run.last.is_none() {
+        return out::line("no steps to show");
+    }
+    let mut curve = Curve::default();
+    let (mut all, mut measured) = (0, 0);
+    for step in steps(&run.path)? {
+        step.draw_on(&mut curve);
+        all += 1;
+        measured += u64::from(step.held_out_loss.is_some());
+    }
+    let columns = (out::size().1 - 1).clamp(*CURVE_COLUMNS.start(), *CURVE_COLUMNS.end());
+    let rows = curve.draw(columns, CURVE_ROWS);
+    if !rows.is_empty() {
+        out::line(format_args!("\n{}", rows.join("\n")))?;
+    }
+    out::line(format_args!("\n{}", steps_table(&run.path, all, measured)?))
+}
+
+/// Evenly chosen ones of a run's `all` steps: of those with a held-out loss, of which there are `measured`, if any.
+fn steps_table(run: &Path, all: u64, measured: u64) -> Result<comfy_table::Table> {
     let mut rows = table(&["step", "tokens", "loss", "held-out", "lr", "grad norm", "tokens/s", "time"]);
-    let count = if measured > 0 { measured } else { last };
+    let count = if measured > 0 { measured } else { all };
     // The last of them is always there.
     let chosen = |number: u64| (count - number.min(count)).is_multiple_of(count.div_ceil(TABLE_STEPS).max(1));
     let candidates = steps(run)?.filter(|step: &Metrics| measured == 0 || step.held_out_loss.is_some());

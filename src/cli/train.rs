@@ -5,28 +5,33 @@ use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::recipes::{Recipe, open_model};
 use crate::report::out;
 use crate::train::run::{default_memory, resume, start};
 use crate::train::run_folder::RunFolder;
 use crate::train::trainer::{Ending, Options, Requests};
 use clap::Args;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+const EXAMPLES: &str = "Examples:
+  smolter train                                  the default recipe: no files, no network, minutes
+  smolter train my.txt                           a small model of your own text; sizes follow from its amount
+  smolter train mine.toml --steps 500 --lr 1e-3 -o runs/try
+  smolter train --resume runs/try";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Train {
     #[command(flatten)]
     recipe: RecipeFlags,
     /// Run folder; by default the first free one of runs/NAME, runs/NAME-2, ...
-    #[arg(long)]
+    #[arg(short, long)]
     out: Option<PathBuf>,
     /// Continues the run in this folder from its newest whole checkpoint.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe", "set"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe-flags"])]
     resume: Option<PathBuf>,
     /// Device memory to stay within, such as 4GiB; decides micro-batch and recomputation.
     #[arg(long, value_parser = bytes)]
@@ -87,9 +92,7 @@ impl Train {
     }
 
     fn verify(&self) -> Result<()> {
-        let mut overrides = self.recipe.set.clone();
-        overrides.push(format!("checkpoint.every={VERIFY_EVERY}"));
-        let recipe = Recipe::load_with(&self.recipe.recipe, &overrides, &open_model)?;
+        let recipe = self.recipe.load_with(&[format!("checkpoint.every={VERIFY_EVERY}")])?;
         let backend = Backend::open(&self.device.device)?;
         let memory = self.memory_of(&backend);
         // Not kept, so that it goes with all that is in it.
@@ -99,16 +102,14 @@ impl Train {
         };
         let steps = VERIFY_STEPS.min(recipe.total_steps());
         out::say(format_args!("device: {}", backend.description()));
+        let given = folder.join("given.toml");
+        std::fs::write(&given, recipe.to_toml()?).map_err(Error::io(&given))?;
         let spawn = |run: &Path| {
             let program = std::env::current_exe().map_err(Error::io("smolter"))?;
             let mut command = Command::new(&program);
-            command
-                .args(["train", "--recipe", &self.recipe.recipe, "--device", &self.device.device, "--out"])
-                .arg(run);
+            command.args(["train", "--device", &self.device.device, "--recipe"]).arg(&given);
+            command.arg("--out").arg(run);
             command.args(["--until", &steps.to_string(), "--memory", &memory.to_string()]);
-            overrides.iter().for_each(|set| {
-                command.args(["--set", set]);
-            });
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(Error::io(&program))
         };
         let proof = verify_resume(&recipe, &folder, &backend, memory, steps, spawn);
@@ -131,21 +132,17 @@ fn stop_on_signals(requests: &'static Requests) -> Result<Arc<OnceLock<Signal>>>
     let stopped_by = Arc::new(OnceLock::new());
     let first = stopped_by.clone();
     let mut since: Option<Instant> = None;
-    let say = |text: &str| {
-        // Where stderr is gone too, nobody listens.
-        let _ = writeln!(std::io::stderr(), "\n{text}");
-    };
     signals::watch(move |signal| {
         if signal == Signal::Hangup {
             requests.save.store(true, Ordering::Relaxed);
         } else if !requests.unsaved.load(Ordering::Relaxed) {
-            say("stopped; there was nothing to save");
+            out::note("stopped; there was nothing to save");
             std::process::exit(signal.exit_code());
         } else if since.is_none() {
             since = Some(Instant::now());
             let _ = first.set(signal);
             requests.stop.store(true, Ordering::Relaxed);
-            say("finishing the step and saving; once more to stop at once");
+            out::note("finishing the step and saving; once more to stop at once");
         } else if since.is_some_and(|since| since.elapsed() > DEBOUNCE) {
             std::process::exit(signal.exit_code());
         }

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `.jsonl` `.ndjson` (+ `.gz` `.zst`) | a line | line |
 //! | `.json` (+ `.gz` `.zst`) | an element of the array | element |
-//! | `.txt` (+ `.gz` `.zst`) | the whole file | file |
+//! | `.txt` (+ `.gz` `.zst`) | the whole file, or a piece of it | file or piece |
 //! | `.parquet` | a row | row |
 //!
 //! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, too long) is skipped
@@ -32,6 +32,9 @@ use files::Kind;
 /// Longest record, in bytes, unless a source says otherwise: longer ones are broken. A file with its line ends lost
 /// must not be read into memory whole.
 pub const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// Least that [`Source::document_bytes`] cuts to.
+pub const MIN_DOCUMENT_BYTES: usize = 64;
 
 /// How many broken records a [`Report`] describes.
 const DESCRIBED: usize = 5;
@@ -88,6 +91,7 @@ pub struct Source {
     joiner: String,
     on_broken: OnBroken,
     max_record_bytes: usize,
+    document_bytes: Option<usize>,
 }
 
 impl Source {
@@ -100,6 +104,7 @@ impl Source {
             joiner: "\n".into(),
             on_broken: OnBroken::Refuse,
             max_record_bytes: MAX_RECORD_BYTES,
+            document_bytes: None,
         }
     }
 
@@ -133,6 +138,14 @@ impl Source {
         self
     }
 
+    /// Cuts plain text into documents of at most so many bytes, at least [`MIN_DOCUMENT_BYTES`], behind a paragraph or
+    /// else a line; without, a file is one document.
+    #[must_use]
+    pub fn document_bytes(mut self, bytes: Option<usize>) -> Self {
+        self.document_bytes = bytes.map(|bytes| bytes.max(MIN_DOCUMENT_BYTES));
+        self
+    }
+
     /// The files, in reading order.
     ///
     /// # Errors
@@ -151,6 +164,9 @@ impl Source {
         if self.max_record_bytes != MAX_RECORD_BYTES {
             description += &self.max_record_bytes.to_string();
         }
+        if let Some(bytes) = self.document_bytes {
+            description += &format!("pieces of {bytes}");
+        }
         for path in self.files()? {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -165,8 +181,19 @@ impl Source {
     /// As [`Source::files`]. The iterator yields [`Error::Input`] for a broken record that is refused and for a
     /// damaged file, and ends there.
     pub fn documents(&self) -> Result<Documents> {
-        let (fields, joiner, most) = (self.fields.clone(), self.joiner.clone(), self.max_record_bytes);
-        Records::new(self, move |path| open_documents(path, &fields, &joiner, most))
+        let source = self.clone();
+        Records::new(self, move |path| source.open_documents(path))
+    }
+
+    fn open_documents(&self, path: &Path) -> Result<Entries<String>> {
+        let Source { fields, joiner, max_record_bytes: most, .. } = self;
+        match (Kind::of(path)?, self.document_bytes) {
+            (Kind::JsonLines, _) => json::texts(bytes::lines(path, *most)?, fields, joiner),
+            (Kind::JsonArray, _) => json::texts(bytes::elements(path, *most)?, fields, joiner),
+            (Kind::Text, None) => bytes::whole_text(path, *most),
+            (Kind::Text, Some(bytes)) => bytes::pieces(path, bytes),
+            (Kind::Parquet, _) => rows::texts(path, fields, joiner, *most),
+        }
     }
 
     /// Streams whole JSON objects, for records that are more than a text (chats, preference pairs). JSON files
@@ -184,15 +211,6 @@ impl Source {
                 path.display()
             ))),
         })
-    }
-}
-
-fn open_documents(path: &Path, fields: &[String], joiner: &str, most: usize) -> Result<Entries<String>> {
-    match Kind::of(path)? {
-        Kind::JsonLines => json::texts(bytes::lines(path, most)?, fields, joiner),
-        Kind::JsonArray => json::texts(bytes::elements(path, most)?, fields, joiner),
-        Kind::Text => bytes::whole_text(path, most),
-        Kind::Parquet => rows::texts(path, fields, joiner, most),
     }
 }
 
@@ -236,7 +254,16 @@ impl<T> Records<T> {
         let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
         match self.on_broken {
             OnBroken::Refuse => {
-                Err(Error::input(format!("{description}; mend it, or let broken records be skipped")))
+                let mend = if what.contains("field") || what.contains("column") {
+                    "name what holds the text (in a recipe: fields = [\"...\"])"
+                } else if what.contains("UTF-8") {
+                    "convert the file to UTF-8"
+                } else {
+                    "mend it"
+                };
+                Err(Error::input(format!(
+                    "{description}; {mend}, or let broken records be skipped (in a recipe: on_broken = \"skip\")"
+                )))
             }
             OnBroken::Skip => {
                 self.report.broken += 1;

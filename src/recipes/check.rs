@@ -6,6 +6,7 @@ use super::problem::{KeyPath, Problems, key_path, suggest};
 use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
 use super::timeline::{schedule_lengths, spans};
 use crate::data::microcosm::Register;
+use crate::data::source::MIN_DOCUMENT_BYTES;
 
 /// Adds all mistakes to `problems`.
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
@@ -173,6 +174,11 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
         "is empty, but must name the column that holds the text".into()
     });
     at_least_one(problems, dataset.max_record_bytes as u64, key_path!["datasets", i, "max_record_bytes"]);
+    if let Some(bytes) = dataset.document_bytes {
+        problems.require(bytes >= MIN_DOCUMENT_BYTES, key_path!["datasets", i, "document_bytes"], || {
+            format!("is {bytes}, but must be at least {MIN_DOCUMENT_BYTES}")
+        });
+    }
     if let Some(epochs) = dataset.max_epochs {
         positive(problems, epochs, key_path!["datasets", i, "max_epochs"]);
     }
@@ -292,16 +298,18 @@ fn check_mixture(
     })
 }
 
+/// Steps that are more than enough for any schedule.
+const UNKNOWN_LENGTH: u64 = 1 << 62;
+
 fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
-    let timed = [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
+    // How many steps an epoch has is known when the text has been tokenised.
+    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
+    let timed = known && [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
     let spans = if timed { spans(recipe).map_err(|problem| problems.add(problem)).ok() } else { None };
     let lengths = spans.as_ref().map(|spans| schedule_lengths(recipe, spans));
     let all = spans.iter().flatten().last().map_or(0, |span| span.end_step);
-    // How many steps an epoch has is known when the text has been tokenised.
-    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
     let length = |name: Option<&str>| {
-        let length = lengths.as_ref().and_then(|lengths| lengths.get(&name).copied());
-        length.filter(|_| known).unwrap_or(u64::MAX)
+        lengths.as_ref().and_then(|lengths| lengths.get(&name).copied()).unwrap_or(UNKNOWN_LENGTH)
     };
     if let Some(schedule) = &recipe.schedule {
         check_schedule(problems, schedule, length(None), all, key_path!["schedule"]);
@@ -314,7 +322,7 @@ fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
     }
 }
 
-/// A schedule over `length` steps of a run of `all`; the length is the largest number where it is not known.
+/// A schedule over `length` steps of a run of `all`; [`UNKNOWN_LENGTH`] where it is not known.
 fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64, all: u64, place: &[String]) {
     positive(problems, schedule.peak_lr, &below(place, "peak_lr"));
     not_negative(problems, schedule.min_lr, &below(place, "min_lr"));
@@ -352,6 +360,10 @@ fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64,
             format!("is {fraction}, but must be from 0 to 1")
         });
     }
+    let fractions = schedule.warmup_fraction.unwrap_or(0.0) + schedule.decay_fraction.unwrap_or(0.0);
+    problems.require(fractions <= 1.0 + 1e-9, &below(place, "warmup_fraction"), || {
+        format!("and decay_fraction sum to {fractions}, but must not exceed 1")
+    });
     let warmup = schedule.warmup_steps(length);
     problems.require(warmup <= length, &warmup_key, || format!("is {warmup}, {}", only()));
     if schedule.kind != ScheduleKind::Wsd {

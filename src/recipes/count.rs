@@ -38,8 +38,8 @@ fn whole(number: f64) -> Option<u64> {
     (number >= 0.0 && number < 2f64.powi(63) && number.fract() == 0.0).then_some(number as u64)
 }
 
-/// Reads `4096`, `4_096`, `1e9`, `1.5M`, `100M`, `6T`.
-fn parse(text: &str) -> Option<u64> {
+/// A count as people write it. Reads `4096`, `4_096`, `1e9`, `1.5M`, `100M`, `6T`.
+pub fn parse(text: &str) -> Option<u64> {
     let text = text.trim().replace('_', "");
     if let Ok(number) = text.parse() {
         return Some(number);

@@ -10,7 +10,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::complaint::{Complaint, any_value};
-use super::overrides::{Places, assign, respan};
+use super::count;
+use super::overrides::{Changes, Places, assign, changes, remove, respan};
 use super::problem::{KeyPath, MOST, nearest};
 use crate::error::Error;
 
@@ -22,9 +23,7 @@ pub(super) struct Document<'a> {
     root: Spanned<DeValue<'a>>,
     mistakes: Vec<(Range<usize>, String)>,
     stand_ins: Vec<KeyPath>,
-    /// Whether all of the text could be parsed.
-    whole: bool,
-    /// Lines that could not: what is wrong with their keys is confusion about that.
+    /// Lines that could not be parsed: what is wrong with their keys is confusion about that.
     garbled: Vec<usize>,
 }
 
@@ -42,7 +41,6 @@ impl<'a> Document<'a> {
             root,
             mistakes: Vec::new(),
             stand_ins: Vec::new(),
-            whole: errors.is_empty(),
             garbled: Vec::new(),
         };
         for error in errors {
@@ -64,13 +62,28 @@ impl<'a> Document<'a> {
 
     fn apply(&mut self, assignment: &'a str, places: Places) -> std::result::Result<(), String> {
         let (key, value) = assignment.split_once('=').ok_or("write it as path.to.key=value")?;
-        let keys: Vec<&str> = key.split('.').map(str::trim).collect();
+        if let Some(flag) = key.strip_prefix("--") {
+            return self.apply_flag(flag, value, places);
+        }
         // What is no TOML value is taken as a string, so that shells need no nested quotes.
         let value = match DeValue::parse(value.trim()) {
             Ok(value) => respan(value.into_inner(), places),
             Err(_) => DeValue::String(Cow::Borrowed(value.trim())),
         };
-        assign(&mut self.root, &keys, value, places)
+        assign(&mut self.root, &keys(key), value, places)
+    }
+
+    fn apply_flag(&mut self, flag: &str, value: &'a str, places: Places) -> std::result::Result<(), String> {
+        let Changes { remove: gone, set, adapt } = changes(self.root.get_ref(), flag, value)?;
+        gone.iter().for_each(|path| remove(&mut self.root, &keys(path)));
+        let own = DeValue::parse(value).map_err(|e| e.message().to_string())?.into_inner();
+        for path in set {
+            assign(&mut self.root, &keys(&path), own.clone(), places)?;
+        }
+        for (path, number) in adapt {
+            assign(&mut self.root, &keys(&path), DeValue::String(number.to_string().into()), places)?;
+        }
+        Ok(())
     }
 
     /// Notes a mistake at a place in the text.
@@ -93,7 +106,7 @@ impl<'a> Document<'a> {
 
     /// Whether all of the text could be parsed.
     pub fn is_whole(&self) -> bool {
-        self.whole
+        self.garbled.is_empty()
     }
 
     /// Where values stand in for mistaken ones.
@@ -109,11 +122,11 @@ impl<'a> Document<'a> {
     /// All mistakes, in the order of their places.
     pub fn into_error(mut self) -> Error {
         self.mistakes.sort_by_key(|(place, _)| place.start);
-        let left_out = self.mistakes.len().saturating_sub(MOST);
+        let more = self.mistakes.len() > MOST;
         let told = self.mistakes.iter().take(MOST);
         let mut lines: Vec<String> = told.map(|(place, message)| self.line(place, message)).collect();
-        if left_out > 0 {
-            lines.push(format!("{}: {left_out} more mistakes", self.label));
+        if more {
+            lines.push(format!("{}: and more mistakes", self.label));
         }
         match &lines[..] {
             [only] => Error::input(only),
@@ -189,7 +202,7 @@ impl<'a> Document<'a> {
         let complaint = Complaint::of(error.message());
         let missing = matches!(complaint, Complaint::Missing(_));
         // A key may be missing because its line could not be read.
-        if !told && (!missing || self.whole) {
+        if !told && (!missing || self.is_whole()) {
             self.mistake(place, complaint.message(&path));
         }
         match complaint {
@@ -237,17 +250,20 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The whole number at `path`, if there is one.
+    /// The count at `path`, if there is one.
     pub fn number(&self, path: &[&str]) -> Option<u64> {
         let mut node = self.root.get_ref();
         for segment in path {
             node = node.get(*segment)?.get_ref();
         }
-        node.as_integer()?.to_string().parse().ok()
+        let number = node.as_integer().map(ToString::to_string);
+        let number = number.or_else(|| node.as_float().map(ToString::to_string));
+        count::parse(number.as_deref().or(node.as_str())?)
     }
 
     fn line(&self, place: &Range<usize>, message: &str) -> String {
         let line = match self.override_at(place) {
+            Some(flag) if flag.starts_with("--") => format!("{}: {message}", flag.replacen('=', " ", 1)),
             Some(assignment) => format!("--set {assignment}: {message}"),
             None => {
                 let (line, column) = line_and_column(self.text, place.start);
@@ -317,6 +333,11 @@ impl<'a> Document<'a> {
         let mut path = KeyPath::new();
         search(&self.root, place, &mut path).then_some(path)
     }
+}
+
+/// The keys of a path with dots.
+fn keys(path: &str) -> Vec<&str> {
+    path.split('.').map(str::trim).collect()
 }
 
 /// Line and column of a byte, both from 1; columns count characters.

@@ -4,6 +4,7 @@ mod check;
 mod complaint;
 mod count;
 mod document;
+mod draft;
 mod hash;
 mod overrides;
 mod problem;
@@ -14,6 +15,8 @@ mod timeline;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
+pub use count::parse as parse_count;
+pub use draft::draft;
 pub use schema::{
     Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
     Stage, StageKind, TokenizerChoice, TokenizerTraining,
@@ -40,7 +43,8 @@ impl Recipe {
     /// Loads an embedded recipe by name, or a TOML file by path, with `overrides` of the form `path.to.key=value`.
     ///
     /// In an override a list's element goes by index or by `name`: `stages.0.tokens=...`, `stages.stable.tokens=...`.
-    /// A value that is not TOML is taken as a string.
+    /// A value that is not TOML is taken as a string. Also `--steps=N`, `--epochs=N`, `--lr=X`, `--seq-len=N` and
+    /// `--batch=N`, which stand for what these flags mean in a recipe of one stage.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, else [`Error::Input`] with one line that names file, line and
@@ -64,7 +68,7 @@ impl Recipe {
             let names = EMBEDDED.map(|(name, _)| name);
             let hint = suggest(name_or_path, &names);
             return Err(Error::input(format!(
-                "{name_or_path}: neither a recipe's name nor a .toml file; {hint}"
+                "{name_or_path}: neither a recipe's name nor a .toml file, nor text that exists; {hint}"
             )));
         }
         let text = files::read_text(path, files::SETTINGS)?;
@@ -90,6 +94,7 @@ impl Recipe {
         let Some(mut recipe) = document.decode::<Recipe>() else { return Err(document.into_error()) };
         let (source, own) = source.unzip();
         recipe.source = source;
+        recipe.comment = leading_comment(text);
         let mut problems = Problems::new(document.stand_ins());
         if let Some(conflict) = own.flatten().and_then(|own| source::conflict(&recipe.model, &own)) {
             problems.add(conflict);
@@ -195,8 +200,15 @@ impl Recipe {
     /// # Errors
     /// [`Error::Input`] if a path is not Unicode.
     pub fn to_toml(&self) -> Result<String> {
+        let mut written = self.clone();
+        // What tokens these are is a guess as yet.
+        written
+            .stages
+            .iter_mut()
+            .filter(|stage| stage.epochs.is_some())
+            .for_each(|stage| stage.tokens = None);
         let mut text =
-            toml::to_string(self).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))?;
+            toml::to_string(&written).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))?;
         if let Some(ModelSource { from, hash }) = &self.source {
             let quoted = |text: &str| toml::Value::from(text).to_string();
             let hash = hash.iter().map(|hash| format!("from_hash = {}\n", quoted(hash)));
@@ -205,7 +217,7 @@ impl Recipe {
             let at = text.find(header).map_or(text.len(), |at| at + header.len());
             text.insert_str(at, &keys);
         }
-        Ok(text)
+        Ok(format!("{}{text}", self.comment))
     }
 
     /// One line for a list of recipes: name, parameters, tokens and steps of all stages, and their names.
@@ -226,6 +238,12 @@ impl Recipe {
             stages.join(", ")
         )
     }
+}
+
+/// The comment that a recipe begins with, and the blank line behind it.
+fn leading_comment(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    if lines.is_empty() { String::new() } else { lines.join("\n") + "\n\n" }
 }
 
 /// Three or four digits and a unit: 134.5M, 11.0T.

@@ -35,10 +35,124 @@ pub(super) fn respan<'a>(value: DeValue<'a>, places: Places) -> DeValue<'a> {
     }
 }
 
+/// Keys that say how long a stage is; a recipe has one of them.
+const LENGTHS: [&str; 3] = ["tokens", "steps", "epochs"];
+
+/// What a flag of the command line changes in a recipe.
+pub(super) struct Changes {
+    /// Keys that go, before others come.
+    pub remove: Vec<String>,
+    /// Keys that get the flag's value.
+    pub set: Vec<String>,
+    /// Keys that get values of their own, whole numbers.
+    pub adapt: Vec<(String, f64)>,
+}
+
+/// What `--steps`, `--epochs`, `--lr`, `--seq-len` and `--batch` stand for.
+pub(super) fn changes(root: &DeValue, flag: &str, value: &str) -> std::result::Result<Changes, String> {
+    let names = |list: &str, key: &str| -> Vec<String> {
+        let items = root.get(list).and_then(|it| it.get_ref().as_array());
+        let has = |item: &&Spanned<DeValue>| key.is_empty() || item.get_ref().get(key).is_some();
+        let index = |(i, item): (usize, &Spanned<DeValue>)| has(&item).then(|| i.to_string());
+        items.map_or(Vec::new(), |items| items.iter().enumerate().filter_map(index).collect())
+    };
+    let stages = names("stages", "");
+    let mut changes = Changes { remove: Vec::new(), set: Vec::new(), adapt: Vec::new() };
+    let mut set = |path: String| changes.set.push(path);
+    match flag {
+        "steps" | "epochs" => {
+            if stages.len() != 1 {
+                return Err(format!(
+                    "the recipe has {} stages: say which one with --set stages.NAME.{flag}={value}",
+                    stages.len()
+                ));
+            }
+            set(format!("stages.0.{flag}"));
+            changes.remove.extend(LENGTHS.map(|key| format!("stages.0.{key}")));
+            if flag == "steps" {
+                for schedule in schedules(root) {
+                    changes.adapt.extend(shortened(root, &schedule, value));
+                }
+            }
+        }
+        "lr" => match &schedules(root)[..] {
+            [schedule] => set(format!("{schedule}.peak_lr")),
+            many => {
+                return Err(format!(
+                    "the recipe has {} schedules: say which one with --set schedules.NAME.peak_lr={value}",
+                    many.len()
+                ));
+            }
+        },
+        "seq-len" => {
+            stages.iter().for_each(|stage| set(format!("stages.{stage}.sequence_length")));
+            let longest = number(root, &["model", "max_position_embeddings"]);
+            if longest.is_some_and(|longest| value.parse().is_ok_and(|wanted: f64| wanted > longest)) {
+                set("model.max_position_embeddings".into());
+            }
+        }
+        "batch" => {
+            let own = names("stages", "batch").into_iter().map(|stage| format!("stages.{stage}.batch"));
+            for batch in own.chain(["batch".to_string()]) {
+                set(format!("{batch}.sequences"));
+                // It need not divide the new number; the largest that fits is taken.
+                changes.remove.push(format!("{batch}.micro_batch"));
+            }
+        }
+        _ => return Err("write it as path.to.key=value".into()),
+    }
+    Ok(changes)
+}
+
+/// Paths of all schedules.
+fn schedules(root: &DeValue) -> Vec<String> {
+    let named = root.get("schedules").and_then(|it| it.get_ref().as_table());
+    let named = named.into_iter().flatten().map(|(name, _)| format!("schedules.{}", name.get_ref()));
+    root.get("schedule").map(|_| "schedule".to_string()).into_iter().chain(named).collect()
+}
+
+fn number(root: &DeValue, path: &[&str]) -> Option<f64> {
+    let node = path.iter().try_fold(root, |node, key| Some(node.get(*key)?.get_ref()))?;
+    let text = node.as_integer().map(ToString::to_string).or(node.as_float().map(ToString::to_string))?;
+    text.replace('_', "").parse().ok()
+}
+
+/// A rise and a fall that were meant for a longer run, cut down to one of so many steps.
+fn shortened(root: &DeValue, schedule: &str, steps: &str) -> Vec<(String, f64)> {
+    let Ok(steps) = steps.trim().parse::<f64>() else { return Vec::new() };
+    let of = |key: &str| number(root, &schedule.split('.').chain([key]).collect::<Vec<_>>());
+    let mut set = Vec::new();
+    let tenth = (steps / 10.0).floor();
+    let mut decay = of("decay_steps").or(of("decay_fraction").map(|it| (it * steps).round())).unwrap_or(0.0);
+    if of("decay_steps").is_some() && decay > steps - tenth {
+        decay = steps - tenth;
+        set.push((format!("{schedule}.decay_steps"), decay));
+    }
+    let room = (steps - decay).max(0.0);
+    if of("warmup_steps").is_some_and(|warmup| warmup > room || 2.0 * warmup > steps) {
+        set.push((format!("{schedule}.warmup_steps"), tenth.min(room)));
+    }
+    set
+}
+
+/// Removes the key at the path `keys` below `node`, if it is there.
+pub(super) fn remove(node: &mut Spanned<DeValue>, keys: &[&str]) {
+    let Some((&key, rest)) = keys.split_first() else { return };
+    let child = match node.get_mut() {
+        DeValue::Table(table) if rest.is_empty() => return drop(table.remove(key)),
+        DeValue::Table(table) => table.get_mut(key),
+        DeValue::Array(array) => key.parse().ok().and_then(|i: usize| array.as_mut().get_mut(i)),
+        _ => None,
+    };
+    if let Some(child) = child {
+        remove(child, rest);
+    }
+}
+
 /// Puts `value` at the path `keys` below `node`, making the tables that lead there.
 pub(super) fn assign<'a>(
     node: &mut Spanned<DeValue<'a>>,
-    keys: &[&'a str],
+    keys: &[&str],
     value: DeValue<'a>,
     places: Places,
 ) -> std::result::Result<(), String> {
@@ -51,7 +165,7 @@ pub(super) fn assign<'a>(
     }
     match node.get_mut() {
         DeValue::Table(table) => {
-            let key = place_next(DeString::Borrowed(key), places);
+            let key = place_next(DeString::Owned(key.to_string()), places);
             let child =
                 table.entry(key).or_insert_with(|| place_next(DeValue::Table(DeTable::new()), places));
             assign(child, rest, value, places)

@@ -14,6 +14,9 @@ use crate::nn::config::LlamaConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// The lines that the file begins with, each with `#` before it: what its author says about it.
+    #[serde(skip)]
+    pub comment: String,
     /// What the run is called.
     pub name: String,
     /// Seed of the initial weights.
@@ -22,9 +25,17 @@ pub struct Recipe {
     /// Seed of the data order and of generated text.
     #[serde(default = "default_seed")]
     pub data_seed: u64,
-    /// `[model]`: the fields of [`LlamaConfig`], all of them, or `preset` and those that differ from it, or `from`.
+    /// `[model]`: its shape. What is not given follows: `intermediate_size` is 8/3 of `hidden_size` in multiples of 32,
+    /// `head_dim` is `hidden_size` / `num_attention_heads`, `num_key_value_heads` is `num_attention_heads`,
+    /// `initializer_std` is 1 / sqrt(`hidden_size`), `vocab_size` is that of `tokenizer.train`, `rope_theta` is 10,000,
+    /// `rms_norm_eps` is 1e-5, `tie_word_embeddings` is true.
+    ///
+    /// Or `preset = "smollm2-135m"` (also `-360m`, `-1.7b`), and the keys that differ from it.
     pub model: LlamaConfig,
-    /// `from` in `[model]`: whose weights the first stage begins with; it begins with noise if not given.
+    /// `from` in `[model]`: whose weights, shape and tokenizer the run begins with: a model folder, run folder or
+    /// checkpoint, or `"hf://owner/name"` with or without `@revision`. Other keys of `[model]` are then left out, but for
+    /// `rope_theta` and `max_position_embeddings`, and `[tokenizer]` may be. `from_hash`, which a run writes, is the hash
+    /// of that model.
     #[serde(skip)]
     pub source: Option<ModelSource>,
     /// `[tokenizer]`: that of `from` in `[model]` if neither of its keys is given.
@@ -184,7 +195,11 @@ pub struct Dataset {
     /// Fields (Parquet: columns) that make a document, joined by newlines.
     #[serde(default = "default_fields")]
     pub fields: Vec<String>,
-    /// What to do about a document that cannot be read.
+    /// Cuts `.txt` files into documents of at most so many bytes, behind a paragraph or else a line, so that some can be
+    /// held out. If not given, a `.txt` file is one document.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub document_bytes: Option<usize>,
+    /// What to do about a document that cannot be read: `"refuse"` it and stop, or `"skip"` it.
     #[serde(default)]
     pub on_broken: OnBroken,
     /// Longest document that is read, in bytes of its line, element or file; a longer one cannot be read.

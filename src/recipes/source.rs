@@ -106,19 +106,16 @@ pub(super) fn derive_keys<'a>(document: &mut Document<'a>, derived: &'a OnceCell
     let heads = document.number(&["model", "num_attention_heads"]);
     let mut keys = String::from("rope_theta = 10_000.0\nrms_norm_eps = 1e-5\ntie_word_embeddings = true\n");
     let mut add = |key: &str, value: String| keys += &format!("{key} = {value}\n");
-    if let Some(hidden) = hidden {
-        // Four times the width in two matrices, shared out among three; a multiple of 32.
-        add("intermediate_size", (hidden.saturating_mul(8) / 3).next_multiple_of(32).to_string());
-        add("initializer_std", format!("{:?}", 1.0 / (hidden.max(1) as f64).sqrt()));
-    }
-    if let Some(heads) = heads {
-        add("num_key_value_heads", heads.to_string());
-    }
-    if let (Some(hidden), Some(heads)) = (hidden, heads)
-        && heads > 0
-        && hidden.is_multiple_of(heads)
-    {
-        add("head_dim", (hidden / heads).to_string());
+    // Where the keys that others follow from cannot be read, that is told, and what follows is not missed.
+    let width = hidden.unwrap_or(64);
+    // Four times the width in two matrices, shared out among three; a multiple of 32.
+    add("intermediate_size", (width.saturating_mul(8) / 3).next_multiple_of(32).to_string());
+    add("initializer_std", format!("{:?}", 1.0 / (width.max(1) as f64).sqrt()));
+    add("num_key_value_heads", heads.unwrap_or(1).to_string());
+    match (hidden, heads) {
+        (Some(hidden), Some(heads)) if heads == 0 || !hidden.is_multiple_of(heads) => {}
+        (Some(hidden), Some(heads)) => add("head_dim", (hidden / heads).to_string()),
+        _ => add("head_dim", "64".into()),
     }
     if let Some(size) = document.number(&["tokenizer", "train", "vocab_size"]) {
         add("vocab_size", size.to_string());

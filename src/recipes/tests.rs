@@ -234,7 +234,7 @@ fn names_that_are_no_recipe_are_answered_with_the_nearest() {
     let error = |name: &str| Recipe::load(name, &[]).unwrap_err();
     assert_eq!(
         error("smollm2-135").to_string(),
-        "smollm2-135: neither a recipe's name nor a .toml file; did you mean 'smollm2-135m'?"
+        "smollm2-135: neither a recipe's name nor a .toml file, nor text that exists; did you mean 'smollm2-135m'?"
     );
     let text = error("gpt").to_string();
     assert!(text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b"), "{text}");
@@ -416,6 +416,51 @@ fn a_preset_takes_overrides_of_its_fields() {
     let recipe = load("smollm2-360m", &["model.num_hidden_layers=2", "model.preset=smollm2-135m"]);
     let expected = LlamaConfig { num_hidden_layers: 2, ..LlamaConfig::smollm2_135m() };
     assert_eq!(recipe.model, expected);
+}
+
+#[test]
+fn a_length_in_epochs_is_settled_when_the_text_is_counted() {
+    let mut recipe = changed("tokens = 12_800", "epochs = 2.5").unwrap();
+    assert!(recipe.describe().contains("about "), "{}", recipe.describe());
+    let reread = |recipe: &Recipe| {
+        let text = recipe.to_toml().unwrap();
+        Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local).unwrap()
+    };
+    assert_eq!(reread(&recipe), recipe);
+    recipe.settle_epochs(&[5_000]).unwrap();
+    // 12,500 tokens are 97 whole steps of 128.
+    assert_eq!((recipe.stages[0].epochs, recipe.stages[0].tokens), (None, Some(97 * 128)));
+    assert_eq!(reread(&recipe), recipe);
+    // The stage after it would end where it begins.
+    let mut recipe = changed("tokens = 12_800", "epochs = 2.5").unwrap();
+    let error = recipe.settle_epochs(&[10_000]).unwrap_err().to_string();
+    assert!(error.contains("stages.1.tokens is 16640, but must be above"), "{error}");
+}
+
+#[test]
+fn shares_of_a_schedule_may_fill_an_odd_number_of_steps() {
+    let halves = |sum: &str, tokens: &str| {
+        let text = SMALL.replacen("warmup_steps = 20\ndecay_fraction = 0.2", sum, 1);
+        let text = text.replacen("16_640", tokens, 1);
+        Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local)
+    };
+    let recipe = halves("warmup_fraction = 0.5\ndecay_fraction = 0.5", "16_512").unwrap();
+    let Schedule::Wsd { warmup_steps, decay_start, decay_steps, .. } = recipe.schedule_of(0) else {
+        panic!("another kind")
+    };
+    assert_eq!((warmup_steps <= decay_start, decay_start + decay_steps), (true, 129));
+    let error = halves("warmup_fraction = 0.6\ndecay_fraction = 0.5", "16_512").unwrap_err().to_string();
+    assert!(error.contains("warmup_fraction and decay_fraction sum to 1.1"), "{error}");
+}
+
+#[test]
+fn a_vocabulary_follows_the_tokenizers_however_that_is_written() {
+    for size in ["64", "\"64\"", "6.4e1"] {
+        let text = SMALL.replacen("vocab_size = 64\nhidden", "hidden", 1);
+        let text = text.replacen("{ vocab_size = 64", &format!("{{ vocab_size = {size}"), 1);
+        let recipe = Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local);
+        assert_eq!(recipe.unwrap().model.vocab_size, 64, "{size}");
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Span {
     }
 
     /// Tokens trained on after `step`, a step of the stage or `start_step`, along the lineage.
-    fn tokens_at(&self, step: u64) -> u64 {
+    pub fn tokens_at(&self, step: u64) -> u64 {
         (step - self.start_step).saturating_mul(self.tokens_per_step).saturating_add(self.start_tokens)
     }
 }
@@ -199,7 +199,9 @@ impl LearningRate {
     /// Steps of the rise of a schedule of `length` steps.
     pub(super) fn warmup_steps(&self, length: u64) -> u64 {
         let fraction = self.warmup_fraction.unwrap_or(0.0);
-        self.warmup_steps.unwrap_or((fraction * length as f64).round() as u64)
+        // Rounded, both shares together may be a step too long.
+        let room = length.saturating_sub(self.decay_steps(length));
+        self.warmup_steps.unwrap_or(((fraction * length as f64).round() as u64).min(room))
     }
 
     /// The schedule over `length` steps.
@@ -240,11 +242,6 @@ impl Recipe {
     /// whole steps.
     pub fn total_tokens(&self) -> u64 {
         self.spans().last().map_or(0, |span| span.tokens_at(span.end_step))
-    }
-
-    /// The stages before a stage on its lineage, oldest first: (index, how many of its steps were used).
-    pub fn lineage(&self, stage: usize) -> Vec<(usize, u64)> {
-        lineage(&self.spans(), stage)
     }
 
     /// Steps whose checkpoints are never deleted, in order: the end of every stage, and where others begin.
@@ -295,7 +292,7 @@ impl Recipe {
     }
 }
 
-/// As [`Recipe::lineage`].
+/// The stages before a stage on its lineage, oldest first: (index, how many of its steps were used).
 pub(super) fn lineage(spans: &[Span], stage: usize) -> Vec<(usize, u64)> {
     let mut lineage = Vec::new();
     let mut origin = spans[stage].origin;

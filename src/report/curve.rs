@@ -68,7 +68,8 @@ impl Curve {
         let (start, end) = (self.training.first, self.training.last);
         let legend = if marks.is_empty() { "loss".into() } else { format!("loss, {MARK} held-out") };
         let (left, right) = (format!("step {start}  {legend}"), end.to_string());
-        rows.push(format!("{:LABEL$}{left}{right:>w$}", "", w = (width - LABEL).saturating_sub(left.len())));
+        let below = format!("{:LABEL$}{left}{right:>w$}", "", w = (width - LABEL).saturating_sub(left.len()));
+        rows.push(below.chars().take(width).collect());
         rows
     }
 }
@@ -195,12 +196,12 @@ mod tests {
     fn a_falling_line_is_drawn() {
         let mut falling = curve((0..=16).map(|i| 4.0 - f64::from(i) / 8.0));
         falling.push_held_out(17, 3.0);
-        let rows = falling.draw(LABEL + 20, 5);
+        let rows = falling.draw(LABEL + 30, 5);
         let labels: Vec<String> = rows.iter().map(|row| row.chars().take(LABEL).collect()).collect();
         assert_eq!(labels, ["   4.000 ", "         ", "   2.667 ", "   2.000 ", "         "], "{rows:#?}");
         // From the upper left corner to the lower right one.
         let cells: Vec<Vec<char>> = rows.iter().map(|row| row.chars().skip(LABEL).collect()).collect();
-        assert!(cells[0][0] > '\u{2800}' && cells[3].len() == 20 && cells[3][19] > '\u{2800}', "{rows:#?}");
+        assert!(cells[0][0] > '\u{2800}' && cells[3].len() == 30 && cells[3][29] > '\u{2800}', "{rows:#?}");
         assert!(rows.iter().any(|row| row.ends_with(MARK)) && rows[4].ends_with("17"), "{rows:#?}");
         assert!(rows[4].contains("step 1  loss, o held-out"));
     }

@@ -10,6 +10,9 @@ use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerB
 use super::{SPECIAL_TOKENS, Tokenizer, pieces};
 use crate::error::{Error, Result};
 
+/// Longest token. Text without words, or that repeats itself, would otherwise become a handful of tokens.
+const MAX_TOKEN_BYTES: usize = 128;
+
 /// The smallest vocabulary that can be trained: the special tokens and one token for each of 256 bytes.
 pub const MIN_VOCAB_SIZE: usize = SPECIAL_TOKENS.len() + 256;
 
@@ -76,6 +79,7 @@ impl Tokenizer {
             .min_frequency(MIN_FREQUENCY)
             .special_tokens(special.collect())
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .max_token_length(Some(MAX_TOKEN_BYTES))
             .show_progress(false)
             .build();
         let trained = untrained.train(&mut trainer, documents).map_err(failure)?;

@@ -47,6 +47,7 @@ fn source(dataset: &Dataset) -> Source {
         .fields(&dataset.fields, "\n")
         .on_broken(dataset.on_broken)
         .max_record_bytes(dataset.max_record_bytes)
+        .document_bytes(dataset.document_bytes)
 }
 
 /// What a generated dataset consists of, and the number of its documents; none if it is read from files.

@@ -2,13 +2,13 @@
 
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Line};
 use crate::report::curve::Curve;
 use crate::report::out;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// One step.
@@ -133,22 +133,17 @@ fn cut_back(path: &Path, step: u64) -> Result<(Vec<(u64, u64)>, f64)> {
     Ok((lost, seconds))
 }
 
-/// Longest line; what is longer is taken for several.
-const LONGEST_LINE: u64 = 16 << 20;
+/// Longest line, in bytes.
+const LONGEST_LINE: usize = 16 << 20;
 
-/// The lines of the file, one at a time, without what ends them.
-fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
-    let mut file = BufReader::new(files::open(path)?);
-    Ok(std::iter::from_fn(move || {
-        let mut line = Vec::new();
-        match file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) => None,
-            Ok(_) => {
-                line.pop_if(|last| *last == b'\n');
-                Some(Ok(line))
-            }
-            Err(error) => Some(Err(Error::io(path)(error))),
-        }
+/// The lines of the file, one at a time; empty ones in place of what is too long.
+fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
+    let (mut file, path) = (BufReader::new(files::open(path)?), path.to_path_buf());
+    Ok(std::iter::from_fn(move || match files::line(&mut file, LONGEST_LINE) {
+        Ok(Line::End) => None,
+        Ok(Line::TooLong) => Some(Ok(Vec::new())),
+        Ok(Line::Whole(line)) => Some(Ok(line)),
+        Err(error) => Some(Err(Error::io(&path)(error))),
     }))
 }
 
@@ -223,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_read_in_bounded_pieces() {
-        let endless = vec![b' '; LONGEST_LINE as usize + 7];
+        let endless = vec![b' '; LONGEST_LINE + 7];
         let text = [lines_of([1]).as_bytes(), &endless, b"\n", lines_of([3]).as_bytes()].concat();
         assert_eq!(cut(&text, 3), (lines_of([1, 3]), vec![(2, 2)]));
     }

@@ -50,7 +50,7 @@ pub fn save(
     let (span, architecture) = (&stage.span, &stage.work.architecture);
     let state = TrainerState {
         step,
-        tokens: stage.tokens(step),
+        tokens: span.tokens_at(step),
         sequences: (step - span.start_step) * span.sequences_per_step as u64,
         extra: json!({
             "micro_batch": stage.shape.micro_batch,
@@ -89,7 +89,7 @@ pub fn save(
     };
     // Nothing comes after the end of the last stage, so it stays anyway, as one of the newest.
     let mut kept = recipe.kept_steps();
-    kept.retain(|&step| step < recipe.total_steps());
+    kept.pop();
     folder::save(run, contents, recipe.checkpoint.keep, &kept)
 }
 

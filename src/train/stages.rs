@@ -8,7 +8,7 @@ use crate::gpu::Caps;
 use crate::graph::StorePlan;
 use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
-use crate::recipes::{Batch, Recipe, Span};
+use crate::recipes::{Batch, Origin, Recipe, Span};
 
 /// A stage with what was chosen for it.
 pub struct PlannedStage {
@@ -31,21 +31,11 @@ pub struct PlannedStage {
 }
 
 impl PlannedStage {
-    /// Steps of the stage.
-    pub fn steps(&self) -> u64 {
-        self.span.end_step - self.span.start_step
-    }
-
     /// The optimizer's scalars for the run's update `step`, and how many updates the moments will then have had.
     pub fn update(&self, step: u64) -> (Hyper, u64) {
         let done = step - self.span.start_step;
         let lr = self.schedule.lr(self.span.schedule_start + done);
         (Hyper { lr, ..self.hyper }, self.span.updates_start + done)
-    }
-
-    /// Tokens trained on after the run's update `step`, along the stages that led here.
-    pub fn tokens(&self, step: u64) -> u64 {
-        self.span.start_tokens + (step - self.span.start_step) * self.span.tokens_per_step
     }
 }
 
@@ -67,11 +57,13 @@ pub fn plan_stages(
     let mut planned = Vec::new();
     // Per stage: tokens that were taken from each dataset before it.
     let mut consumed: Vec<Vec<u64>> = Vec::new();
-    for (stage, span) in recipe.spans().into_iter().enumerate() {
-        let before = match recipe.lineage(stage).last() {
-            None => vec![0; recipe.datasets.len()],
-            Some(&(parent, steps)) => {
-                let sequences = steps * recipe.batch_of(parent).sequences as u64;
+    let spans = recipe.spans();
+    for (stage, span) in spans.iter().enumerate() {
+        let before = match span.origin {
+            Origin::Noise => vec![0; recipe.datasets.len()],
+            Origin::Step { stage: parent, step } => {
+                let steps = step - spans[parent].start_step;
+                let sequences = steps * spans[parent].sequences_per_step as u64;
                 corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
             }
         };
@@ -80,7 +72,7 @@ pub fn plan_stages(
             continue;
         }
         // Fails here if the data does not last.
-        let sequences = (span.end_step - span.start_step) * span.sequences_per_step as u64;
+        let sequences = span.steps() * span.sequences_per_step as u64;
         corpus.mixture(recipe, stage, &before)?.consumed(sequences)?;
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);
@@ -96,7 +88,7 @@ pub fn plan_stages(
         recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
         let optimizer = recipe.optimizer_of(stage);
         planned.push(PlannedStage {
-            span,
+            span: span.clone(),
             work,
             shape,
             store: fit.store,

@@ -129,10 +129,10 @@ impl<'a> Trainer<'a> {
                 (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
             }
         };
-        // Before all else: with its recipe, a run that is cut off can be resumed.
-        saved::write_recipe(&recipe, options.run)?;
         // A checkpoint has all that the run began with.
         let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
+        // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
+        saved::write_recipe(&recipe, options.run)?;
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
         recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
         let caps = options.backend.caps();
@@ -195,14 +195,14 @@ impl<'a> Trainer<'a> {
                 "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
             ));
         }
-        let kept = self.recipe.kept_steps();
+        let (kept, end) = (self.recipe.kept_steps(), self.recipe.total_steps());
         for index in 0..self.stages.len() {
             self.enter(index)?;
             self.corpus.verified()?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
             let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
-            data.notes(stage.steps(), stage.shape)?.iter().for_each(out::say);
+            data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
             while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
                     return Ok(Ending::Stopped { step: self.step });
@@ -212,7 +212,7 @@ impl<'a> Trainer<'a> {
                 requests.unsaved.store(true, Ordering::Relaxed);
                 let stop = requests.stop.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
-                let last = self.step == self.recipe.total_steps();
+                let last = self.step == end;
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
@@ -342,7 +342,7 @@ impl<'a> Trainer<'a> {
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
         let metrics = Metrics {
             step,
-            tokens: stage.tokens(step),
+            tokens: stage.span.tokens_at(step),
             loss,
             lr,
             grad_norm,

@@ -101,6 +101,41 @@ pub(super) fn whole_text(path: &Path, most: usize) -> Result<Entries<String>> {
     Ok(Box::new(std::iter::once(Ok((1, text)))))
 }
 
+/// `path` as a text that is cut into pieces of at most `most` bytes: behind a paragraph if there is an end of one in
+/// the second half of the piece, else behind a line, a word or a character. The pieces together are the text.
+pub(super) fn pieces(path: &Path, most: usize) -> Result<Entries<String>> {
+    let mut stream = Stream::open(path)?;
+    let (mut kept, mut number) = (Vec::new(), 0);
+    Ok(Box::new(std::iter::from_fn(move || {
+        let wanted = (most - kept.len()) as u64;
+        if let Err(e) = (&mut stream.reader).take(wanted).read_to_end(&mut kept) {
+            return Some(Err(stream.damage(e)));
+        }
+        if kept.is_empty() {
+            return None;
+        }
+        let rest = kept.split_off(if kept.len() < most { kept.len() } else { cut(&kept) });
+        number += 1;
+        let piece = String::from_utf8(std::mem::replace(&mut kept, rest));
+        let piece = piece.map_err(|e| format!("not UTF-8 at byte {} of it", e.utf8_error().valid_up_to()));
+        Some(Ok((number, piece)))
+    })))
+}
+
+/// Where to cut a piece that is full.
+fn cut(piece: &[u8]) -> usize {
+    let half = piece.len() / 2;
+    let last = |end: &[u8]| piece.windows(end.len()).rposition(|it| it == end).map(|at| at + end.len());
+    let ends = [&b"\n\n"[..], b"\n", b" "];
+    if let Some(at) = ends.into_iter().filter_map(last).find(|&at| at > half) {
+        return at;
+    }
+    // The last character may be cut off in the middle; in what is no UTF-8 it does not matter.
+    let start = piece.iter().rposition(|byte| byte & 0b1100_0000 != 0b1000_0000).unwrap_or(0);
+    let whole = std::str::from_utf8(&piece[start..]).is_ok();
+    if whole || start == 0 { piece.len() } else { start }
+}
+
 /// The elements of the JSON array that `path` is, unparsed, of at most `most` bytes.
 pub(super) fn elements(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
     let mut elements = Elements { stream: Stream::open(path)?, most, number: 0, ended: false };

@@ -1,6 +1,7 @@
 //! JSON objects, and the text in them.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -32,7 +33,7 @@ fn whole(bytes: &[u8]) -> std::result::Result<Object, String> {
     if values(bytes) > MAX_VALUES {
         return Err(format!("more than {MAX_VALUES} values"));
     }
-    match parse(bytes, Whole)? {
+    match parse(bytes, PhantomData::<Value>)? {
         Value::Object(object) => Ok(object),
         other => Err(format!("{} instead of a JSON object", name(&other))),
     }
@@ -88,17 +89,6 @@ fn name(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
-    }
-}
-
-/// Parses any value.
-struct Whole;
-
-impl<'de> DeserializeSeed<'de> for Whole {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
-        serde::Deserialize::deserialize(deserializer)
     }
 }
 

@@ -68,7 +68,7 @@ fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> R
     strings.iter().copied().find(|&i| columns[i].path().string() == name).ok_or_else(|| {
         let names: Vec<_> = strings.iter().map(|&i| columns[i].path().string()).collect();
         Error::input(format!(
-            "{}: no string column \"{name}\"; string columns: {}",
+            "{}: no string column \"{name}\"; string columns: {}; name what holds the text (in a recipe: fields = [\"...\"])",
             path.display(),
             if names.is_empty() { "none".into() } else { names.join(", ") }
         ))

@@ -63,6 +63,36 @@ const LINES: &str =
     "{\"text\": \"one\\nline\"}\r\n\n{\"id\": 2, \"text\": \"zwei \u{fc}\"}\n{\"text\":\"\\u4e2d\"}";
 
 #[test]
+fn plain_text_is_cut_into_documents_that_are_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    let cut = |text: &[u8], most: usize| {
+        std::fs::write(&path, text).unwrap();
+        let documents = Source::new([&path]).document_bytes(Some(most)).documents().unwrap();
+        documents.map(|it| it.map(|it| it.value)).collect::<Result<Vec<_>>>()
+    };
+    let paragraphs = "é".repeat(45) + "\n\n" + &"b".repeat(30) + "\nc\n\n" + &"d".repeat(99);
+    for text in [
+        String::new(),
+        "short".into(),
+        paragraphs.clone(),
+        "中".repeat(1000),
+        "word ".repeat(300),
+        "line\n".repeat(300),
+        "\u{feff}x".repeat(200)[3..].to_string(),
+    ] {
+        for most in [64, 65, 66, 100, 128, 4096] {
+            let pieces = cut(text.as_bytes(), most).unwrap();
+            assert_eq!(pieces.concat(), text, "{most}");
+            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= most), "{most}");
+        }
+    }
+    assert_eq!(cut(paragraphs.as_bytes(), 128).unwrap()[0].len(), 92 + 34, "behind the last paragraph");
+    let error = cut(&[&b"a".repeat(200)[..], b"\xff"].concat(), 100).unwrap_err().to_string();
+    assert!(error.contains("not UTF-8 at byte 0") && error.contains("on_broken"), "{error}");
+}
+
+#[test]
 fn lines_plain_and_compressed() {
     let folder = folder();
     let expected = ["one\nline", "zwei \u{fc}", "\u{4e2d}"];

@@ -270,7 +270,7 @@ fn is_complete(folder: &Path) -> bool {
 /// The files that the index of the folder's weights names, in order.
 fn shards(folder: &Path) -> Result<Vec<String>> {
     let index = folder.join(INDEX);
-    let text = std::fs::read(&index).map_err(Error::io(&index))?;
+    let text = files::read(&index, files::LISTS)?;
     let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let names = json["weight_map"].as_object().into_iter().flat_map(|map| map.values());
     let mut shards: Vec<String> = names.map(|name| name.as_str().unwrap_or_default().to_string()).collect();

@@ -1,6 +1,7 @@
 //! Stages that branch, share schedules and bring settings of their own.
 
 use super::*;
+use crate::recipes::timeline::lineage;
 
 /// A trunk of two stages, a decay from the middle of the first, one from its end, and what follows from that.
 const STAGES: &str = r#"
@@ -111,9 +112,9 @@ fn branches_go_on_from_where_they_leave_the_trunk() {
     assert_eq!(recipe.span_of(3), expected[3]);
     assert_eq!((recipe.total_steps(), recipe.total_tokens()), (235, 16_640));
     assert_eq!(recipe.kept_steps(), [60, 100, 200, 205, 225, 235]);
-    assert_eq!(recipe.lineage(0), []);
-    assert_eq!(recipe.lineage(2), [(0, 60)]);
-    assert_eq!(recipe.lineage(4), [(0, 100), (3, 20)]);
+    assert_eq!(lineage(&recipe.spans(), 0), []);
+    assert_eq!(lineage(&recipe.spans(), 2), [(0, 60)]);
+    assert_eq!(lineage(&recipe.spans(), 4), [(0, 100), (3, 20)]);
     assert!(
         recipe.describe().contains(" 24.3K tokens in 235 steps, 5 stages (base, "),
         "{}",
