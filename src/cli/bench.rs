@@ -1,6 +1,5 @@
 //! `smolter bench`: what this adapter can do, and how much of it decoding and training reach.
 
-use super::generate::print;
 use super::{DeviceFlag, at_least_1, bytes};
 use crate::bench::{Options, Report, run, table};
 use crate::checkpoint::write_file;
@@ -8,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::graph::parameter::MAX_BINDING;
 use crate::infer::generator::{CHUNK, Sizes};
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 use crate::nn::config::PRESETS;
+use crate::report::out::print;
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Bench {
         }
         let backend = Backend::open(&self.device.device)?;
         let software = matches!(&backend, Backend::Gpu(device) if !device.info.hardware);
-        let preset = |name: &str| Some((name.to_string(), LlamaConfig::preset(name)?.into()));
+        let preset = |name: &str| Some((name.to_string(), Architecture::preset(name)?));
         let asked = |name: &&str| self.models.is_empty() || self.models.iter().any(|it| it == name);
         let options = Options {
             models: PRESETS.into_iter().filter(asked).filter_map(preset).collect(),
@@ -62,8 +62,8 @@ impl Bench {
         let report = run(&backend, &options)?;
         // Saved first: nothing that befalls the terminal may lose minutes of measurements.
         let saved = self.json.as_deref().map(|path| save(&report, path)).transpose()?;
-        print(&table::text(&report))?;
-        saved.map_or(Ok(()), |path| print(&format!("\nwritten: {}\n", path.display())))
+        print(table::text(&report))?;
+        saved.map_or(Ok(()), |path| print(format_args!("\nwritten: {}\n", path.display())))
     }
 }
 

@@ -5,8 +5,8 @@ use super::patience::{Next, PATIENCE_VARIABLE, Patience, SUBMIT_VARIABLE};
 use super::window::{Window, in_words};
 use super::{shader, texels};
 use crate::error::{Error, Result};
+use crate::report::out;
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -282,7 +282,7 @@ impl Device {
         let label = kernel.label();
         let linked = shader::link(kernel)?;
         if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
-            eprintln!("// {label}\n{}", linked);
+            out::note(format_args!("// {label}\n{linked}"));
         }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl((&*linked).into());
@@ -391,6 +391,11 @@ impl Device {
         self.wait_for(None)
     }
 
+    /// Whether everything submitted so far is done; does not wait.
+    pub fn is_idle(&self) -> bool {
+        self.device.poll(wgpu::PollType::Poll).is_ok_and(|status| status.is_queue_empty())
+    }
+
     /// Waits for one submission, and for those before it, for as long as submissions complete.
     pub(super) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let mut wait = self.patience.wait();
@@ -407,13 +412,11 @@ impl Device {
             match wait.next(Instant::now()) {
                 Next::Wait => {}
                 Next::Tell => {
-                    // Waiting goes on, whether or not anybody reads this.
-                    let _ = writeln!(
-                        std::io::stderr(),
+                    out::note(format_args!(
                         "{}: still computing; it is given up after {limit:?} in which nothing completes \
                          ({PATIENCE_VARIABLE})",
                         self.description
-                    );
+                    ));
                 }
                 Next::GiveUp => {
                     note(&self.lost, format!("nothing completed within {limit:?} ({PATIENCE_VARIABLE})"));

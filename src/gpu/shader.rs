@@ -5,6 +5,7 @@ use super::kernel::Kernel;
 use super::syntax::for_each_expression;
 use super::texels::TEXELS_PER_ROW;
 use crate::error::{Error, Result};
+use crate::files;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -194,7 +195,7 @@ fn overridden(name: &str) -> Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    std::fs::read_to_string(&path).map(Some).map_err(Error::io(&path))
+    files::read_text(&path, files::SETTINGS).map(Some)
 }
 
 #[cfg(test)]

@@ -37,7 +37,9 @@ impl Plan {
     /// Plans `graph` for kernels chosen by `caps` (only launches and textures depend on them), with weights where
     /// `store` has them.
     ///
-    /// Panics if a value exceeds a storage binding; [`too_large`] finds such a value first.
+    /// # Panics
+    /// If a value exceeds a storage binding ([`too_large`] finds such a value first), or if the store was planned for
+    /// other graphs and has a texture where this one binds a buffer.
     pub fn new(graph: &Graph, caps: &Caps, store: &StorePlan) -> Plan {
         let reads = Reads::of(graph, caps);
         let lives = lifetimes(graph);
@@ -60,6 +62,12 @@ impl Plan {
         }
         for (i, value) in graph.values().iter().enumerate() {
             places[i] = places[value.root.0 as usize];
+        }
+        if let Some(&id) = reads.buffers.iter().find(|&&id| store.is_texture(&graph.root(id).name)) {
+            panic!(
+                "'{}' is a texture in the store, which was planned without this graph",
+                graph.root(id).name
+            );
         }
         let mut rows = Vec::new();
         for (texture, id, bytes) in reads.textures {

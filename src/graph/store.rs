@@ -2,7 +2,8 @@
 //!
 //! Graphs name what they bind: values of kind `Weight` and `OptimizerState` are the store's tensors of the same name. On
 //! software adapters, where weights that nobody changes are better read as textures, such a weight has a texture of
-//! its own and no buffer; so a store is planned for the graphs that will bind it.
+//! its own and no buffer, unless there is optimizer state: what is trained is also saved, frozen parameters included. So
+//! a store is planned for the graphs that will bind it.
 
 use super::Graph;
 use super::Kind;
@@ -62,6 +63,9 @@ impl StorePlan {
             let name = |id: ValueId| graph.root(id).name.clone();
             as_texture.extend(reads.textures.iter().map(|&(_, id, _)| name(id)));
             as_buffer.extend(reads.buffers.iter().map(|&id| name(id)));
+        }
+        if plan.tensors.values().any(|stored| stored.kind == Kind::OptimizerState) {
+            as_texture.clear();
         }
         for (kind, slab) in [(Kind::Weight, "weights"), (Kind::OptimizerState, "moments")] {
             let in_slab = |(name, stored): &(&String, &mut Stored)| {
@@ -127,7 +131,7 @@ pub struct Store {
 
 /// A store's memory, by backend.
 pub(super) enum Memory {
-    Device(DeviceMemory),
+    Device(Box<DeviceMemory>),
     F32(HostMemory<f32>),
     F64(HostMemory<f64>),
 }
@@ -161,7 +165,7 @@ impl Store {
         };
         let textures = textures.map(texture).collect::<Result<_>>()?;
         let staging = Mutex::new(device.staging_buffer("staging for weights", STAGING)?);
-        Ok(Store::new(plan, Memory::Device(DeviceMemory { device, buffers, textures, staging })))
+        Ok(Store::new(plan, Memory::Device(Box::new(DeviceMemory { device, buffers, textures, staging }))))
     }
 
     /// Allocates `plan` on the host, in f32.
@@ -247,12 +251,14 @@ impl Store {
     }
 
     fn write_tensor(&self, tensor: &str, data: HostTensor) {
+        let ty = &self.plan.stored(tensor).ty;
+        assert_eq!(data.element(), ty.element, "a write must have the tensor's type");
+        assert_eq!(data.bytes().len() as u64, ty.bytes(), "a write must fill the tensor");
         self.changed();
         match &self.memory {
             Memory::Device(memory) => match self.operand(memory, tensor) {
                 Operand::Texture(texture) => memory.device.write_texels(&texture, data.bytes()),
                 Operand::Window(window) => {
-                    assert_eq!(data.bytes().len() as u64, window.bytes, "a write must fill the tensor");
                     memory.device.write(&window.buffer, window.offset, data.bytes());
                 }
             },
@@ -310,4 +316,71 @@ fn host_write<T: Real>(memory: &HostMemory<T>, tensor: &str, data: &HostTensor) 
 
 fn host_read<T: Real>(memory: &HostMemory<T>, tensor: &str) -> HostTensor<'static> {
     memory.lock().expect("no thread panics in a run")[tensor].to_host()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Initial, ParameterSpec, Plan};
+    use crate::ops::add::Add;
+    use crate::ops::matmul::Matmul;
+    use crate::ops::zero::Zero;
+
+    /// `y = x w^T` with 128 rows of x, and a program that zeroes w if it is `changed`.
+    fn product(changed: bool) -> Graph {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorType::f32(&[128, 256]));
+        let spec = ParameterSpec {
+            name: "w".into(),
+            shape: vec![64, 256],
+            initial: Initial::Ones,
+            trained: false,
+            decayed: false,
+        };
+        let w = graph.parameter(spec).whole();
+        graph.program("product");
+        let y = graph.push(Matmul::linear(), &[x, w])[0];
+        graph.keep(y);
+        if changed {
+            graph.program("change");
+            graph.push(Zero, &[w]);
+        }
+        graph
+    }
+
+    #[test]
+    fn a_weight_is_a_texture_where_no_graph_needs_its_buffer() {
+        let (read, changed, lanes) = (product(false), product(true), Caps::lanes(Some(8)));
+        let frozen = StorePlan::new(&[&read], &lanes);
+        assert!(frozen.is_texture("w") && frozen.buffers.is_empty());
+        let both = StorePlan::new(&[&read, &changed], &lanes);
+        assert!(!both.is_texture("w") && both.place("w").is_some());
+        assert!(!StorePlan::new(&[&read], &Caps::baseline()).is_texture("w"));
+        // A launch fills a texture of the graph's own where the store has none.
+        let rows = |store: &StorePlan| Plan::new(&read, &lanes, store).texel_rows.iter().sum::<u32>();
+        assert!(rows(&both) > rows(&frozen));
+    }
+
+    #[test]
+    #[should_panic(expected = "planned without this graph")]
+    fn a_graph_that_the_store_does_not_suit_is_seen() {
+        let lanes = Caps::lanes(Some(8));
+        Plan::new(&product(true), &lanes, &StorePlan::new(&[&product(false)], &lanes));
+    }
+
+    #[test]
+    fn changes_are_counted() {
+        let graph = product(true);
+        let store = Arc::new(Store::in_f32(StorePlan::new(&[&graph], &Caps::baseline())));
+        let before = store.version();
+        store.write("w", &[1.0; 64 * 256]);
+        assert!(store.version() != before);
+        let changes: Vec<bool> = graph.programs().map(|program| graph.changes_store(program)).collect();
+        assert_eq!(changes, [false, true]);
+        let mut other = Graph::new();
+        let x = other.input("x", TensorType::f32(&[4]));
+        let program = other.program("add");
+        other.push(Add, &[x, x]);
+        assert!(!other.changes_store(program));
+    }
 }

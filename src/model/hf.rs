@@ -13,7 +13,7 @@ use crate::checkpoint::safetensors::write_pieces;
 use crate::checkpoint::{Dtype, write_file};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::LlamaConfig;
+use crate::nn::Architecture;
 
 /// Files that go along as they are, where there are any.
 const COMPANIONS: [&str; 8] = [
@@ -43,7 +43,7 @@ pub(super) fn write(
     let model = weights.model;
     let config = model.path.join("config.json");
     let text = files::read_text(&config, files::SETTINGS)?;
-    let text = LlamaConfig::hf_json_with_dtype(&text, dtype.torch_name())
+    let text = Architecture::hf_json_with_dtype(&text, dtype.torch_name())
         .map_err(|why| Error::input(format!("{}: {why}", config.display())))?;
     let small = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);

@@ -20,6 +20,11 @@ impl From<LlamaConfig> for Architecture {
 }
 
 impl Architecture {
+    /// The preset of that name, one of [`PRESETS`](super::config::PRESETS).
+    pub fn preset(name: &str) -> Option<Self> {
+        LlamaConfig::preset(name).map(Architecture::Llama)
+    }
+
     /// Reads a Hugging Face `config.json`.
     ///
     /// # Errors
@@ -33,6 +38,14 @@ impl Architecture {
     pub fn to_hf_json(&self, dtype: &str) -> String {
         let Architecture::Llama(config) = self;
         config.to_hf_json(dtype)
+    }
+
+    /// A `config.json` with all that it holds but for the weights' type, which becomes `dtype`.
+    ///
+    /// # Errors
+    /// What is wrong, if `text` is not a JSON object.
+    pub fn hf_json_with_dtype(text: &str, dtype: &str) -> std::result::Result<String, String> {
+        LlamaConfig::hf_json_with_dtype(text, dtype)
     }
 
     /// The `generation_config.json` of a model folder.

@@ -125,10 +125,13 @@ impl Engine {
 
     /// Forward and backward of one micro-batch, whose weights count as they are, times `scale`. The ticket brings its
     /// nll per position.
+    ///
+    /// # Panics
+    /// If a position counts whose label is ignored: means would be too small.
     pub fn micro_batch(&mut self, batch: &Batch, scale: f64) -> Result<Ticket> {
-        let weight = |(&weight, &label): (&f32, &u32)| match label {
-            IGNORE => 0.0,
-            _ => (weight as f64 * scale) as f32,
+        let weight = |(&weight, &label): (&f32, &u32)| {
+            assert!(weight == 0.0 || label != IGNORE, "a position counts whose label is ignored");
+            (weight as f64 * scale) as f32
         };
         let weights: Vec<f32> = batch.weights.iter().zip(&batch.labels).map(weight).collect();
         let loss = &self.training.loss;
@@ -148,6 +151,11 @@ impl Engine {
         self.executor.write(self.training.update.hyper, HostTensor::from(hyper.at_step(t).as_slice()));
         self.executor.run(self.training.update.program)?;
         self.executor.read_later(self.training.update.norm)
+    }
+
+    /// Whether a result is known to be there; does not wait.
+    pub fn is_done(&self, ticket: &Ticket) -> bool {
+        self.executor.is_done(ticket)
     }
 
     /// Waits for a result.
