@@ -120,8 +120,7 @@ fn all_passes_of_a_span_are_timed() {
     let (group, groups) = (8, 64);
     let buffer = device.tensor_buffer("sums", 4 * group * groups).expect("memory");
     let window = Window { buffer, offset: 0, bytes: 4 * group * groups };
-    let kernel =
-        Kernel::new("bench_fma", "multiply_add").constant("WG", group as u32).constant("CHAINS", 2);
+    let kernel = Kernel::new("bench_fma", "multiply_add").constant("WG", group as u32).constant("CHAINS", 2);
     let params = bytemuck::cast_slice(&[2000u32, 0.875f32.to_bits(), 0.125f32.to_bits()]).to_vec();
     let dispatch = Dispatch { kernel, bindings: Vec::new(), params, grid: [groups as u32, 1, 1] };
     let launches = 100;

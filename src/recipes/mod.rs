@@ -167,22 +167,25 @@ impl Recipe {
     /// Checks that the files that the recipe names are there.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the first that is not, and the keys to change.
+    /// The first of [`Recipe::missing_files`].
     pub fn check_files(&self) -> Result<()> {
+        self.missing_files().next().map_or(Ok(()), Err)
+    }
+
+    /// An [`Error::Input`] for each key whose files are not there.
+    pub fn missing_files(&self) -> impl Iterator<Item = Error> {
         let missing = |key: &str, path: &PathBuf| {
             let (name, path) = (&self.name, path.display());
             let why = format!("{path} does not exist; put it there or give --set {key}=...");
             Error::input(format!("recipe {name}: {key}: {why}"))
         };
-        if let Some(path) = self.tokenizer.path.as_ref().filter(|path| !path.exists()) {
-            return Err(missing("tokenizer.path", path));
-        }
-        for dataset in &self.datasets {
-            if let Some(path) = dataset.paths.iter().find(|path| !path.exists()) {
-                return Err(missing(&format!("datasets.{}.paths", dataset.name), path));
-            }
-        }
-        Ok(())
+        let tokenizer = self.tokenizer.path.as_ref().filter(|path| !path.exists());
+        let tokenizer = tokenizer.map(|path| missing("tokenizer.path", path));
+        let datasets = self.datasets.iter().filter_map(move |dataset| {
+            let path = dataset.paths.iter().find(|path| !path.exists())?;
+            Some(missing(&format!("datasets.{}.paths", dataset.name), path))
+        });
+        tokenizer.into_iter().chain(datasets)
     }
 
     /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.
