@@ -20,7 +20,12 @@ impl Doctor {
             out::line(format_args!("found: {} ({})", adapter.name, adapter.detail))?;
         }
         let backend = Backend::open(&self.device.device)?;
-        out::line(format_args!("checking: {}\n          {:?}", backend.description(), backend.caps()))?;
+        out::line(format_args!("checking: {}", backend.description()))?;
+        if let Backend::Gpu(device) = &backend {
+            let mut parts = vec![format!("{} kernels", device.caps.family())];
+            parts.extend(device.caps.features());
+            out::line(format_args!("          {}", parts.join(", ")))?;
+        }
         let lines = diagnose(&backend)?;
         let mut table = table(&["check", "cases", "worst error", "limit", "verdict"]);
         for line in &lines {
