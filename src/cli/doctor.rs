@@ -8,7 +8,13 @@ use crate::graph::Backend;
 use crate::report::{out, table};
 use clap::Args;
 
+const EXAMPLES: &str = "Examples:
+  smolter doctor                     the adapter that training would take
+  smolter doctor --device intel      the one whose name has these letters
+  smolter doctor --device reference  the CPU";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Doctor {
     #[command(flatten)]
     device: DeviceFlag,

@@ -19,7 +19,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+const EXAMPLES: &str = "Examples:
+  smolter plan                      the default recipe in 4 GiB
+  smolter plan --recipe smollm2-135m --memory 8GiB
+  smolter plan mine.toml --measure  for the device here, with the time that it will take
+  smolter plan my.txt --tensors";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Plan {
     #[command(flatten)]
     recipe: RecipeFlags,
