@@ -5,7 +5,7 @@ use crate::check::debug::{self, Job};
 use crate::check::score;
 use crate::error::Result;
 use crate::graph::Backend;
-use crate::model::hub;
+use crate::hub;
 use crate::ops::adamw::Hyper;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

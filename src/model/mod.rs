@@ -8,7 +8,6 @@ pub mod export;
 mod generation;
 mod gguf;
 mod hf;
-pub mod hub;
 mod run_folder;
 mod vocabulary;
 
