@@ -17,6 +17,7 @@ mod files;
 mod json;
 mod pages;
 mod rows;
+mod score;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use files::Kind;
+pub use files::is_readable;
+pub use score::Score;
+use score::Scored;
 
 /// Longest record, in bytes, unless a source says otherwise: longer ones are broken. A file with its line ends lost
 /// must not be read into memory whole.
@@ -51,7 +55,7 @@ pub enum OnBroken {
 }
 
 /// What has been read so far.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Records yielded.
     pub documents: u64,
@@ -59,6 +63,9 @@ pub struct Report {
     pub broken: u64,
     /// The first five broken records: file, record and what is wrong.
     pub first_broken: Vec<String>,
+    /// Records left out for their score.
+    #[serde(default)]
+    pub unwanted: u64,
 }
 
 /// A value and where it came from.
@@ -92,6 +99,7 @@ pub struct Source {
     on_broken: OnBroken,
     max_record_bytes: usize,
     document_bytes: Option<usize>,
+    score: Option<Score>,
 }
 
 impl Source {
@@ -105,7 +113,14 @@ impl Source {
             on_broken: OnBroken::Refuse,
             max_record_bytes: MAX_RECORD_BYTES,
             document_bytes: None,
+            score: None,
         }
+    }
+
+    /// The same settings for other files.
+    #[must_use]
+    pub fn at(&self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        Self { paths: paths.into_iter().map(Into::into).collect(), ..self.clone() }
     }
 
     /// The fields (Parquet: columns) that make a document, joined by `joiner` in this order.
@@ -146,6 +161,13 @@ impl Source {
         self
     }
 
+    /// Leaves documents out by their score; plain text has none. Records that are [objects](Source::objects) stay.
+    #[must_use]
+    pub fn score(mut self, score: Option<Score>) -> Self {
+        self.score = score;
+        self
+    }
+
     /// The files, in reading order.
     ///
     /// # Errors
@@ -155,11 +177,8 @@ impl Source {
         files::expand(&self.paths)
     }
 
-    /// Identifies what will be read: the files' names, sizes and times of change, and the settings.
-    ///
-    /// # Errors
-    /// As [`Source::files`].
-    pub fn fingerprint(&self) -> Result<u64> {
+    /// The settings, as text: how files are read, whichever they are.
+    pub fn settings(&self) -> String {
         let mut description = format!("{:?}{:?}{:?}", self.fields, self.joiner, self.on_broken);
         if self.max_record_bytes != MAX_RECORD_BYTES {
             description += &self.max_record_bytes.to_string();
@@ -167,6 +186,18 @@ impl Source {
         if let Some(bytes) = self.document_bytes {
             description += &format!("pieces of {bytes}");
         }
+        if let Some(score) = &self.score {
+            description += &format!("{score:?}");
+        }
+        description
+    }
+
+    /// Identifies what will be read: the files' names, sizes and times of change, and the settings.
+    ///
+    /// # Errors
+    /// As [`Source::files`].
+    pub fn fingerprint(&self) -> Result<u64> {
+        let mut description = self.settings();
         for path in self.files()? {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -185,15 +216,23 @@ impl Source {
         Records::new(self, move |path| source.open_documents(path))
     }
 
-    fn open_documents(&self, path: &Path) -> Result<Entries<String>> {
+    fn open_documents(&self, path: &Path) -> Result<Entries<Option<String>>> {
         let Source { fields, joiner, max_record_bytes: most, .. } = self;
-        match (Kind::of(path)?, self.document_bytes) {
-            (Kind::JsonLines, _) => json::texts(bytes::lines(path, *most)?, fields, joiner),
-            (Kind::JsonArray, _) => json::texts(bytes::elements(path, *most)?, fields, joiner),
-            (Kind::Text, None) => bytes::whole_text(path, *most),
-            (Kind::Text, Some(bytes)) => bytes::pieces(path, bytes),
-            (Kind::Parquet, _) => rows::texts(path, fields, joiner, *most),
-        }
+        let scored = self.score.as_ref().map(|score| score.field.as_str());
+        let texts: Entries<Scored> = match (Kind::of(path)?, self.document_bytes) {
+            (Kind::JsonLines, _) => json::texts(bytes::lines(path, *most)?, fields, joiner, scored)?,
+            (Kind::JsonArray, _) => json::texts(bytes::elements(path, *most)?, fields, joiner, scored)?,
+            (Kind::Parquet, _) => rows::texts(path, fields, joiner, scored, *most)?,
+            (Kind::Text, _) if scored.is_some() => {
+                return Err(Error::input(format!(
+                    "{}: plain text has no score: leave the score out, or make it a .jsonl of documents",
+                    path.display()
+                )));
+            }
+            (Kind::Text, None) => score::without(bytes::whole_text(path, *most)?),
+            (Kind::Text, Some(bytes)) => score::without(bytes::pieces(path, bytes)?),
+        };
+        Ok(score::wanted(texts, self.score.clone()))
     }
 
     /// Streams whole JSON objects, for records that are more than a text (chats, preference pairs). JSON files
@@ -203,30 +242,44 @@ impl Source {
     /// As [`Source::documents`], and for files of another kind.
     pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
         let most = self.max_record_bytes;
-        Records::new(self, move |path| match Kind::of(path)? {
-            Kind::JsonLines => json::objects(bytes::lines(path, most)?),
-            Kind::JsonArray => json::objects(bytes::elements(path, most)?),
-            Kind::Text | Kind::Parquet => Err(Error::input(format!(
-                "{}: structured records are read from .jsonl and .json files: convert it",
-                path.display()
-            ))),
+        Records::new(self, move |path| {
+            let raw = match Kind::of(path)? {
+                Kind::JsonLines => bytes::lines(path, most)?,
+                Kind::JsonArray => bytes::elements(path, most)?,
+                Kind::Text | Kind::Parquet => {
+                    return Err(Error::input(format!(
+                        "{}: structured records are read from .jsonl and .json files: convert it",
+                        path.display()
+                    )));
+                }
+            };
+            Ok(map(json::objects(raw)?, Some))
         })
     }
 }
 
-type Open<T> = Box<dyn Fn(&Path) -> Result<Entries<T>> + Send>;
+/// Changes each value that is there.
+fn map<A: 'static, B: 'static>(entries: Entries<A>, f: impl Fn(A) -> B + Send + 'static) -> Entries<B> {
+    Box::new(entries.map(move |entry| entry.map(|(number, value)| (number, value.map(&f)))))
+}
+
+/// Opens a file; what is not wanted of it comes as `None`.
+type Open<T> = Box<dyn Fn(&Path) -> Result<Entries<Option<T>>> + Send>;
 
 /// Records as they stream from a [`Source`], one file after the other. Ends after the first error.
 pub struct Records<T> {
     files: std::vec::IntoIter<PathBuf>,
     open: Open<T>,
-    current: Option<(Arc<Path>, Entries<T>)>,
+    current: Option<(Arc<Path>, Entries<Option<T>>)>,
     on_broken: OnBroken,
     report: Report,
 }
 
 impl<T> Records<T> {
-    fn new(source: &Source, open: impl Fn(&Path) -> Result<Entries<T>> + Send + 'static) -> Result<Self> {
+    fn new(
+        source: &Source,
+        open: impl Fn(&Path) -> Result<Entries<Option<T>>> + Send + 'static,
+    ) -> Result<Self> {
         Ok(Self {
             files: source.files()?.into_iter(),
             open: Box::new(open),
@@ -254,7 +307,9 @@ impl<T> Records<T> {
         let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
         match self.on_broken {
             OnBroken::Refuse => {
-                let mend = if what.contains("field") || what.contains("column") {
+                let mend = if what.contains("score") {
+                    "name what holds the score (in a recipe: score.field = \"...\")"
+                } else if what.contains("field") || what.contains("column") {
                     "name what holds the text (in a recipe: fields = [\"...\"])"
                 } else if what.contains("UTF-8") {
                     "convert the file to UTF-8"
@@ -285,7 +340,8 @@ impl<T> Records<T> {
             };
             match entries.next().transpose()? {
                 None => self.current = None,
-                Some((number, Ok(value))) => {
+                Some((_, Ok(None))) => self.report.unwanted += 1,
+                Some((number, Ok(Some(value)))) => {
                     self.report.documents += 1;
                     return Ok(Some(Record { value, path: path.clone(), number }));
                 }

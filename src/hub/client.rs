@@ -285,6 +285,13 @@ impl Answer {
         Some(etag.trim_start_matches("W/").trim_matches('"'))
     }
 
+    /// Where the answer goes on, if it is one of many pages.
+    pub fn next_page(&self) -> Option<&str> {
+        let links = text(&self.headers, "link")?.split(',');
+        let next = links.map(str::trim).find(|link| link.contains("rel=\"next\""))?;
+        next.strip_prefix('<')?.split_once('>').map(|(address, _)| address)
+    }
+
     /// Bytes of the whole file, if anybody announces them.
     pub fn size(&self) -> Fetched<Option<u64>> {
         let linked = text(&self.said, "x-linked-size").and_then(|size| size.parse().ok());

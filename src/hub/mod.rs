@@ -1,4 +1,5 @@
-//! Model folders of the Hugging Face Hub, named `hf://owner/name` or `hf://owner/name@revision`.
+//! Model folders of the Hugging Face Hub, named `hf://owner/name` or `hf://owner/name@revision`, and files of its
+//! [datasets].
 //!
 //! Files come into the cache that all Hugging Face programs share. The environment is theirs too: `HF_HOME` and
 //! `HF_HUB_CACHE` (the cache), `HF_ENDPOINT` (the server), `HF_TOKEN` (for private and gated models; or the token that
@@ -14,6 +15,8 @@ mod address;
 mod cache;
 mod checksum;
 mod client;
+pub mod datasets;
+mod describe;
 mod download;
 
 use std::path::{Path, PathBuf};
@@ -22,20 +25,24 @@ use crate::error::{Error, Result};
 use crate::files;
 use cache::Cache;
 use checksum::Checksum;
-use client::{Client, Fault, Fetched, Patience, SLOWEST, TIMEOUT, variable};
+use client::{Client, Fault, Fetched, Patience, variable};
 use download::Remote;
 
 /// What the name of a model of the Hub begins with.
 pub const PREFIX: &str = "hf://";
 
+/// What the name of a dataset of the Hub begins with.
+pub const DATASETS: &str = "hf://datasets/";
+
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Files that a model may lack.
 const OPTIONAL: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+    [TOKENIZER_CONFIG, "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
 
 /// The folder on disk of `name`: a path, which must exist, or a model of the Hub, which is fetched unless the cache
 /// has it.
@@ -53,6 +60,33 @@ pub fn folder(name: &str) -> Result<PathBuf> {
             "{name}: no such folder; a model of the Hugging Face Hub is named {PREFIX}owner/name"
         ))),
     }
+}
+
+/// Whether `path` is none, but the name of something on the Hub.
+pub fn is_remote(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
+/// The folder on disk with the tokenizer of the model `name` of the Hub; nothing else of it is fetched.
+///
+/// # Errors
+/// As [`folder`].
+pub fn tokenizer_folder(name: &str) -> Result<PathBuf> {
+    let hub = Hub::open(name, name.strip_prefix(PREFIX).unwrap_or(name))?;
+    if let Some(commit) = hub.cached(TOKENIZER) {
+        return Ok(hub.cache.snapshot(&commit));
+    }
+    hub.fetch()?.tokenizer()
+}
+
+fn refuse_offline(name: &str) -> Result<()> {
+    let offline = variable("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+    if ["1", "ON", "YES", "TRUE"].contains(&offline.as_str()) {
+        return Err(Error::input(format!(
+            "{name}: not complete in the cache, and HF_HUB_OFFLINE forbids to fetch it"
+        )));
+    }
+    Ok(())
 }
 
 /// One model at one revision.
@@ -77,27 +111,24 @@ impl<'a> Hub<'a> {
     }
 
     fn folder(&self) -> Result<PathBuf> {
-        let commit = self.cached();
+        let commit = self.cached(CONFIG);
         if let Some(folder) = commit.as_deref().map(|commit| self.cache.snapshot(commit))
             && is_complete(&folder)
         {
             return Ok(folder);
         }
-        let offline = variable("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
-        if ["1", "ON", "YES", "TRUE"].contains(&offline.as_str()) {
-            return Err(Error::input(format!(
-                "{}: not complete in the cache, and HF_HUB_OFFLINE forbids to fetch it",
-                self.name
-            )));
-        }
-        let client = Client::from_environment(&cache::home()?.join("token"))?;
-        Fetch { hub: self, client }.folder(commit)
+        self.fetch()?.folder(commit)
     }
 
-    /// The commit of this revision in the cache, with at least config.json.
-    fn cached(&self) -> Option<String> {
+    fn fetch(&self) -> Result<Fetch<'_>> {
+        refuse_offline(self.name)?;
+        Ok(Fetch { hub: self, client: Client::from_environment(&cache::home()?.join("token"))? })
+    }
+
+    /// The commit of this revision in the cache, with at least this file.
+    fn cached(&self, file: &str) -> Option<String> {
         let commit = self.cache.commit(self.revision).unwrap_or(self.revision.into());
-        self.cache.snapshot(&commit).join(CONFIG).exists().then_some(commit)
+        self.cache.snapshot(&commit).join(file).exists().then_some(commit)
     }
 }
 
@@ -111,7 +142,7 @@ impl Fetch<'_> {
     /// Completes the folder of `commit`, or of the newest one.
     fn folder(&self, commit: Option<String>) -> Result<PathBuf> {
         // All files are taken from one commit, even if the branch moves on in the middle of it.
-        let commit = commit.map_or_else(|| self.newest(), Ok)?;
+        let commit = commit.map_or_else(|| self.newest(CONFIG), Ok)?;
         let folder = self.hub.cache.snapshot(&commit);
         let fetch = |file: &str, limit: u64| self.file(&commit, file, limit);
         let require = |file: &str, limit| if fetch(file, limit)? { Ok(()) } else { Err(self.absent(file)) };
@@ -133,15 +164,28 @@ impl Fetch<'_> {
         Ok(folder)
     }
 
-    /// The commit that the revision is at now.
-    fn newest(&self) -> Result<String> {
-        let path = self.path(self.hub.revision, CONFIG);
+    /// The folder with the tokenizer alone, as it is now.
+    fn tokenizer(&self) -> Result<PathBuf> {
+        let commit = self.newest(TOKENIZER)?;
+        self.file(&commit, TOKENIZER_CONFIG, files::SETTINGS)?;
+        if !self.file(&commit, TOKENIZER, files::LISTS)? {
+            return Err(self.absent(TOKENIZER));
+        }
+        if self.hub.revision != commit {
+            self.hub.cache.set_commit(self.hub.revision, &commit)?;
+        }
+        Ok(self.hub.cache.snapshot(&commit))
+    }
+
+    /// The commit that the revision, which has `file`, is at now.
+    fn newest(&self, file: &str) -> Result<String> {
+        let path = self.path(self.hub.revision, file);
         let answer = self.client.get(&path, Some("0-0"), &self.client.patience());
-        let answer = answer.map_err(|fault| self.describe(CONFIG, fault))?;
+        let answer = answer.map_err(|fault| self.describe(file, fault))?;
         let commit = answer.commit().filter(|commit| is_plain(commit));
         commit
             .map(str::to_string)
-            .ok_or_else(|| self.describe(CONFIG, Fault::Wrong("no commit is named (X-Repo-Commit)".into())))
+            .ok_or_else(|| self.describe(file, Fault::Wrong("no commit is named (X-Repo-Commit)".into())))
     }
 
     /// The path of a file below the endpoint.
@@ -205,49 +249,11 @@ impl Fetch<'_> {
     }
 
     fn absent(&self, file: &str) -> Error {
-        let (name, endpoint) = (self.hub.name, self.client.endpoint());
-        Error::input(format!(
-            "{name}: {endpoint} has no such model, revision or file ({file}): check the name"
-        ))
+        describe::absent(&self.client, self.hub.name, file)
     }
 
     fn describe(&self, file: &str, fault: Fault) -> Error {
-        let (name, endpoint) = (self.hub.name, self.client.endpoint());
-        let problem = |what: String| Error::failure(format!("{name}: {what}"));
-        match fault {
-            Fault::Status(origin, status) if origin == *endpoint && status == 404 => self.absent(file),
-            Fault::Status(origin, status) if origin == *endpoint && matches!(status.as_u16(), 401 | 403) => {
-                let status = status.as_u16();
-                Error::input(format!(
-                    "{name}: {endpoint} refuses {file} ({status}): the model is private or gated, or does not exist: \
-                     check the name, accept the model's terms on its page, and set HF_TOKEN to a token that may read it"
-                ))
-            }
-            Fault::Status(origin, status) => {
-                problem(format!("{origin} answers {} for {file}: try again later", status.as_u16()))
-            }
-            Fault::Late => problem(format!(
-                "{file}: less than {} KiB/s came from {endpoint} in {} s: run again to go on from there; \
-                 {TIMEOUT} sets the seconds, for slow networks",
-                SLOWEST >> 10,
-                self.client.timeout.as_secs_f64()
-            )),
-            Fault::Network(error) => problem(format!(
-                "{file} cannot be fetched from {endpoint} ({error}): check the network, the proxy settings and \
-                 HF_ENDPOINT, then run again to go on from there; a model that is in the cache needs no network"
-            )),
-            Fault::Wrong(what) => {
-                problem(format!("{file}: {endpoint} answers as no Hub does ({what}): check HF_ENDPOINT"))
-            }
-            Fault::Damaged(what) => Error::damaged(
-                format!("{name}/{file}"),
-                format!("{what}, as {endpoint} says; removed: run again to fetch it anew"),
-            ),
-            Fault::Busy => problem(format!(
-                "another process is fetching {file} and gets no further: wait for it or end it, then run again"
-            )),
-            Fault::Local(error) => error,
-        }
+        describe::describe(&self.client, self.hub.name, file, fault)
     }
 }
 

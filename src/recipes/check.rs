@@ -1,12 +1,14 @@
 //! What the types cannot say about a recipe: ranges, names that refer to each other, sums.
 
+mod datasets;
+
 use std::collections::{BTreeMap, HashSet};
 
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
-use super::timeline::{schedule_lengths, spans};
-use crate::data::microcosm::Register;
-use crate::data::source::MIN_DOCUMENT_BYTES;
+use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
+use super::timeline::{Origin, Span, schedule_lengths, spans};
+use super::{consumption, problem::Problem};
+use crate::hub;
 
 /// Adds all mistakes to `problems`.
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
@@ -19,10 +21,10 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     }
     check_tokenizer(problems, recipe);
     check_batch(problems, &recipe.batch, key_path!["batch"]);
-    check_datasets(problems, recipe);
+    datasets::check(problems, recipe);
     check_stages(problems, recipe);
     check_optimizers(problems, recipe);
-    check_schedules(problems, recipe);
+    check_timeline(problems, recipe);
     check_reports(problems, recipe);
 }
 
@@ -72,6 +74,16 @@ fn check_tokenizer(problems: &mut Problems, recipe: &Recipe) {
         });
     }
     let Some(train) = &tokenizer.train else { return };
+    let remote = recipe.datasets.iter().find(|dataset| dataset.paths.iter().any(|path| hub::is_remote(path)));
+    if let Some(dataset) = remote {
+        problems.require(false, key_path!["tokenizer", "train"], || {
+            format!(
+                "reads all datasets, but those of the Hub, such as '{}', are fetched for training only: give a \
+                 tokenizer.path",
+                dataset.name
+            )
+        });
+    }
     let (size, model) = (train.vocab_size, recipe.model.vocab_size);
     if problems.are_none_at(key_path!["model", "vocab_size"]) {
         problems.require(size == model, key_path!["tokenizer", "train", "vocab_size"], || {
@@ -131,59 +143,6 @@ fn check_optimizer(problems: &mut Problems, optimizer: &Optimizer, place: &[Stri
     positive(problems, optimizer.clip_norm, &below(place, "clip_norm"))
 }
 
-fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
-    let given = !recipe.datasets.is_empty();
-    problems.require(given, key_path!["datasets"], || "is empty: give at least one".into());
-    let mut names = HashSet::new();
-    for (i, dataset) in recipe.datasets.iter().enumerate() {
-        check_dataset(problems, i, dataset);
-        problems.require(names.insert(dataset.name.as_str()), key_path!["datasets", i, "name"], || {
-            format!("is '{}', but an earlier dataset has that name", dataset.name)
-        });
-    }
-}
-
-fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
-    let name = &dataset.name;
-    problems.require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name));
-    problems.require(
-        dataset.microcosm.is_some() == dataset.paths.is_empty(),
-        key_path!["datasets", i],
-        || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
-    );
-    if let Some(register) = &dataset.microcosm {
-        let known = Register::ALL.map(Register::name);
-        problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
-            format!("is '{register}'; {}", suggest(register, &known))
-        });
-    }
-    problems.require(
-        dataset.microcosm.is_some() == dataset.documents.is_some(),
-        key_path!["datasets", i, "documents"],
-        || "goes with microcosm: it is the number of documents to generate".into(),
-    );
-    if let Some(documents) = dataset.documents {
-        at_least_one(problems, documents as u64, key_path!["datasets", i, "documents"]);
-    }
-    for (j, path) in dataset.paths.iter().enumerate() {
-        problems.require(!path.as_os_str().is_empty(), key_path!["datasets", i, "paths", j], || {
-            "is empty, but must name a file or a folder".into()
-        });
-    }
-    problems.require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
-        "is empty, but must name the column that holds the text".into()
-    });
-    at_least_one(problems, dataset.max_record_bytes as u64, key_path!["datasets", i, "max_record_bytes"]);
-    if let Some(bytes) = dataset.document_bytes {
-        problems.require(bytes >= MIN_DOCUMENT_BYTES, key_path!["datasets", i, "document_bytes"], || {
-            format!("is {bytes}, but must be at least {MIN_DOCUMENT_BYTES}")
-        });
-    }
-    if let Some(epochs) = dataset.max_epochs {
-        positive(problems, epochs, key_path!["datasets", i, "max_epochs"]);
-    }
-}
-
 fn check_stages(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.stages.is_empty();
     problems.require(given, key_path!["stages"], || "is empty: give at least one".into());
@@ -200,8 +159,9 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
 fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    problems.require(stage.kind == StageKind::Pretrain, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; only 'pretrain' can".into()
+    let known = matches!(stage.kind, StageKind::Pretrain | StageKind::ExtendContext);
+    problems.require(known, key_path!["stages", i, "kind"], || {
+        "is a kind that this version of smolter cannot train yet; only 'pretrain' and 'extend_context' can".into()
     });
     check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
@@ -301,13 +261,57 @@ fn check_mixture(
 /// Steps that are more than enough for any schedule.
 const UNKNOWN_LENGTH: u64 = 1 << 62;
 
-fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
+/// What follows from when the stages train.
+fn check_timeline(problems: &mut Problems, recipe: &Recipe) {
     // How many steps an epoch has is known when the text has been tokenised.
     let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
     let timed = known && [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
     let spans = if timed { spans(recipe).map_err(|problem| problems.add(problem)).ok() } else { None };
-    let lengths = spans.as_ref().map(|spans| schedule_lengths(recipe, spans));
-    let all = spans.iter().flatten().last().map_or(0, |span| span.end_step);
+    check_schedules(problems, recipe, spans.as_deref());
+    let Some(spans) = spans else { return };
+    for span in &spans {
+        check_extension(problems, recipe, span);
+    }
+    if problems.found.is_empty() && problems.are_none_at(key_path!["datasets"]) {
+        consumption::check(problems, recipe, &spans);
+    }
+}
+
+/// A stage that extends the context must have longer sequences than the state that it goes on from was trained on.
+fn check_extension(problems: &mut Problems, recipe: &Recipe, span: &Span) {
+    let stage = &recipe.stages[span.stage];
+    if stage.kind != StageKind::ExtendContext {
+        return;
+    }
+    match span.origin {
+        // How long the sequences of a model from elsewhere were, nobody knows.
+        Origin::Noise if recipe.source.is_some() => {}
+        Origin::Noise => problems.add(Problem {
+            path: key_path!["stages", span.stage, "kind"].to_vec(),
+            message: "is 'extend_context', but there is no stage before it to go on from: write kind = \"pretrain\""
+                .into(),
+        }),
+        Origin::Step { stage: before, .. } => {
+            let (before, length) = (&recipe.stages[before], stage.sequence_length);
+            let shorter = before.sequence_length;
+            problems.require(
+                length > shorter,
+                key_path!["stages", span.stage, "sequence_length"],
+                || {
+                    format!(
+                        "is {length}, but a stage of kind 'extend_context' must exceed the {shorter} of stage {}, which \
+                         it goes on from",
+                        before.name
+                    )
+                },
+            );
+        }
+    }
+}
+
+fn check_schedules(problems: &mut Problems, recipe: &Recipe, spans: Option<&[Span]>) {
+    let lengths = spans.map(|spans| schedule_lengths(recipe, spans));
+    let all = spans.and_then(<[Span]>::last).map_or(0, |span| span.end_step);
     let length = |name: Option<&str>| {
         lengths.as_ref().and_then(|lengths| lengths.get(&name).copied()).unwrap_or(UNKNOWN_LENGTH)
     };

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::schema::{Batch, HeldOutText, Optimizer, Recipe, Sample, Saving};
+use super::schema::{Batch, HeldOutText, OnExhausted, Optimizer, Recipe, Sample, Saving};
 use super::timeline::{Origin, lineage};
+use crate::hub;
 
 impl Recipe {
     /// Hash of what affects the weights, 16 hexadecimal digits.
@@ -68,8 +69,12 @@ fn hash_of(mut recipe: Recipe) -> String {
     recipe.held_out = HeldOutText { fraction: recipe.held_out.fraction, ..HeldOutText::default() };
     recipe.checkpoint = Saving::default();
     recipe.sample = Sample::default();
+    for dataset in &mut recipe.datasets {
+        // What is known of a dataset, and what is done where that does not do, changes no token.
+        (dataset.tokens, dataset.on_exhausted) = (None, OnExhausted::default());
+    }
     let paths = recipe.datasets.iter_mut().flat_map(|dataset| &mut dataset.paths);
-    for path in paths.chain(&mut recipe.tokenizer.path) {
+    for path in paths.chain(&mut recipe.tokenizer.path).filter(|path| !hub::is_remote(path)) {
         *path = path.file_name().unwrap_or_default().to_string_lossy().into_owned().into();
     }
     // It does not matter which stages say their batch themselves: [batch] is taken to be the first one's.

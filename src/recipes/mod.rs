@@ -1,11 +1,13 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
 mod check;
+mod consumption;
 mod complaint;
 mod count;
 mod document;
 mod draft;
 mod hash;
+mod list;
 mod overrides;
 mod problem;
 mod schema;
@@ -18,8 +20,8 @@ use std::path::{Path, PathBuf};
 pub use count::parse as parse_count;
 pub use draft::draft;
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
-    Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, Dataset, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer, Recipe, Sample, Saving,
+    ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
@@ -27,6 +29,7 @@ pub use timeline::{Origin, Span};
 use crate::data::source::Source;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub;
 use crate::nn::Architecture;
 use document::Document;
 use problem::{Problem, Problems, suggest};
@@ -125,10 +128,11 @@ impl Recipe {
             let files = Source::new(&dataset.paths).files().unwrap_or_default();
             files.iter().filter_map(|path| path.metadata().ok()).map(|it| it.len()).sum::<u64>()
         };
-        let tokens = |dataset: &Dataset| match dataset.documents {
+        let tokens = |dataset: &Dataset| match (dataset.tokens, dataset.documents) {
+            (Some(tokens), _) => tokens,
             // Of the generated world.
-            Some(documents) => documents as u64 * 200,
-            None => bytes(dataset) / 4,
+            (None, Some(documents)) => documents as u64 * 200,
+            (None, None) => bytes(dataset) / 4,
         };
         self.datasets.iter().map(tokens).collect()
     }
@@ -153,6 +157,9 @@ impl Recipe {
     /// Paths in the file are relative to its folder, those of overrides to the current one.
     fn make_paths_absolute(&mut self, document: &Document, folder: &Path) -> Result<()> {
         let absolute = |path: &mut PathBuf, keys: &[&str]| {
+            if hub::is_remote(path) {
+                return Ok(());
+            }
             let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
             let folder = if document.is_overridden(&keys) { Path::new("") } else { folder };
             *path = std::path::absolute(folder.join(&*path)).map_err(Error::io(&*path))?;
@@ -189,10 +196,11 @@ impl Recipe {
             let why = format!("{path} does not exist; put it there or {another}");
             Error::input(format!("recipe {name}: {key}: {why}"))
         };
-        let tokenizer = self.tokenizer.path.as_ref().filter(|path| !path.exists());
+        let is_missing = |path: &&PathBuf| !hub::is_remote(path) && !path.exists();
+        let tokenizer = self.tokenizer.path.as_ref().filter(is_missing);
         let tokenizer = tokenizer.map(|path| missing("tokenizer.path", path));
         let datasets = self.datasets.iter().filter_map(move |dataset| {
-            let path = dataset.paths.iter().find(|path| !path.exists())?;
+            let path = dataset.paths.iter().find(is_missing)?;
             Some(missing(&format!("datasets.{}.paths", dataset.name), path))
         });
         tokenizer.into_iter().chain(datasets)

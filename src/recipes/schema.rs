@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
-use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
+use super::list::one_or_more;
+use crate::data::source::{MAX_RECORD_BYTES, OnBroken, Score};
 use crate::nn::config::LlamaConfig;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
@@ -86,7 +87,7 @@ fn default_seed() -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerChoice {
-    /// A Hugging Face `tokenizer.json`.
+    /// A Hugging Face `tokenizer.json`, or a model of the Hub that has one: `"hf://owner/name"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Trains a byte-level BPE tokenizer on the datasets first.
@@ -189,8 +190,12 @@ pub struct Dataset {
     /// Number of documents to generate.
     #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
     pub documents: Option<usize>,
-    /// Files, or folders of files, relative to the recipe's folder (to the current folder if embedded).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Files, or folders of files, relative to the recipe's folder (to the current folder if embedded); a single one
+    /// need not be in a list. Or files and folders of datasets of the Hub: `"hf://datasets/OWNER/NAME/PATTERN"`, with
+    /// `@REVISION` behind `NAME` where it is not `main`; in `PATTERN`, `*` stands for any letters but `/`, and the part
+    /// `**` for any folders. These are fetched one after another, in an order that follows from `data_seed`, tokenised
+    /// and removed, as many as the stages need. A run writes the commit that it found into its recipe.
+    #[serde(default, deserialize_with = "one_or_more", skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathBuf>,
     /// Fields (Parquet: columns) that make a document, joined by newlines.
     #[serde(default = "default_fields")]
@@ -206,9 +211,37 @@ pub struct Dataset {
     #[serde(deserialize_with = "count")]
     #[serde(default = "default_max_record_bytes", skip_serializing_if = "is_default_max_record_bytes")]
     pub max_record_bytes: usize,
-    /// Most passes over the dataset in the whole run; its share then goes to the others, which is reported.
+    /// `[datasets.score]`: leaves documents out by a score that they have. If not given, all are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
+    /// Least number of tokens of a document; shorter ones are left out.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<usize>,
+    /// Published size in tokens, such as `"1.3T"`: caps are checked with it before anything is read or fetched.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Most passes over the dataset in the whole run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<f64>,
+    /// What to do where the stages take more than `max_epochs` of it: `"redistribute"` its share, or `"refuse"`.
+    #[serde(default, skip_serializing_if = "is_usual_exhaustion")]
+    pub on_exhausted: OnExhausted,
+}
+
+/// What to do where a dataset's cap of epochs would be exceeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExhausted {
+    /// From there on its share goes to the other datasets of the mixture, which is reported.
+    #[default]
+    Redistribute,
+    /// Stop before training starts.
+    Refuse,
+}
+
+/// Keeps the hashes of recipes that were written before the key existed.
+fn is_usual_exhaustion(what: &OnExhausted) -> bool {
+    *what == OnExhausted::default()
 }
 
 fn default_max_record_bytes() -> usize {
@@ -275,7 +308,7 @@ pub enum StageKind {
     /// Next-token prediction on packed documents.
     #[default]
     Pretrain,
-    /// Reserved: longer sequences and a larger RoPE base.
+    /// The same on longer sequences than those of the stage that it goes on from, usually with a larger `rope_theta`.
     ExtendContext,
     /// Reserved: supervised fine-tuning on conversations.
     Sft,

@@ -43,6 +43,11 @@ impl Kind {
     }
 }
 
+/// Whether a file of this name is of a kind that can be read.
+pub fn is_readable(name: &str) -> bool {
+    classify(Path::new(name)).is_some()
+}
+
 pub(super) fn classify(path: &Path) -> Option<(Kind, Compression)> {
     let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
     let (stem, compression) = match name.rsplit_once('.')? {

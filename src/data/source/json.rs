@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::score::{self, Scored};
 use super::{Entries, Entry};
 use crate::error::Result;
 
@@ -19,10 +20,16 @@ pub(super) fn objects(raw: Entries<Vec<u8>>) -> Result<Entries<Object>> {
     Ok(Box::new(raw.map(|entry| and_then(entry, |bytes| whole(&bytes)))))
 }
 
-/// Joins the `fields` of each raw record; nothing else of it is kept in memory.
-pub(super) fn texts(raw: Entries<Vec<u8>>, fields: &[String], joiner: &str) -> Result<Entries<String>> {
-    let (fields, joiner) = (fields.to_vec(), joiner.to_string());
-    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| join(&bytes, &fields, &joiner)))))
+/// Joins the `fields` of each raw record, and takes its `score`; nothing else of it is kept in memory.
+pub(super) fn texts(
+    raw: Entries<Vec<u8>>,
+    fields: &[String],
+    joiner: &str,
+    score: Option<&str>,
+) -> Result<Entries<Scored>> {
+    let picked: Vec<String> = fields.iter().cloned().chain(score.map(String::from)).collect();
+    let (count, joiner) = (fields.len(), joiner.to_string());
+    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| join(&bytes, &picked, count, &joiner)))))
 }
 
 fn and_then<A, B>(entry: Entry<A>, f: impl FnOnce(A) -> std::result::Result<B, String>) -> Entry<B> {
@@ -61,24 +68,32 @@ fn parse<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> std::result::R
     parsed.map_err(|e| format!("bad JSON: {}", e.to_string().replace(" at line 1 column ", " at byte ")))
 }
 
-fn join(bytes: &[u8], fields: &[String], joiner: &str) -> std::result::Result<String, String> {
-    let (mut parts, keys) = match parse(bytes, Picked { fields })? {
+/// Joins the first `count` of the `picked` fields; one more is the score.
+fn join(bytes: &[u8], picked: &[String], count: usize, joiner: &str) -> std::result::Result<Scored, String> {
+    let (mut parts, keys) = match parse(bytes, Picked { fields: picked })? {
         Outline::Object { parts, keys } => (parts, keys),
         Outline::Other(name) => return Err(format!("{name} instead of a JSON object")),
     };
+    let absent = |what: &str, field: &str| format!("no {what} \"{field}\" among: {}", keys.join(", "));
     let mut text = String::new();
-    for (i, field) in fields.iter().enumerate() {
+    for (i, field) in picked[..count].iter().enumerate() {
         match parts[i].take() {
             Some(Part::Text(part)) if i == 0 => text = part,
             Some(Part::Text(part)) => {
                 text.push_str(joiner);
                 text.push_str(&part);
             }
-            Some(Part::Other(name)) => return Err(format!("field \"{field}\" is {name}, not a string")),
-            None => return Err(format!("no field \"{field}\" among: {}", keys.join(", "))),
+            Some(other) => return Err(format!("field \"{field}\" is {}, not a string", other.name())),
+            None => return Err(absent("field", field)),
         }
     }
-    Ok(text)
+    let number = |field: &String| match &parts[count] {
+        Some(Part::Number(number)) => score::parse(field, Some(*number)),
+        Some(Part::Text(text)) => score::parse(field, text.trim().parse().ok()),
+        Some(_) => score::parse(field, None),
+        None => Err(absent("score", field)),
+    };
+    Ok(Scored { text, score: picked.get(count).map(number).transpose()? })
 }
 
 fn name(value: &Value) -> &'static str {
@@ -107,8 +122,19 @@ enum Outline {
 #[derive(Clone)]
 enum Part {
     Text(String),
-    /// It is no string but this.
+    Number(f64),
+    /// It is neither but this.
     Other(&'static str),
+}
+
+impl Part {
+    fn name(&self) -> &'static str {
+        match self {
+            Part::Text(_) => "a string",
+            Part::Number(_) => "a number",
+            Part::Other(name) => name,
+        }
+    }
 }
 
 /// Picks `fields` out of an object; the last counts where a key occurs again.
@@ -116,26 +142,26 @@ struct Picked<'a> {
     fields: &'a [String],
 }
 
-/// Takes strings and leaves everything else out.
-struct Strings;
+/// Takes strings and numbers, and leaves everything else out.
+struct Scalars;
 
-/// What either makes of the kinds of value that it does not want.
+/// What either makes of numbers, and of the kinds of value that it does not want.
 macro_rules! others {
-    ($lifetime:lifetime, $made:expr) => {
+    ($lifetime:lifetime, $made:expr, $number:expr) => {
         fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
             Ok($made("null"))
         }
         fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
             Ok($made("a boolean"))
         }
-        fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
-            Ok($made("a number"))
+        fn visit_u64<E>(self, number: u64) -> std::result::Result<Self::Value, E> {
+            Ok($number(number as f64))
         }
-        fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
-            Ok($made("a number"))
+        fn visit_i64<E>(self, number: i64) -> std::result::Result<Self::Value, E> {
+            Ok($number(number as f64))
         }
-        fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
-            Ok($made("a number"))
+        fn visit_f64<E>(self, number: f64) -> std::result::Result<Self::Value, E> {
+            Ok($number(number as f64))
         }
         fn visit_seq<A: SeqAccess<$lifetime>>(
             self,
@@ -162,7 +188,7 @@ impl<'de> Visitor<'de> for Picked<'_> {
         f.write_str("a JSON object")
     }
 
-    others!('de, Outline::Other);
+    others!('de, Outline::Other, |_| Outline::Other("a number"));
 
     fn visit_str<E>(self, _: &str) -> std::result::Result<Outline, E> {
         Ok(Outline::Other("a string"))
@@ -177,7 +203,7 @@ impl<'de> Visitor<'de> for Picked<'_> {
             match wanted.next() {
                 None => drop(map.next_value::<IgnoredAny>()?),
                 Some(first) => {
-                    let part = map.next_value_seed(Strings)?;
+                    let part = map.next_value_seed(Scalars)?;
                     wanted.for_each(|i| parts[i] = Some(part.clone()));
                     parts[first] = Some(part);
                 }
@@ -190,7 +216,7 @@ impl<'de> Visitor<'de> for Picked<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strings {
+impl<'de> DeserializeSeed<'de> for Scalars {
     type Value = Part;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Part, D::Error> {
@@ -198,14 +224,14 @@ impl<'de> DeserializeSeed<'de> for Strings {
     }
 }
 
-impl<'de> Visitor<'de> for Strings {
+impl<'de> Visitor<'de> for Scalars {
     type Value = Part;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a string")
+        f.write_str("a string or a number")
     }
 
-    others!('de, Part::Other);
+    others!('de, Part::Other, Part::Number);
 
     fn visit_str<E>(self, text: &str) -> std::result::Result<Part, E> {
         Ok(Part::Text(text.into()))
