@@ -24,7 +24,7 @@ const FLOORS: [(&str, May); 22] = [
     ("hub", Import(&["error", "files", "report"])),
     ("checkpoint", Import(&["error", "files"])),
     ("tokenizer", Import(&["error", "panics", "files"])),
-    ("data", Import(&["error", "panics", "files", "checkpoint", "tokenizer"])),
+    ("data", Import(&["error", "panics", "files", "hub", "checkpoint", "tokenizer"])),
     ("gpu", Import(&["error", "files", "report"])),
     ("ops", Import(&["error", "gpu"])),
     ("graph", Import(&["error", "report", "gpu", "ops"])),

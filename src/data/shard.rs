@@ -23,7 +23,7 @@ mod writer;
 
 pub use manifest::SetFormat;
 pub use set::TokenSet;
-pub use writer::{TokenSetWriter, link};
+pub use writer::{Paused, TokenSetWriter, link};
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

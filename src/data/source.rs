@@ -40,9 +40,6 @@ pub const MAX_RECORD_BYTES: usize = 16 << 20;
 /// Least that [`Source::document_bytes`] cuts to.
 pub const MIN_DOCUMENT_BYTES: usize = 64;
 
-/// How many broken records a [`Report`] describes.
-const DESCRIBED: usize = 5;
-
 /// What to do with a record that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,6 +63,11 @@ pub struct Report {
     /// Records left out for their score.
     #[serde(default)]
     pub unwanted: u64,
+}
+
+impl Report {
+    /// How many broken records it describes.
+    pub const DESCRIBED: usize = 5;
 }
 
 /// A value and where it came from.
@@ -322,7 +324,7 @@ impl<T> Records<T> {
             }
             OnBroken::Skip => {
                 self.report.broken += 1;
-                if self.report.first_broken.len() < DESCRIBED {
+                if self.report.first_broken.len() < Report::DESCRIBED {
                     self.report.first_broken.push(description);
                 }
                 Ok(())

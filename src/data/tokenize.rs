@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shard::{SetFormat, TokenSetWriter};
-use super::source::{Report, Source};
+use super::shard::{Paused, SetFormat, TokenSetWriter};
+use super::source::{Documents, Report, Source};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -21,6 +22,8 @@ pub struct TokenizeOptions {
     /// Share of the documents, in [0, 1), that goes to the set `NAME.held-out` instead of `NAME`. A document's
     /// text alone decides, so equal documents are never on both sides. With 0 there is no held-out set.
     pub held_out_fraction: f64,
+    /// Least number of tokens of a document, its end-of-text token not counted; shorter ones are left out.
+    pub min_tokens: usize,
     /// Bytes after which a new shard begins.
     pub shard_bytes: u64,
     /// Kept with the set; see [`TokenSet::fingerprint`](super::shard::TokenSet::fingerprint).
@@ -29,12 +32,12 @@ pub struct TokenizeOptions {
 
 impl Default for TokenizeOptions {
     fn default() -> Self {
-        Self { held_out_fraction: 0.0, shard_bytes: 2 << 30, fingerprint: 0 }
+        Self { held_out_fraction: 0.0, min_tokens: 0, shard_bytes: 2 << 30, fingerprint: 0 }
     }
 }
 
 /// What has been tokenised so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Documents written, held-out ones included.
     pub documents: u64,
@@ -48,6 +51,15 @@ pub struct Counts {
     pub held_out_tokens: u64,
     /// Documents without text, left out.
     pub empty: u64,
+    /// Documents of too few tokens, left out.
+    pub short: u64,
+}
+
+impl Counts {
+    /// Tokens that are not held out.
+    pub fn train_tokens(&self) -> u64 {
+        self.tokens - self.held_out_tokens
+    }
 }
 
 /// The name of the held-out set that belongs to the set `name`. No dataset has a name with a dot.
@@ -61,9 +73,16 @@ pub fn held_out_name(name: &str) -> String {
 /// # Errors
 /// As [`Source::fingerprint`].
 pub fn fingerprint(tokenizer: &Tokenizer, source: &Source, options: TokenizeOptions) -> Result<u64> {
-    let parts =
-        [tokenizer.hash(), source.fingerprint()?, options.held_out_fraction.to_bits(), options.shard_bytes];
-    Ok(xxh3_64(&parts.map(u64::to_le_bytes).concat()))
+    Ok(fingerprint_of(tokenizer, source.fingerprint()?, options))
+}
+
+/// [`fingerprint`] of documents that `texts` identifies.
+pub(super) fn fingerprint_of(tokenizer: &Tokenizer, texts: u64, options: TokenizeOptions) -> u64 {
+    let TokenizeOptions { held_out_fraction, min_tokens, shard_bytes, .. } = options;
+    let mut parts = vec![tokenizer.hash(), texts, held_out_fraction.to_bits(), shard_bytes];
+    // Older sets know nothing of it.
+    parts.extend((min_tokens > 0).then_some(min_tokens as u64));
+    xxh3_64(&parts.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
 }
 
 /// Tokenises the documents of `source` into the set `name` in `folder`, with [`fingerprint`] as its fingerprint;
@@ -81,7 +100,16 @@ pub fn tokenize_source(
 ) -> Result<(Counts, Report)> {
     let options = TokenizeOptions { fingerprint: fingerprint(tokenizer, source, options)?, ..options };
     let mut documents = source.documents()?;
-    let texts = std::iter::from_fn(|| {
+    let counts = tokenize(tokenizer, texts(tokenizer, &mut documents), folder, name, options, progress)?;
+    Ok((counts, documents.report().clone()))
+}
+
+/// The texts of `documents` that are not too long for the tokenizer.
+pub(super) fn texts<'a>(
+    tokenizer: &'a Tokenizer,
+    documents: &'a mut Documents,
+) -> impl Iterator<Item = Result<String>> + 'a {
+    std::iter::from_fn(move || {
         loop {
             let document = match documents.next()? {
                 Ok(document) => document,
@@ -92,9 +120,7 @@ pub fn tokenize_source(
                 return Some(Err(error));
             }
         }
-    });
-    let counts = tokenize(tokenizer, texts, folder, name, options, progress)?;
-    Ok((counts, documents.report().clone()))
+    })
 }
 
 /// Tokenises `documents` into the set `name` in `folder`, each followed by `<|endoftext|>`, in the given order.
@@ -109,59 +135,117 @@ pub fn tokenize(
     folder: impl AsRef<Path>,
     name: &str,
     options: TokenizeOptions,
-    mut progress: impl FnMut(&Counts),
+    progress: impl FnMut(&Counts),
 ) -> Result<Counts> {
-    let fraction = options.held_out_fraction;
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::input(format!(
-            "dataset {name}: held_out_fraction is {fraction}: choose it in [0, 1)"
-        )));
-    }
-    let format = SetFormat {
-        vocab_size: tokenizer.vocab_size(),
-        eos: tokenizer.eos_id(),
-        tokenizer_hash: tokenizer.hash(),
-        shard_bytes: options.shard_bytes,
-        fingerprint: options.fingerprint,
-    };
-    let folder = folder.as_ref();
-    let mut train = TokenSetWriter::create(folder, name, format)?;
-    let mut held_out = match fraction {
-        0.0 => None,
-        _ => Some(TokenSetWriter::create(folder, &held_out_name(name), format)?),
-    };
-    let threshold = (fraction * 2f64.powi(64)) as u64;
+    let mut sets = SetPair::open(tokenizer, folder.as_ref(), name, options, None)?;
+    sets.extend(documents, progress)?;
+    sets.finish()
+}
 
-    let mut counts = Counts::default();
-    let mut documents = documents.into_iter();
-    let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
-    loop {
-        let batch = next_batch(&mut documents, batch_bytes, &mut counts.empty)?;
-        if batch.is_empty() {
-            break;
+/// A set and its held-out set that are being written.
+pub(super) struct SetPair<'a> {
+    tokenizer: &'a Tokenizer,
+    options: TokenizeOptions,
+    train: TokenSetWriter,
+    held_out: Option<TokenSetWriter>,
+    /// What has been written.
+    pub counts: Counts,
+}
+
+/// How far a pair of sets is on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PausedPair {
+    counts: Counts,
+    train: Paused,
+    held_out: Option<Paused>,
+}
+
+impl<'a> SetPair<'a> {
+    /// Begins the sets, or goes on where they were paused; see [`TokenSetWriter::resume`].
+    pub fn open(
+        tokenizer: &'a Tokenizer,
+        folder: &Path,
+        name: &str,
+        options: TokenizeOptions,
+        paused: Option<&PausedPair>,
+    ) -> Result<Self> {
+        let fraction = options.held_out_fraction;
+        if !(0.0..1.0).contains(&fraction) {
+            return Err(Error::input(format!(
+                "dataset {name}: held_out_fraction is {fraction}: choose it in [0, 1)"
+            )));
         }
-        let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
-        for (text, ids) in batch.iter().zip(encoded) {
-            let ids = ids?;
-            let tokens = ids.len() as u64 + 1;
-            counts.documents += 1;
-            counts.tokens += tokens;
-            counts.bytes += text.len() as u64;
-            match &mut held_out {
-                Some(held_out) if xxh3_64(text.as_bytes()) < threshold => {
-                    counts.held_out_documents += 1;
-                    counts.held_out_tokens += tokens;
-                    held_out.push(&ids)?;
-                }
-                _ => train.push(&ids)?,
-            }
-        }
-        progress(&counts);
+        let format = SetFormat {
+            vocab_size: tokenizer.vocab_size(),
+            eos: tokenizer.eos_id(),
+            tokenizer_hash: tokenizer.hash(),
+            shard_bytes: options.shard_bytes,
+            fingerprint: options.fingerprint,
+        };
+        let open = |name: &str, paused: Option<&Paused>| match paused {
+            Some(paused) => TokenSetWriter::resume(folder, name, format, paused),
+            None => TokenSetWriter::create(folder, name, format),
+        };
+        let train = open(name, paused.map(|it| &it.train))?;
+        let held_out = (fraction > 0.0)
+            .then(|| open(&held_out_name(name), paused.and_then(|it| it.held_out.as_ref())))
+            .transpose()?;
+        let counts = paused.map_or(Counts::default(), |it| it.counts);
+        Ok(Self { tokenizer, options, train, held_out, counts })
     }
-    // The train set comes last: where it exists, so does its held-out set.
-    held_out.map_or(Ok(()), TokenSetWriter::finish)?;
-    train.finish()?;
-    Ok(counts)
+
+    /// Appends documents.
+    pub fn extend(
+        &mut self,
+        documents: impl IntoIterator<Item = Result<String>>,
+        mut progress: impl FnMut(&Counts),
+    ) -> Result<()> {
+        let threshold = (self.options.held_out_fraction * 2f64.powi(64)) as u64;
+        let Self { tokenizer, counts, .. } = self;
+        let mut documents = documents.into_iter();
+        let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
+        loop {
+            let batch = next_batch(&mut documents, batch_bytes, &mut counts.empty)?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
+            for (text, ids) in batch.iter().zip(encoded) {
+                let ids = ids?;
+                if ids.len() < self.options.min_tokens {
+                    counts.short += 1;
+                    continue;
+                }
+                let tokens = ids.len() as u64 + 1;
+                counts.documents += 1;
+                counts.tokens += tokens;
+                counts.bytes += text.len() as u64;
+                match &mut self.held_out {
+                    Some(held_out) if xxh3_64(text.as_bytes()) < threshold => {
+                        counts.held_out_documents += 1;
+                        counts.held_out_tokens += tokens;
+                        held_out.push(&ids)?;
+                    }
+                    _ => self.train.push(&ids)?,
+                }
+            }
+            progress(counts);
+        }
+    }
+
+    /// See [`TokenSetWriter::pause`].
+    pub fn pause(&mut self) -> Result<PausedPair> {
+        let held_out = self.held_out.as_mut().map(TokenSetWriter::pause).transpose()?;
+        Ok(PausedPair { counts: self.counts, train: self.train.pause()?, held_out })
+    }
+
+    /// Makes the sets whole.
+    pub fn finish(self) -> Result<Counts> {
+        // The train set comes last: where it exists, so does its held-out set.
+        self.held_out.map_or(Ok(()), TokenSetWriter::finish)?;
+        self.train.finish()?;
+        Ok(self.counts)
+    }
 }
 
 fn next_batch(
@@ -198,7 +282,7 @@ mod tests {
     }
 
     fn split() -> TokenizeOptions {
-        TokenizeOptions { held_out_fraction: 0.2, shard_bytes: 20_000, fingerprint: 5 }
+        TokenizeOptions { held_out_fraction: 0.2, shard_bytes: 20_000, fingerprint: 5, min_tokens: 0 }
     }
 
     fn documents(folder: &Path, name: &str, tokenizer: &Tokenizer) -> Vec<String> {

@@ -101,8 +101,10 @@ impl Recipe {
         let longest = self.stages.iter().map(|stage| stage.sequence_length as u64).max().unwrap_or(0);
         let need = |(i, taken): (usize, u64)| {
             let dataset = &self.datasets[i];
-            let in_whole =
-                self.stages.iter().any(|stage| !is_packed(stage) && stage.mixture.contains_key(&dataset.name));
+            let in_whole = self
+                .stages
+                .iter()
+                .any(|stage| !is_packed(stage) && stage.mixture.contains_key(&dataset.name));
             // A cap below one epoch is a share of the whole, so more of it must be there.
             let share = dataset.max_epochs.unwrap_or(1.0).min(1.0);
             let need = (taken as f64 * (1.0 + RESERVE) / share) as u64;
@@ -154,7 +156,9 @@ fn is_packed(stage: &Stage) -> bool {
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe, spans: &[Span]) {
     let can_tell = |i: &usize| {
         let dataset = &recipe.datasets[*i];
-        dataset.tokens.is_some() && dataset.max_epochs.is_some() && dataset.on_exhausted == OnExhausted::Refuse
+        dataset.tokens.is_some()
+            && dataset.max_epochs.is_some()
+            && dataset.on_exhausted == OnExhausted::Refuse
     };
     if !(0..recipe.datasets.len()).any(|i| can_tell(&i)) {
         return;

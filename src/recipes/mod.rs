@@ -1,8 +1,8 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
 mod check;
-mod consumption;
 mod complaint;
+mod consumption;
 mod count;
 mod document;
 mod draft;

@@ -3,12 +3,14 @@
 mod tokenizer;
 
 use crate::data::microcosm::{Microcosm, Register};
-use crate::data::mixture::{Mixture, MixtureDataset};
+use crate::data::mixture::Mixture;
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
-use crate::data::source::Source;
+use crate::data::source::{Report, Source};
+use crate::data::stream::{self, At, Stream};
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::recipes::{Dataset, Recipe};
 use crate::report::out;
 use crate::report::progress::Progress;
@@ -48,6 +50,26 @@ fn source(dataset: &Dataset) -> Source {
         .on_broken(dataset.on_broken)
         .max_record_bytes(dataset.max_record_bytes)
         .document_bytes(dataset.document_bytes)
+        .score(dataset.score.clone())
+}
+
+/// Whether a dataset's files are on the Hub.
+fn is_remote(dataset: &Dataset) -> bool {
+    dataset.paths.iter().any(|path| hub::is_remote(path))
+}
+
+/// Writes into the recipe of which commits its datasets of the Hub are, so that they stay the same as long as the run
+/// lives. Tells whether there are such datasets.
+///
+/// # Errors
+/// As [`stream::pin`].
+pub fn pin(recipe: &mut Recipe) -> Result<bool> {
+    let mut any = false;
+    for dataset in recipe.datasets.iter_mut().filter(|dataset| is_remote(dataset)) {
+        dataset.paths = stream::pin(&dataset.paths)?;
+        any = true;
+    }
+    Ok(any)
 }
 
 /// What a generated dataset consists of, and the number of its documents; none if it is read from files.
@@ -86,8 +108,10 @@ impl Corpus {
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
         let shared = shared_sets(folder);
+        let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
+        let needs = names.zip(recipe.needs()).collect();
         let preparation =
-            Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared, known };
+            Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared, known, needs };
         let (mut sets, mut held_out, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
         for dataset in &recipe.datasets {
             let (names, verified) = preparation.prepare(dataset)?;
@@ -126,20 +150,12 @@ impl Corpus {
 
     /// The mixture of a stage, given what earlier stages took from each dataset.
     pub fn mixture(&self, recipe: &Recipe, stage: usize, consumed: &[u64]) -> Result<Mixture> {
-        let datasets = recipe
-            .datasets
-            .iter()
-            .zip(recipe.weights_at(stage))
-            .enumerate()
-            .map(|(i, (dataset, weight))| MixtureDataset {
-                name: dataset.name.clone(),
-                weight,
-                max_epochs: dataset.max_epochs,
-                tokens: self.sets[i].len(),
-                consumed: consumed[i],
-            })
-            .collect();
-        Mixture::new(datasets, recipe.stages[stage].sequence_length as u64, recipe.data_seed)
+        recipe.mixture(stage, &self.sizes(), consumed)
+    }
+
+    /// Training tokens of each dataset.
+    pub fn sizes(&self) -> Vec<u64> {
+        self.sets.iter().map(TokenSet::len).collect()
     }
 
     /// Held-out windows of `length` + 1 tokens: (dataset, tokens), at most `limit` per dataset.
@@ -167,6 +183,8 @@ struct Preparation<'a> {
     shared: Option<SharedSets>,
     /// Hashes of the sets that the run was trained on so far, if it goes on.
     known: Option<BTreeMap<String, String>>,
+    /// Tokens that the stages need of each dataset; all where that is not known.
+    needs: BTreeMap<&'a str, Option<u64>>,
 }
 
 impl Preparation<'_> {
@@ -234,6 +252,10 @@ impl Preparation<'_> {
 
     /// The run's tokens stay what they are; that its text does not, the user should know.
     fn tell_of_changes(&self, dataset: &Dataset) {
+        // A commit does not change.
+        if is_remote(dataset) {
+            return;
+        }
         let set = TokenSet::open(self.folder, &dataset.name, Verify::Header);
         if let (Ok(set), Ok(print)) = (set, self.fingerprint(dataset))
             && set.fingerprint() != print
@@ -278,40 +300,55 @@ impl Preparation<'_> {
         Ok(false)
     }
 
+    fn options(&self, dataset: &Dataset) -> TokenizeOptions {
+        TokenizeOptions { min_tokens: dataset.min_tokens.unwrap_or(0), ..self.options }
+    }
+
     fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
+        let options = self.options(dataset);
         let Some(register) = &dataset.microcosm else {
-            return fingerprint(self.tokenizer, &source(dataset), self.options);
+            return match is_remote(dataset) {
+                true => Ok(self.stream(dataset)?.fingerprint(self.tokenizer, options)),
+                false => fingerprint(self.tokenizer, &source(dataset), options),
+            };
         };
-        let made = format!("{register} {:?} {} {:?}", dataset.documents, self.recipe.data_seed, self.options);
-        Ok(xxh3_64(format!("{made} {}", self.tokenizer.hash()).as_bytes()))
+        let TokenizeOptions { held_out_fraction, min_tokens, shard_bytes, fingerprint } = options;
+        // Sets are known by these very words, however the options are called by now.
+        let settings = format!(
+            "TokenizeOptions {{ held_out_fraction: {held_out_fraction:?}, shard_bytes: {shard_bytes}, \
+             fingerprint: {fingerprint} }}"
+        );
+        let shortest = if min_tokens > 0 { format!(" {min_tokens}") } else { String::new() };
+        let made = format!("{register} {:?} {} {settings}", dataset.documents, self.recipe.data_seed);
+        Ok(xxh3_64(format!("{made} {}{shortest}", self.tokenizer.hash()).as_bytes()))
+    }
+
+    /// The files of a dataset of the Hub.
+    fn stream<'b>(&'b self, dataset: &'b Dataset) -> Result<Stream<'b>> {
+        let needed = self.needs.get(dataset.name.as_str()).copied().flatten();
+        let (seed, source) = (self.recipe.data_seed, source(dataset));
+        Stream::open(self.folder, &dataset.name, &dataset.paths, seed, source, needed)
     }
 
     fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
-        let Preparation { world, tokenizer, folder, options, .. } = *self;
-        let name = &dataset.name;
-        let made = register(dataset)?;
-        // How many documents files hold is known in the end.
-        let total = made.as_ref().map(|&(_, count)| count);
-        let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
-        let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        let (counts, broken) = match made {
-            Some((register, count)) => {
-                let options = TokenizeOptions { fingerprint: print, ..options };
-                let documents = (0..count).map(|index| Ok(world.document(register, index)));
-                (tokenize(tokenizer, documents, folder, name, options, &mut show)?, None)
-            }
-            None => {
-                let (counts, report) =
-                    tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
-                (counts, Some(report))
-            }
+        let (name, options) = (&dataset.name, self.options(dataset));
+        let (counts, report) = if is_remote(dataset) {
+            self.tokenize_stream(dataset, options)?
+        } else {
+            self.tokenize_here(dataset, TokenizeOptions { fingerprint: print, ..options })?
         };
-        progress.finish();
         out::say(format_args!(
             "{name}: {} documents, {} tokens ({} held out)",
             counts.documents, counts.tokens, counts.held_out_tokens
         ));
-        if let Some(report) = broken.filter(|report| report.broken > 0) {
+        for (left_out, why) in
+            [(report.unwanted, "for their score"), (counts.short, "for fewer than min_tokens")]
+        {
+            if left_out > 0 {
+                out::say(format_args!("{name}: {left_out} documents left out {why}"));
+            }
+        }
+        if report.broken > 0 {
             out::warn(format_args!(
                 "{name}: {} broken records skipped, first: {}",
                 report.broken,
@@ -319,6 +356,38 @@ impl Preparation<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Tokenises text that is generated, or read from files here.
+    fn tokenize_here(&self, dataset: &Dataset, options: TokenizeOptions) -> Result<(Counts, Report)> {
+        let Preparation { world, tokenizer, folder, .. } = *self;
+        let name = &dataset.name;
+        let made = register(dataset)?;
+        // How many documents files hold is known in the end.
+        let total = made.as_ref().map(|&(_, count)| count);
+        let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
+        let show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
+        match made {
+            Some((register, count)) => {
+                let documents = (0..count).map(|index| Ok(world.document(register, index)));
+                let counts = tokenize(tokenizer, documents, folder, name, options, show)?;
+                Ok((counts, Report::default()))
+            }
+            None => tokenize_source(tokenizer, &source(dataset), folder, name, options, show),
+        }
+    }
+
+    /// Tokenises files of the Hub.
+    fn tokenize_stream(&self, dataset: &Dataset, options: TokenizeOptions) -> Result<(Counts, Report)> {
+        let (stream, name) = (self.stream(dataset)?, &dataset.name);
+        let mut progress = Progress::new(&format!("tokenising {name}"), stream.needed(), 0);
+        let show = |at: &At| {
+            progress.set(at.counts.train_tokens(), &format!("tokens, file {} of {}", at.file, at.files));
+        };
+        let warn = |error: &Error| {
+            out::warn(format_args!("{error}; {name} is fetched and tokenised again from its first file"));
+        };
+        stream.tokenize(self.tokenizer, options, show, warn)
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 /// What a kind of stage computes.
 pub fn loss_of(kind: StageKind) -> AddLoss {
     match kind {
-        StageKind::Pretrain => pretrain::add_loss,
-        StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo => no_objective(kind),
+        StageKind::Pretrain | StageKind::ExtendContext => pretrain::add_loss,
+        StageKind::Sft | StageKind::Dpo => no_objective(kind),
     }
 }
 
@@ -26,11 +26,11 @@ pub fn batches_of(
     corpus: &Arc<Corpus>,
 ) -> Result<Box<dyn Batches>> {
     match recipe.stages[stage].kind {
-        StageKind::Pretrain => {
+        StageKind::Pretrain | StageKind::ExtendContext => {
             let mixture = corpus.mixture(recipe, stage, consumed)?;
             Ok(Box::new(pretrain::Windows { corpus: corpus.clone(), mixture }))
         }
-        kind @ (StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo) => no_objective(kind),
+        kind @ (StageKind::Sft | StageKind::Dpo) => no_objective(kind),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::graph::Store;
 use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, OnExhausted, Recipe};
 use crate::tokenizer::{Role, Tokenizer};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -168,7 +168,13 @@ pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
 /// What the tokens of a dataset are made from, wherever its files lie.
 fn origin(dataset: &Dataset) -> Dataset {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().into();
-    Dataset { max_epochs: None, paths: dataset.paths.iter().map(name).collect(), ..dataset.clone() }
+    Dataset {
+        max_epochs: None,
+        tokens: None,
+        on_exhausted: OnExhausted::default(),
+        paths: dataset.paths.iter().map(name).collect(),
+        ..dataset.clone()
+    }
 }
 
 /// The checkpoint of a step that a stage branches off.

@@ -45,7 +45,8 @@ impl PlannedStage {
 /// What is chosen goes into `recipe`, so that a resumed run finds the same.
 ///
 /// # Errors
-/// [`Error::Input`] naming the stage, if its data ends before it does or it does not fit `memory` bytes.
+/// [`Error::Input`] naming the stage, if its data ends before it does, a cap of epochs that must not be exceeded is, or it
+/// does not fit `memory` bytes.
 pub fn plan_stages(
     recipe: &mut Recipe,
     corpus: &Corpus,
@@ -73,6 +74,7 @@ pub fn plan_stages(
         }
         // Fails here if the data does not last.
         let sequences = span.steps() * span.sequences_per_step as u64;
+        recipe.check_caps(stage, &corpus.sizes(), &before, sequences)?;
         corpus.mixture(recipe, stage, &before)?.consumed(sequences)?;
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);

@@ -2,7 +2,7 @@
 //!
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
-use super::corpus::Corpus;
+use super::corpus::{self, Corpus};
 use super::engine::{Engine, Ticket, TrainGraph, initialize};
 use super::events::EventFile;
 use super::held_out::{HeldOut, HeldOutLoss};
@@ -136,10 +136,14 @@ impl<'a> Trainer<'a> {
         };
         // A checkpoint has all that the run began with.
         let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
+        if corpus::pin(&mut recipe)? {
+            // What has been fetched is worth keeping, even if the network fails before the first step.
+            options.run.keep();
+        }
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
-        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
+        recipe.settle_epochs(&corpus.sizes())?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, options.run)?;

@@ -31,7 +31,7 @@ pub(super) struct Manifest {
 }
 
 /// A shard as the manifest knows it. Hashes are hexadecimal: many JSON readers round large numbers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ShardEntry {
     file: String,
     pub(super) tokens: u64,
@@ -65,12 +65,17 @@ impl ShardEntry {
     }
 }
 
-fn hex(hash: u64) -> String {
+pub(super) fn hex(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
 pub(super) fn manifest_path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.json"))
+}
+
+/// Where the starts of documents are kept while a shard is not whole.
+pub(super) fn starts_path(folder: &Path, name: &str, index: usize) -> PathBuf {
+    folder.join(format!("{name}-{index:05}.starts.tmp"))
 }
 
 pub(super) fn shard_path(folder: &Path, name: &str, index: usize) -> PathBuf {

@@ -1,15 +1,16 @@
-//! Writing of token sets: streamed, and under their final names only when whole.
+//! Writing of token sets: streamed, under their final names only when whole, and resumable where it was paused.
 
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+mod temporary;
+
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::manifest::{Manifest, SetFormat, ShardEntry, manifest_path, shard_path};
+use super::manifest::{Manifest, SetFormat, ShardEntry, hex, manifest_path, shard_path, starts_path};
 use super::{HEADER_BYTES, Header, token_bytes};
 use crate::error::{Error, Result};
-use crate::files;
+use temporary::TemporaryFile;
 
 /// Documents in a shard at most, so that their starts stay under 128 MiB of memory.
 const MAX_DOCUMENTS: usize = 1 << 24;
@@ -21,6 +22,14 @@ pub struct TokenSetWriter {
     format: SetFormat,
     current: Option<ShardWriter>,
     shards: Vec<ShardEntry>,
+}
+
+/// How far a set has been written and is on disk; see [`TokenSetWriter::pause`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    shards: Vec<ShardEntry>,
+    /// Of the shard that is not whole; none if nothing has been written since the last one.
+    current: Option<ShardEntry>,
 }
 
 impl TokenSetWriter {
@@ -38,6 +47,54 @@ impl TokenSetWriter {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         remove(&manifest_path(folder, name))?;
         Ok(Self { folder: folder.into(), name: name.into(), format, current: None, shards: Vec::new() })
+    }
+
+    /// Removes what a paused writer has left of the set `name`, whole shards included.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn discard(folder: &Path, name: &str) -> Result<()> {
+        remove(&manifest_path(folder, name))?;
+        for index in 0.. {
+            let shard = shard_path(folder, name, index);
+            let files = [temporary::name(&shard), starts_path(folder, name, index), shard];
+            let removed = files.iter().map(|path| remove(path)).collect::<Result<Vec<bool>>>()?;
+            if !removed.contains(&true) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a set where it was paused, in whatever state a kill has left it since. What was written afterwards is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] naming the file that is not what was written: the set must be written anew.
+    pub fn resume(folder: impl AsRef<Path>, name: &str, format: SetFormat, paused: &Paused) -> Result<Self> {
+        let mut writer = Self::create(folder, name, format)?;
+        let path = |index| shard_path(&writer.folder, name, index);
+        if let Some(missing) = (0..paused.shards.len()).map(path).find(|path| !path.is_file()) {
+            return Err(Error::damaged(missing, "gone"));
+        }
+        if let Some(entry) = &paused.current {
+            let index = paused.shards.len();
+            let starts = starts_path(&writer.folder, name, index);
+            writer.current = Some(ShardWriter::resume(path(index), starts, &format, entry)?);
+        }
+        writer.shards.clone_from(&paused.shards);
+        Ok(writer)
+    }
+
+    /// Brings everything that was written to the disk, such that [`TokenSetWriter::resume`] can go on from here, after a
+    /// kill at any later moment too. Files that are not whole then stay when the writer is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn pause(&mut self) -> Result<Paused> {
+        let starts = starts_path(&self.folder, &self.name, self.shards.len());
+        let current = self.current.as_mut().map(|shard| shard.pause(&starts)).transpose()?;
+        Ok(Paused { shards: self.shards.clone(), current })
     }
 
     /// Appends a document and the end-of-text token.
@@ -79,6 +136,7 @@ impl TokenSetWriter {
         if let Some(shard) = self.current.take() {
             let path = shard_path(&self.folder, &self.name, self.shards.len());
             let header = shard.finish()?;
+            remove(&starts_path(&self.folder, &self.name, self.shards.len()))?;
             self.shards.push(ShardEntry::new(&path, &header));
         }
         Ok(())
@@ -90,6 +148,8 @@ struct ShardWriter {
     header: Header,
     hasher: Xxh3,
     starts: Vec<u64>,
+    /// How many of the starts are on disk.
+    kept_starts: usize,
     /// Scratch for one document.
     bytes: Vec<u8>,
 }
@@ -105,7 +165,50 @@ impl ShardWriter {
         };
         let mut file = TemporaryFile::create(path)?;
         file.write(&[0; HEADER_BYTES])?;
-        Ok(Self { file, header, hasher: Xxh3::new(), starts: Vec::new(), bytes: Vec::new() })
+        Ok(Self { file, header, hasher: Xxh3::new(), starts: Vec::new(), kept_starts: 0, bytes: Vec::new() })
+    }
+
+    /// Goes on with a shard of which `entry` was written, and whose documents begin as the file `starts` says.
+    fn resume(path: PathBuf, starts: PathBuf, format: &SetFormat, entry: &ShardEntry) -> Result<Self> {
+        let header = Header {
+            vocab_size: format.vocab_size as u64,
+            tokens: entry.tokens,
+            documents: entry.documents,
+            tokenizer_hash: format.tokenizer_hash,
+            payload_hash: 0,
+        };
+        let hasher = Xxh3::new();
+        let mut shard = ShardWriter {
+            file: TemporaryFile::reopen(path)?,
+            header,
+            hasher,
+            starts: temporary::read_starts(&starts, entry.documents as usize)?,
+            kept_starts: entry.documents as usize,
+            bytes: Vec::new(),
+        };
+        let length = HEADER_BYTES as u64 + shard.bytes();
+        shard.file.read(HEADER_BYTES as u64..length, |bytes| shard.hasher.update(bytes))?;
+        if entry.payload_hash != hex(shard.digest()) {
+            return Err(Error::damaged(&shard.file.temporary, "not what was written"));
+        }
+        shard.file.truncate(length)?;
+        Ok(shard)
+    }
+
+    /// Identifies what has been written.
+    fn digest(&self) -> u64 {
+        let mut hasher = self.hasher.clone();
+        self.starts.iter().for_each(|start| hasher.update(&start.to_le_bytes()));
+        hasher.digest()
+    }
+
+    /// Brings the tokens to the disk, and the starts of documents into the file `starts`.
+    fn pause(&mut self, starts: &Path) -> Result<ShardEntry> {
+        self.file.sync()?;
+        temporary::append_starts(starts, self.kept_starts, &self.starts[self.kept_starts..])?;
+        self.kept_starts = self.starts.len();
+        let header = Header { payload_hash: self.digest(), ..self.header };
+        Ok(ShardEntry::new(&self.file.path, &header))
     }
 
     fn bytes(&self) -> u64 {
@@ -147,53 +250,6 @@ impl ShardWriter {
     }
 }
 
-/// A file that gets its name when it is complete and on disk; before that it is `NAME.tmp`, and goes if dropped.
-struct TemporaryFile {
-    path: PathBuf,
-    temporary: PathBuf,
-    writer: BufWriter<File>,
-    published: bool,
-}
-
-impl TemporaryFile {
-    fn create(path: PathBuf) -> Result<Self> {
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(".tmp");
-        let temporary = PathBuf::from(temporary);
-        let file = files::create(&temporary).map_err(Error::io(&temporary))?;
-        Ok(Self { path, temporary, writer: BufWriter::with_capacity(1 << 20, file), published: false })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write_all(bytes).map_err(Error::io(&self.path))
-    }
-
-    fn seek_to_start(&mut self) -> Result<()> {
-        self.writer.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path)).map(|_| ())
-    }
-
-    fn publish(mut self) -> Result<()> {
-        let flushed = self.writer.flush().and_then(|()| self.writer.get_ref().sync_all());
-        flushed.and_then(|()| std::fs::rename(&self.temporary, &self.path)).map_err(Error::io(&self.path))?;
-        self.published = true;
-        // The new name itself must survive a power cut; only Unix lets a folder be flushed.
-        #[cfg(unix)]
-        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if !self.published {
-            // Nothing can be done about a failure here, and nothing reads the file.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
-
 /// Gives the files of the whole set `name` in the folder `from` a second name in the folder `to`, which is made if
 /// missing. A set of that name there stops existing.
 ///
@@ -208,7 +264,7 @@ pub fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
     shards.take_while(|(old, _)| old.is_file()).try_for_each(|(old, new)| link(&old, &new))?;
     link(&manifest_path(from, name), &manifest_path(to, name))?;
     #[cfg(unix)]
-    File::open(to).and_then(|folder| folder.sync_all()).map_err(Error::io(to))?;
+    std::fs::File::open(to).and_then(|folder| folder.sync_all()).map_err(Error::io(to))?;
     Ok(())
 }
 

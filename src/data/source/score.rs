@@ -55,9 +55,7 @@ pub(super) fn wanted(texts: Entries<Scored>, filter: Option<Score>) -> Entries<O
 /// # Errors
 /// Says that it is no number.
 pub(super) fn parse(field: &str, number: Option<f64>) -> std::result::Result<f64, String> {
-    number
-        .filter(|number| !number.is_nan())
-        .ok_or_else(|| format!("the score \"{field}\" is not a number"))
+    number.filter(|number| !number.is_nan()).ok_or_else(|| format!("the score \"{field}\" is not a number"))
 }
 
 #[cfg(test)]
@@ -67,11 +65,19 @@ mod tests {
     #[test]
     fn the_shares_that_are_kept_are_those_asked_for() {
         let score = Score { field: "score".into(), keep: vec![0.0, 0.25, 0.5] };
-        for (value, share) in
-            [(-3.0, 0.0), (0.0, 0.0), (0.49, 0.0), (0.51, 0.25), (1.4, 0.25), (2.0, 0.5), (3.0, 1.0), (1e300, 1.0)]
-        {
-            let kept: Vec<usize> = (0..20_000).filter(|i| score.keeps(&format!("document {i}"), value)).collect();
-            let expected = 20_000.0 * share;
+        for (value, share) in [
+            (-3.0, 0.0_f64),
+            (0.0, 0.0),
+            (0.49, 0.0),
+            (0.51, 0.25),
+            (1.4, 0.25),
+            (2.0, 0.5),
+            (3.0, 1.0),
+            (1e300, 1.0),
+        ] {
+            let kept: Vec<usize> =
+                (0..20_000).filter(|i| score.keeps(&format!("document {i}"), value)).collect();
+            let expected: f64 = 20_000.0 * share;
             // Five standard deviations of a binomial distribution.
             let room = 5.0 * (expected * (1.0 - share)).sqrt();
             assert!((kept.len() as f64 - expected).abs() <= room, "{value}: {} of {expected}", kept.len());

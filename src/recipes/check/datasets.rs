@@ -81,9 +81,11 @@ fn check_paths(problems: &mut Problems, i: usize, dataset: &Dataset) {
 /// What of the documents is taken.
 fn check_selection(problems: &mut Problems, i: usize, dataset: &Dataset) {
     for (rate, share) in dataset.score.iter().flat_map(|score| score.keep.iter().enumerate()) {
-        problems.require((0.0..=1.0).contains(share), key_path!["datasets", i, "score", "keep", rate], || {
-            format!("is {share}, but must be from 0 to 1: the share of documents that is kept")
-        });
+        problems.require(
+            (0.0..=1.0).contains(share),
+            key_path!["datasets", i, "score", "keep", rate],
+            || format!("is {share}, but must be from 0 to 1: the share of documents that is kept"),
+        );
     }
     if dataset.microcosm.is_some() {
         problems.require(dataset.score.is_none(), key_path!["datasets", i, "score"], || {

@@ -5,6 +5,7 @@ use crate::checkpoint::replace;
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub;
 use crate::recipes::{Dataset, Recipe, open_model};
 use crate::report::out;
 use crate::report::progress::Progress;
@@ -15,7 +16,8 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Loads the tokenizer, or trains it and keeps it in `folder`.
 pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    if let Some(path) = &recipe.tokenizer.path {
+    let remote = remote(recipe);
+    if let Some(path) = recipe.tokenizer.path.as_ref().filter(|_| remote.is_none()) {
         return Tokenizer::load(path);
     }
     let kept = folder.join(KEPT);
@@ -28,6 +30,11 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
             Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
             _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
         }
+    }
+    if let Some(name) = remote {
+        let tokenizer = Tokenizer::load(hub::tokenizer_folder(name)?)?;
+        keep(&tokenizer, recipe, &kept)?;
+        return Ok(tokenizer);
     }
     let Some(training) = &recipe.tokenizer.train else {
         // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
@@ -54,7 +61,12 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     Ok(tokenizer)
 }
 
-/// The folder of a trained tokenizer among a run's data.
+/// The tokenizer's name if it is one of the Hub.
+fn remote(recipe: &Recipe) -> Option<&str> {
+    recipe.tokenizer.path.as_deref().filter(|path| hub::is_remote(path))?.to_str()
+}
+
+/// The folder of a trained or fetched tokenizer among a run's data.
 const KEPT: &str = "tokenizer";
 
 /// File that says what the tokenizer beside it was trained on, and which it is.
@@ -64,6 +76,7 @@ const NOTE: &str = "made-from";
 fn note(recipe: &Recipe) -> String {
     let source = recipe.source.as_ref().map(|source| &source.hash);
     let made = format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
+    let made = made + remote(recipe).unwrap_or_default();
     format!("{} ", xxh3_64(made.as_bytes()))
 }
 
@@ -85,16 +98,16 @@ fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
 /// Compares what the recipe or the folder has with `tokenizer`, which the run was trained with. That stays the run's;
 /// a difference is told, and mended in the folder.
 pub(super) fn restore(tokenizer: &Tokenizer, recipe: &Recipe, folder: &Path) -> Result<()> {
-    let (place, trained) = match &recipe.tokenizer.path {
-        Some(path) => (path.clone(), false),
-        None => (folder.join(KEPT), true),
+    let (place, is_own) = match &recipe.tokenizer.path {
+        Some(path) if remote(recipe).is_none() => (path.clone(), false),
+        _ => (folder.join(KEPT), true),
     };
     if Tokenizer::load(&place).is_ok_and(|found| found.hash() == tokenizer.hash()) {
         return Ok(());
     }
     let what = "missing, damaged or another one; the run goes on with its checkpoint's tokenizer";
     out::warn(format_args!("{}: {what}", place.display()));
-    if trained { keep(tokenizer, recipe, &place) } else { Ok(()) }
+    if is_own { keep(tokenizer, recipe, &place) } else { Ok(()) }
 }
 
 /// The documents of a dataset that a tokenizer is trained on, as they stream.
