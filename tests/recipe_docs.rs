@@ -14,7 +14,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("`[schedule]` and `[schedules.NAME]`", "LearningRate"),
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
+    ("`[datasets.score]`", "Score"),
     ("`[[stages]]`", "Stage"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
@@ -91,6 +92,7 @@ fn type_of(ty: &str) -> &str {
         "[f64; 2]" => "two numbers",
         "String" | "PathBuf" => "string",
         "Vec<String>" | "Vec<PathBuf>" => "list of strings",
+        "Vec<f64>" => "list of numbers",
         "bool" => "true or false",
         "BTreeMap<String, f64>" => "table of numbers",
         other => other.strip_prefix("Option<").map_or("", |inner| type_of(inner.trim_end_matches('>'))),
@@ -130,10 +132,14 @@ fn values(source: &str, ty: &str) -> String {
     lines.collect()
 }
 
-fn document(schema: &str, config: &str, source: &str) -> String {
+fn document(schema: &str, config: &str, source: &str, score: &str) -> String {
     let mut out = HEAD.to_string();
     for (heading, ty) in SECTIONS {
-        let text = if ty == "LlamaConfig" { config } else { schema };
+        let text = match ty {
+            "LlamaConfig" => config,
+            "Score" => score,
+            _ => schema,
+        };
         let (docs, keys) = keys_of(text, ty);
         out += &format!("\n## {heading}\n\n{}\n\n", paragraph(&docs));
         // A comment is no key.
@@ -149,7 +155,7 @@ fn document(schema: &str, config: &str, source: &str) -> String {
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
             out += &match key.ty.as_str() {
-                words @ ("StageKind" | "ScheduleKind") => values(schema, words),
+                words @ ("StageKind" | "ScheduleKind" | "OnExhausted") => values(schema, words),
                 words @ "OnBroken" => values(source, words),
                 _ => String::new(),
             };
@@ -163,7 +169,8 @@ fn the_list_of_keys_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
     let (schema, config) = (read("src/recipes/schema.rs"), read("src/nn/config.rs"));
-    let document = document(&schema, &config, &read("src/data/source.rs"));
+    let (source, score) = (read("src/data/source.rs"), read("src/data/source/score.rs"));
+    let document = document(&schema, &config, &source, &score);
     let path = root.join("docs/recipe.md");
     if std::env::var("SMOLTER_WRITE_DOCS").is_ok() {
         std::fs::write(&path, &document).expect("the document is written");

@@ -62,6 +62,7 @@ impl Plan {
         let mut flops = 0.0;
         // Stages that are planned, with what decides a plan.
         let mut planned: Vec<(&str, _, f64)> = Vec::new();
+        let mut refused = None;
         for span in recipe.spans() {
             let (stage, work) = (&recipe.stages[span.stage], Work::of(&recipe, span.stage));
             let (given, steps) = (recipe.batch_of(span.stage).micro_batch, span.steps());
@@ -74,13 +75,18 @@ impl Plan {
                 out::line(format_args!("{title}; cut as those of stage {name}"))?;
                 continue;
             }
-            let fit = work.choose(&caps, given, memory).map_err(|why| {
-                let name = &stage.name;
-                Error::input(format!(
-                    "stage {name}: nothing fits {}: {why}; give more with --memory",
-                    mib(memory)
-                ))
-            })?;
+            let fit = match work.choose(&caps, given, memory) {
+                Ok(fit) => fit,
+                Err(why) => {
+                    // The other stages are worth a look too.
+                    let why = format!("nothing fits {}: {why}", mib(memory));
+                    out::line(format_args!("{title}; {why}"))?;
+                    let error =
+                        || Error::input(format!("stage {}: {why}; give more with --memory", stage.name));
+                    refused.get_or_insert_with(error);
+                    continue;
+                }
+            };
             let shape = fit.training.shape;
             out::line(format_args!(
                 "{title}; {} passes of {} sequences per step, recomputation '{}'",
@@ -102,6 +108,9 @@ impl Plan {
             let of_step = fit.training.step_flops() + update;
             flops += of_step * steps as f64;
             planned.push((&stage.name, what, of_step));
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         out::line(format_args!("\n{flops:.3e} floating-point operations in all"))?;
         let Some(backend) = backend else {

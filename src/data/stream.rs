@@ -243,6 +243,17 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// Whether something of the dataset `name` of the Hub has been fetched for sets in `folder`.
+pub fn has_begun(folder: &Path, name: &str) -> bool {
+    let is_there = |name: String| folder.join(name).exists();
+    let received = || {
+        let files =
+            std::fs::read_dir(folder.join(format!("{name}.downloads"))).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).any(|file| file.len() > 0)
+    };
+    is_there(format!("{name}.partial.json")) || is_there(format!("{name}.json")) || received()
+}
+
 /// All files that the names mean, each once, in order.
 fn list(names: &[Name]) -> Result<Vec<RemoteFile>> {
     let hub = Datasets::open()?;

@@ -1,3 +1,4 @@
+mod datasets;
 mod stages;
 
 use super::*;
@@ -88,12 +89,12 @@ fn line_of(text: &str) -> usize {
 fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
     let support = include_str!("../../tests/support.rs");
     let tiny = support.split_once("RECIPE: &str = r#\"").unwrap().1.split_once("\"#").unwrap().0;
+    let parse = |text| Recipe::parse("old", text, Path::new(""), &[], &source::open_local).unwrap();
     let recipes = [
         (load("microcosm", &[]), "c33536314fb77fff"),
-        (load("smollm2-135m", &[]), "7a899474b9ab9170"),
-        (load("smollm2-360m", &[]), "8a1e1be9b0533eb3"),
-        (load("smollm2-1.7b", &[]), "6f6aff1b2abb8407"),
-        (Recipe::parse("tiny", tiny, Path::new(""), &[], &source::open_local).unwrap(), "ccfec8777b29fb01"),
+        // What smollm2-135m was before its datasets came from the Hub.
+        (parse(include_str!("../../tests/fixtures/recipes/of-local-files.toml")), "7a899474b9ab9170"),
+        (parse(tiny), "ccfec8777b29fb01"),
         (small(&[]).unwrap(), "43565d47a10b1bdb"),
     ];
     for (recipe, hash) in recipes {
@@ -104,21 +105,44 @@ fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
 
 #[test]
 fn smollm2_steps_and_schedules_are_the_published_ones() {
-    for (name, per_step, total, decay_start, peak) in [
-        ("smollm2-135m", 1_048_576, 2_000_000, 1_600_000, 3e-3),
-        ("smollm2-360m", 1_572_864, 2_600_000, 2_080_000, 3e-3),
-        ("smollm2-1.7b", 2_097_152, 5_240_000, 4_716_000, 5e-4),
+    for (name, per_step, total, decay_start, peak, extension) in [
+        ("smollm2-135m", 1_048_576, 2_000_000, 1_600_000, 3e-3, 12_000_000_000),
+        ("smollm2-360m", 1_572_864, 2_600_000, 2_080_000, 3e-3, 12_000_000_000),
+        ("smollm2-1.7b", 2_097_152, 5_240_000, 4_716_000, 5e-4, 75_000_000_000),
     ] {
         let recipe = load(name, &[]);
-        assert!(recipe.spans().iter().all(|stage| stage.tokens_per_step == per_step), "{name}");
-        assert_eq!(recipe.total_steps(), total, "{name}");
-        assert_eq!(recipe.total_tokens(), total * per_step, "{name}");
+        let spans = recipe.spans();
+        assert!(spans.iter().all(|stage| stage.tokens_per_step == per_step), "{name}");
+        let last = spans.len() - 1;
+        assert_eq!(spans[last - 1].end_step, total, "{name}");
+        assert_eq!(spans[last - 1].tokens_at(total), total * per_step, "{name}");
         let (min, warmup_steps, decay_steps) = (0.0, 2000, total - decay_start);
         let expected = Schedule::Wsd { peak, min, warmup_steps, decay_start, decay_steps };
-        for stage in 0..recipe.stages.len() {
+        for stage in 0..last {
             assert_eq!(recipe.schedule_of(stage), expected, "{name}");
         }
-        assert_eq!(Some(&recipe.model), LlamaConfig::preset(name).as_ref());
+        // The longer context: the last 75B tokens of the decay again, or 12B more at a tenth of the rate.
+        let steps = spans[last].steps();
+        assert_eq!(steps, u64::div_ceil(extension, per_step), "{name}");
+        let schedule = recipe.schedule_of(last);
+        match name {
+            "smollm2-1.7b" => {
+                assert_eq!(spans[last].origin, Origin::Step { stage: 3, step: total - steps });
+                assert_eq!((schedule, spans[last].schedule_start), (expected, total - steps));
+            }
+            _ => {
+                assert_eq!(spans[last].origin, Origin::Step { stage: 0, step: total });
+                let lr = |step| (schedule.lr(step) / peak * 1e9).round() / 1e9;
+                assert_eq!((lr(0), lr(steps)), (0.1, 0.0), "{name}");
+            }
+        }
+        let theta = if name == "smollm2-1.7b" { 130_000.0 } else { 100_000.0 };
+        let (short, long) = (recipe.model_at(0), recipe.model_at(last));
+        assert_eq!((short.rope_theta, long.rope_theta), (10_000.0, theta));
+        let lengths = [0, last].map(|stage| recipe.stages[stage].sequence_length);
+        assert_eq!(lengths, [2048, 8192]);
+        let preset = LlamaConfig::preset(name).unwrap();
+        assert_eq!(recipe.model, LlamaConfig { max_position_embeddings: 8192, ..preset });
         assert_eq!(recipe.optimizer, Optimizer::default());
     }
 }
@@ -129,8 +153,8 @@ fn the_stages_of_the_1_7b_follow_one_another() {
     let spans = recipe.spans();
     let ends: Vec<u64> = spans.iter().map(|span| span.end_step).collect();
     // 6T and 8T tokens in whole steps of 2,097,152.
-    assert_eq!(ends, [2_861_023, 3_814_698, 4_716_000, 5_240_000]);
-    for pair in spans.windows(2) {
+    assert_eq!(ends, [2_861_023, 3_814_698, 4_716_000, 5_240_000, 5_275_763]);
+    for pair in spans[..4].windows(2) {
         assert_eq!(pair[1].origin, Origin::Step { stage: pair[0].stage, step: pair[0].end_step });
         assert_eq!(pair[1].start_step, pair[0].end_step);
         assert_eq!(pair[1].schedule_start, pair[0].end_step);
@@ -139,6 +163,27 @@ fn the_stages_of_the_1_7b_follow_one_another() {
     }
     let weights = recipe.weights_at(1);
     assert_eq!((weights[0], weights[1], weights[2], weights[3]), (0.45, 0.30, 0.20, 0.0));
+}
+
+#[test]
+fn a_longer_context_has_four_tenths_of_long_documents() {
+    for name in ["smollm2-135m", "smollm2-360m", "smollm2-1.7b"] {
+        let recipe = load(name, &[]);
+        let last = recipe.stages.len() - 1;
+        assert_eq!(recipe.stages[last].kind, StageKind::ExtendContext);
+        let (before, after) = (recipe.weights_at(last - 1), recipe.weights_at(last));
+        let mut long = 0.0;
+        for (i, dataset) in recipe.datasets.iter().enumerate() {
+            match dataset.min_tokens {
+                Some(least) => {
+                    assert_eq!((least, before[i]), (8192, 0.0), "{name}");
+                    long += after[i];
+                }
+                None => assert!((after[i] - 0.6 * before[i]).abs() < 1e-9, "{name}: {}", dataset.name),
+            }
+        }
+        assert!((long - 0.4).abs() < 1e-9, "{name}");
+    }
 }
 
 #[test]
@@ -193,17 +238,22 @@ fn the_hash_changes_with_the_result_and_with_nothing_else() {
         "batch.micro_batch=8",
         "held_out.every=5",
         "sample.tokens=5",
-        "datasets.finemath.paths=['elsewhere/finemath']",
+        "datasets.stack-edu.paths=elsewhere/stack-edu",
+        "datasets.finemath.tokens=35B",
+        "datasets.finemath.on_exhausted=redistribute",
     ] {
         assert_eq!(hash(set), original, "{set}");
     }
     for set in [
         "seed=9",
         "data_seed=9",
-        "schedule.peak_lr=2e-3",
+        "schedules.pretrain.peak_lr=2e-3",
         "batch.sequences=1024",
         "held_out.fraction=0.5",
-        "datasets.finemath.paths=['data/finemath-4plus']",
+        "datasets.finemath.paths=finemath-3plus",
+        "datasets.finemath.paths=hf://datasets/other/finemath/finemath-3plus",
+        "datasets.dclm-edu.score.keep=[0.0,0.25,1.0]",
+        "datasets.dclm-edu.min_tokens=10",
         "datasets.finemath.on_broken=refuse",
         "model.initializer_std=0.02",
         "stages.0.rope_theta=1e5",
@@ -467,10 +517,10 @@ fn a_vocabulary_follows_the_tokenizers_however_that_is_written() {
 fn one_line_describes_a_recipe() {
     assert_eq!(
         load("smollm2-1.7b", &[]).describe(),
-        "smollm2-1.7b: 1.71B parameters, 10.99T tokens in 5240000 steps, 4 stages (stable-1, stable-2, stable-3, decay)"
+        "smollm2-1.7b: 1.71B parameters, 11.06T tokens in 5275763 steps, 5 stages (stable-1, stable-2, stable-3, decay, extend)"
     );
     assert!(
-        load("smollm2-135m", &[]).describe().starts_with("smollm2-135m: 134.5M parameters, 2.10T tokens")
+        load("smollm2-135m", &[]).describe().starts_with("smollm2-135m: 134.5M parameters, 2.11T tokens")
     );
 }
 

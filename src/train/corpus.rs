@@ -59,17 +59,21 @@ fn is_remote(dataset: &Dataset) -> bool {
 }
 
 /// Writes into the recipe of which commits its datasets of the Hub are, so that they stay the same as long as the run
-/// lives. Tells whether there are such datasets.
+/// lives.
 ///
 /// # Errors
 /// As [`stream::pin`].
-pub fn pin(recipe: &mut Recipe) -> Result<bool> {
-    let mut any = false;
+pub fn pin(recipe: &mut Recipe) -> Result<()> {
     for dataset in recipe.datasets.iter_mut().filter(|dataset| is_remote(dataset)) {
         dataset.paths = stream::pin(&dataset.paths)?;
-        any = true;
     }
-    Ok(any)
+    Ok(())
+}
+
+/// Whether something has been fetched from the Hub for the data folder of a run.
+pub fn has_fetched(recipe: &Recipe, folder: &Path) -> bool {
+    let mut remote = recipe.datasets.iter().filter(|dataset| is_remote(dataset));
+    remote.any(|dataset| stream::has_begun(folder, &dataset.name))
 }
 
 /// What a generated dataset consists of, and the number of its documents; none if it is read from files.

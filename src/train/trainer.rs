@@ -18,8 +18,8 @@ use crate::graph::{Backend, Store};
 use crate::infer;
 use crate::nn::Architecture;
 use crate::recipes::{Origin, Recipe, Saving};
-use crate::report::out;
 use crate::report::progress::Progress;
+use crate::report::{out, quoted};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,13 +136,21 @@ impl<'a> Trainer<'a> {
         };
         // A checkpoint has all that the run began with.
         let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
-        if corpus::pin(&mut recipe)? {
-            // What has been fetched is worth keeping, even if the network fails before the first step.
-            options.run.keep();
-        }
+        corpus::pin(&mut recipe)?;
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
-        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
+        let data = options.run.join("data");
+        let corpus = Corpus::prepare(&recipe, &data, known).inspect_err(|_| {
+            // The network may fail after days, long before the first step.
+            if corpus::has_fetched(&recipe, &data) {
+                options.run.keep();
+                out::say(format_args!(
+                    "what was fetched is kept; continue with: smolter train --resume {}",
+                    quoted(options.run)
+                ));
+            }
+        })?;
+        let corpus = Arc::new(corpus);
         recipe.settle_epochs(&corpus.sizes())?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;

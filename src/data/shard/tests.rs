@@ -136,3 +136,90 @@ fn a_full_disk_leaves_no_shard() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
+
+/// All files of a folder, by name.
+fn files(folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> = entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_paused_set_goes_on_whatever_came_after() {
+    let format = SetFormat { shard_bytes: 300, ..FORMAT };
+    let all = documents(60, 300);
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path(), format, &all).unwrap();
+    let expected = files(whole.path());
+    assert!(expected.len() > 6, "several shards");
+    for pause in 0..all.len() {
+        for lost in [0, 1, 7, 30, 60] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut writer = TokenSetWriter::create(folder.path(), "web", format).unwrap();
+            let mut paused = Paused::default();
+            for (i, document) in all.iter().enumerate().take(pause + lost) {
+                // Several pauses on the way, also of one and the same shard.
+                if i <= pause && (i == pause || i % 3 == 0) {
+                    paused = writer.pause().unwrap();
+                }
+                writer.push(document).unwrap();
+            }
+            if lost == 0 {
+                paused = writer.pause().unwrap();
+            }
+            // As a kill leaves it, or an orderly end, which makes the set whole.
+            if lost == 60 {
+                writer.finish().unwrap()
+            } else {
+                drop(writer)
+            }
+            let paused = serde_json::from_slice(&serde_json::to_vec(&paused).unwrap()).unwrap();
+            let mut writer = TokenSetWriter::resume(folder.path(), "web", format, &paused).unwrap();
+            assert!(!folder.path().join("web.json").exists());
+            all[pause..].iter().for_each(|document| writer.push(document).unwrap());
+            writer.finish().unwrap();
+            assert!(files(folder.path()) == expected, "paused after {pause}, {lost} lost");
+        }
+    }
+}
+
+#[test]
+fn a_paused_set_that_was_changed_is_refused_and_can_be_discarded() {
+    let format = SetFormat { shard_bytes: 300, ..FORMAT };
+    let begin = || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = TokenSetWriter::create(folder.path(), "web", format).unwrap();
+        documents(40, 300).iter().for_each(|document| writer.push(document).unwrap());
+        let paused = writer.pause().unwrap();
+        (folder, paused)
+    };
+    let (folder, _) = begin();
+    let names: Vec<String> = files(folder.path()).into_iter().map(|(name, _)| name).collect();
+    let unfinished: Vec<&String> = names.iter().filter(|name| name.ends_with(".tmp")).collect();
+    assert_eq!(unfinished.len(), 2, "{names:?}");
+    for name in &names {
+        for change in [0, 1, 2] {
+            let (folder, paused) = begin();
+            let path = folder.path().join(name);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let last = bytes.len() - 1;
+            match change {
+                0 => std::fs::remove_file(&path).unwrap(),
+                1 if unfinished.contains(&name) => std::fs::write(&path, &bytes[..last]).unwrap(),
+                2 if unfinished.contains(&name) => {
+                    bytes[last] ^= 1;
+                    std::fs::write(&path, bytes).unwrap();
+                }
+                // Whole shards have checksums of their own, for when they are opened.
+                _ => continue,
+            }
+            let error = TokenSetWriter::resume(folder.path(), "web", format, &paused).err().unwrap();
+            assert!(matches!(error, Error::Damaged { .. }), "{name} {change}: {error}");
+            TokenSetWriter::discard(folder.path(), "web").unwrap();
+            assert_eq!(files(folder.path()), []);
+        }
+    }
+}

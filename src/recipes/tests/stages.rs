@@ -140,12 +140,13 @@ fn a_named_schedule_over_all_stages_is_that_of_the_1_7b() {
     let text = EMBEDDED[3].1;
     let named = text
         .replace("[schedule]", "[schedules.pretrain]")
-        .replace("kind = \"pretrain\"\n", "kind = \"pretrain\"\nschedule = \"pretrain\"\n");
+        .replace("kind = \"pretrain\"\n", "kind = \"pretrain\"\nschedule = \"pretrain\"\n")
+        .replace("kind = \"extend_context\"\n", "kind = \"extend_context\"\nschedule = \"pretrain\"\n");
     let named = Recipe::parse("named", &named, Path::new(""), &[], &source::open_local).unwrap();
     let plain = load("smollm2-1.7b", &[]);
     assert_eq!(named.schedule, None);
     assert_eq!(named.spans(), plain.spans());
-    for stage in 0..4 {
+    for stage in 0..5 {
         assert_eq!(named.schedule_of(stage), plain.schedule_of(stage));
     }
 }
