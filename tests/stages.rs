@@ -217,3 +217,27 @@ fn what_a_run_allocates_is_what_was_planned() {
         assert_eq!(allocated, planned.total(), "stage {stage}");
     }
 }
+
+/// Feed-forward layers of 1,024 x 36,000 floats exceed the 128 MiB of a binding.
+#[test]
+fn what_exceeds_a_binding_is_bound_in_parts() {
+    let place = Place::new();
+    place.recipe(LONGER);
+    let wide = ["model.hidden_size=16", "model.head_dim=8", "model.num_hidden_layers=1"];
+    let wide = [&wide[..], &["model.intermediate_size=36000", "batch.micro_batch=1"]].concat();
+    let mut found: Vec<(String, Metrics)> = Vec::new();
+    for device in devices() {
+        let mut train = place.train(device, device, &wide);
+        run(train.args(["--until", &(BORDER + 1).to_string()])).expect(0, &[]);
+        let metrics = std::fs::read_to_string(place.path(device).join("metrics.jsonl")).expect("metrics");
+        let last = metrics.lines().last().expect("a line");
+        found.push((device.into(), serde_json::from_str(last).expect("metrics")));
+    }
+    let (_, expected) = &found[0];
+    assert_eq!(expected.step, BORDER + 1);
+    for (device, metrics) in &found {
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-4 * b.abs();
+        assert!(close(metrics.loss, expected.loss), "{device}: {metrics:?} {expected:?}");
+        assert!(close(metrics.grad_norm, expected.grad_norm), "{device}: {metrics:?} {expected:?}");
+    }
+}

@@ -1,5 +1,7 @@
 //! How an op asks for GPU work: plain data that can be listed, validated and tested without a device.
 
+use std::ops::Range;
+
 /// Two ways of writing a kernel, chosen by what the adapter is (DESIGN section 4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Family {
@@ -116,7 +118,15 @@ impl From<Slot> for Binding {
     }
 }
 
+/// Largest storage binding that WebGPU guarantees, in bytes.
+pub const MAX_BINDING: u64 = 128 << 20;
+
 impl Slot {
+    /// The rows `range` of a tensor of `count` rows that are `row_bytes` long; the whole tensor if these are all.
+    pub fn window(self, range: &Range<usize>, count: usize, row_bytes: u64) -> Binding {
+        if range.len() == count { self.into() } else { self.rows(range.start, range.len(), row_bytes) }
+    }
+
     /// Rows `start..start + count` of a tensor whose rows are `row_bytes` long.
     pub fn rows(self, start: usize, count: usize, row_bytes: u64) -> Binding {
         let (offset, bytes) = (start as u64 * row_bytes, Some(count as u64 * row_bytes));

@@ -43,9 +43,8 @@ impl Parameter {
     }
 }
 
-/// Largest storage binding that WebGPU guarantees, in bytes. Plans use it on every device, so that one plan holds
-/// for all of them.
-pub const MAX_BINDING: u64 = 128 << 20;
+/// Plans use the guaranteed limit on every device, so that one plan holds for all of them.
+pub use crate::gpu::kernel::MAX_BINDING;
 
 /// Name and type of every shard of a parameter: as few equal ones as bindings allow, starting at multiples of 64 rows.
 pub fn shards(name: &str, shape: &[usize], element: ElementType) -> Vec<(String, TensorType)> {

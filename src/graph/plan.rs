@@ -5,14 +5,14 @@
 //! whose lifetimes do not overlap share memory. Gradients and inputs have slabs of their own; weights and optimizer
 //! state lie in a [`Store`](super::Store), which several graphs bind.
 
-use super::layout::{BufferPlan, Life, Place, STAGING, lay_out, slabs};
+use super::layout::{BufferPlan, Life, MAX_BUFFER, Place, STAGING, lay_out, slabs};
 use super::parameter::MAX_BINDING;
 use super::reads::Reads;
 use super::{Graph, Kind, Node, StorePlan};
-use crate::gpu::kernel::Caps;
+use crate::gpu::kernel::{Caps, Command};
 use crate::gpu::recording::PARAMS_STRIDE;
 use crate::gpu::texels::{TEXEL_ROW_BYTES, texel_rows};
-use crate::ops::ValueId;
+use crate::ops::{Io, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kept values up to this size can be read without waiting; each has two staging buffers.
@@ -110,9 +110,32 @@ impl Plan {
     }
 }
 
-/// Why no plan fits the limits of bindings, if none does: the first value that exceeds one.
+/// Why no plan fits the limits of bindings, if none does: the first value that exceeds one. Temporary values may, up to a
+/// buffer, where every launch binds a part.
 pub fn too_large(graph: &Graph) -> Option<String> {
-    let value = graph.values().iter().find(|value| value.ty.bytes() > MAX_BINDING)?;
+    let exceeds = |id: ValueId| graph.value(id).ty.bytes() > MAX_BINDING;
+    let mut large = (0..graph.values().len() as u32).map(ValueId).filter(|&id| exceeds(id)).peekable();
+    large.peek()?;
+    let fits =
+        |id: &ValueId| graph.value(*id).kind == Kind::Temporary && graph.value(*id).ty.bytes() <= MAX_BUFFER;
+    // Which rows a launch takes does not depend on the kernel.
+    let bound = |node: &Node| {
+        let (inputs, signature) = graph.types(node);
+        node.op.def().lower(&Io { inputs: &inputs, signature: &signature }, &Caps::baseline())
+    };
+    let whole = |node: &Node| -> Option<ValueId> {
+        let touched = || node.inputs.iter().chain(&node.outputs).chain(&node.scratch).copied();
+        touched().any(exceeds).then(|| bound(node)).into_iter().flatten().find_map(|command| match command {
+            Command::Clear(slot) => Some(node.operand(slot)).filter(|&id| exceeds(id)),
+            Command::Dispatch(dispatch) => dispatch.bindings.iter().find_map(|binding| {
+                let id = node.operand(binding.slot);
+                let bytes = binding.bytes.unwrap_or(graph.value(id).ty.bytes());
+                (bytes > MAX_BINDING).then_some(id)
+            }),
+        })
+    };
+    let id = large.find(|id| !fits(id)).or_else(|| graph.nodes().iter().find_map(whole))?;
+    let value = graph.value(id);
     let mib = value.ty.bytes() >> 20;
     Some(format!("'{}' {:?} takes {mib} MiB, and a binding holds 128", value.name, value.ty))
 }

@@ -21,7 +21,7 @@ impl OpDef for Add {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)];
-        vec![super::elementwise("add", "forward", caps, io.output(0).elements(), slots)]
+        super::elementwise("add", "forward", caps, io.output(0).elements(), slots)
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {

@@ -1,6 +1,7 @@
 //! Launch shapes shared by row and elementwise kernels (`shaders/shared/`).
 
-use crate::gpu::kernel::{Caps, Command, Dispatch, Kernel, Slot, fold};
+use crate::gpu::kernel::{Caps, Command, Dispatch, Kernel, MAX_BINDING, Slot, fold};
+use std::ops::Range;
 
 /// Invocations of an elementwise workgroup: constant `EG`.
 pub const ELEMENT_GROUP: u32 = 64;
@@ -33,6 +34,14 @@ pub fn row_grid(caps: &Caps, rows: usize) -> [u32; 3] {
     fold(if caps.is_lanes() { rows.div_ceil(row_group(caps) as usize) } else { rows })
 }
 
+/// The ranges of `count` rows of `row_bytes` bytes that bindings hold: all rows at once where that is possible. Others
+/// begin at multiples of 64 rows, and so at offsets that bindings may have.
+pub fn windows(count: usize, row_bytes: u64) -> impl Iterator<Item = Range<usize>> {
+    let most = (MAX_BINDING / row_bytes.max(1)) as usize;
+    let most = if count <= most { count.max(1) } else { (most / 64 * 64).max(64) };
+    (0..count.max(1)).step_by(most).map(move |start| start..(start + most).min(count))
+}
+
 /// One `Elem` per invocation, over tensors of `elements` floats. All inputs are arrays of `Elem`.
 pub fn elementwise<const N: usize>(
     shader: &'static str,
@@ -40,9 +49,47 @@ pub fn elementwise<const N: usize>(
     caps: &Caps,
     elements: usize,
     slots: [Slot; N],
-) -> Command {
-    let (kernel, count) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
-    let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
-    let bindings = slots.map(|slot| if let Slot::In(_) = slot { slot.texels() } else { slot.into() });
-    Dispatch::command(kernel, bindings, &count, grid)
+) -> Vec<Command> {
+    let launch = |range: Range<usize>| {
+        let (kernel, _) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
+        let count = if elements.is_multiple_of(4) { range.len() / 4 } else { range.len() } as u32;
+        let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
+        let bindings = slots.map(|slot| {
+            let binding = slot.window(&range, elements, 4);
+            if let Slot::In(_) = slot { binding.texels() } else { binding }
+        });
+        Dispatch::command(kernel, bindings, &count, grid)
+    };
+    windows(elements, 4).map(launch).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_cover_all_rows_and_fit_bindings() {
+        assert_eq!(windows(0, 4).collect::<Vec<_>>(), [0..0]);
+        for (count, row_bytes, ranges) in [
+            (1, 4, 1),
+            (8192, 16_384, 1),
+            (8193, 16_384, 2),
+            (8192, 32_768, 2),
+            (8191, 32_768, 2),
+            (12_288, 32_768, 3),
+            (1 << 26, 4, 2),
+            (1000, 700_000, 8),
+        ] {
+            let all: Vec<_> = windows(count, row_bytes).collect();
+            assert_eq!(all.len(), ranges, "{count} x {row_bytes}");
+            let mut end = 0;
+            for range in all {
+                assert_eq!(range.start, end);
+                assert!(range.len() as u64 * row_bytes <= MAX_BINDING);
+                assert!((range.start as u64 * row_bytes).is_multiple_of(256));
+                end = range.end;
+            }
+            assert_eq!(end, count);
+        }
+    }
 }

@@ -6,11 +6,13 @@
 //! db = a^T dy (TN); TN: da = b dy^T (NT), db = a dy (NN). Gradients that an input already has are added to in
 //! place.
 
+use super::launch::windows;
 use super::reference::{Mat, Real, gemm};
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, NodeIo, OpDef, RefIo, Signature, Slot,
     Tape, TensorType, ValueId, fold,
 };
+use std::ops::Range;
 
 /// Which operands are transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,24 @@ impl OpDef for Matmul {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let product = self.product(io.input(0), io.input(1));
-        vec![product.launch(caps, Slot::In(0).into(), Slot::In(1).into(), Slot::Out(0).into())]
+        let Product { m, n, k, .. } = product;
+        let (a, b, y) = (Slot::In(0), Slot::In(1), Slot::Out(0));
+        // What has a row per token may exceed a binding: several launches then share these rows out.
+        let (rows, widest) = if self.form == Form::TN { (k, m.max(n)) } else { (m, k.max(n)) };
+        let launch = |range: Range<usize>| {
+            let part = |slot: Slot, columns: usize| slot.window(&range, rows, 4 * columns as u64);
+            match self.form {
+                Form::NN | Form::NT => {
+                    Product { m: range.len(), ..product }.launch(caps, part(a, k), b.into(), part(y, n))
+                }
+                Form::TN => {
+                    let accumulate = self.accumulate || range.start > 0;
+                    let product = Product { k: range.len(), accumulate, ..product };
+                    product.launch(caps, part(a, m), part(b, n), y.into())
+                }
+            }
+        };
+        windows(rows, 4 * widest as u64).map(launch).collect()
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {

@@ -27,7 +27,7 @@ impl OpDef for Swiglu {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let slots = [Slot::In(0), Slot::In(1), Slot::Out(0)];
-        vec![super::elementwise("swiglu", "forward", caps, io.output(0).elements(), slots)]
+        super::elementwise("swiglu", "forward", caps, io.output(0).elements(), slots)
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -72,7 +72,7 @@ impl OpDef for SwigluBackward {
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
         let slots = [Slot::In(0), Slot::In(1), Slot::In(2), Slot::Out(0), Slot::Out(1)];
-        vec![super::elementwise("swiglu", "backward", caps, io.output(0).elements(), slots)]
+        super::elementwise("swiglu", "backward", caps, io.output(0).elements(), slots)
     }
 
     fn cost(&self, io: &Io) -> Cost {

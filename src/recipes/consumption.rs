@@ -1,7 +1,7 @@
 //! How many tokens the stages take from each dataset, and whether that is more than its cap of epochs allows.
 
 use super::problem::{Problem, Problems, key_path};
-use super::schema::{OnExhausted, Recipe, Stage, StageKind};
+use super::schema::{Dataset, OnExhausted, Recipe, Stage, StageKind};
 use super::timeline::{Origin, Span};
 use crate::data::mixture::{Mixture, MixtureDataset};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ impl Recipe {
     /// # Errors
     /// As [`Mixture::new`].
     pub fn mixture(&self, stage: usize, tokens: &[u64], consumed: &[u64]) -> Result<Mixture> {
-        self.mixture_within(stage, tokens, consumed, |cap| cap)
+        self.mixture_within(stage, tokens, consumed, |dataset| dataset.max_epochs)
     }
 
     fn mixture_within(
@@ -27,13 +27,13 @@ impl Recipe {
         stage: usize,
         tokens: &[u64],
         consumed: &[u64],
-        cap: impl Fn(Option<f64>) -> Option<f64>,
+        cap: impl Fn(&Dataset) -> Option<f64>,
     ) -> Result<Mixture> {
         let weights = self.weights_at(stage);
         let dataset = |i: usize| MixtureDataset {
             name: self.datasets[i].name.clone(),
             weight: weights[i],
-            max_epochs: cap(self.datasets[i].max_epochs),
+            max_epochs: cap(&self.datasets[i]),
             tokens: tokens[i],
             consumed: consumed[i],
         };
@@ -59,14 +59,13 @@ impl Recipe {
         consumed: &[u64],
         sequences: u64,
     ) -> Result<Option<(usize, String)>> {
-        let refuses = |i: usize| self.datasets[i].on_exhausted == OnExhausted::Refuse;
-        if (0..tokens.len()).all(|i| !refuses(i) || self.datasets[i].max_epochs.is_none()) {
+        let strict = |dataset: &Dataset| dataset.max_epochs.filter(|_| refuses(dataset));
+        if self.datasets.iter().all(|dataset| strict(dataset).is_none()) {
             return Ok(None);
         }
-        // With no caps, how many epochs there would be.
-        let shares = self.mixture_within(stage, tokens, consumed, |_| None)?.shares(sequences)?;
-        let exceeded = shares.iter().zip(&self.datasets).enumerate().find(|(i, (share, dataset))| {
-            refuses(*i) && share.sequences > 0 && dataset.max_epochs.is_some_and(|cap| share.epochs > cap)
+        let shares = self.mixture_within(stage, tokens, consumed, lenient_cap)?.shares(sequences)?;
+        let exceeded = shares.iter().zip(&self.datasets).enumerate().find(|(_, (share, dataset))| {
+            share.sequences > 0 && strict(dataset).is_some_and(|cap| share.epochs > cap)
         });
         Ok(exceeded.map(|(i, (share, dataset))| {
             let (cap, name) = (dataset.max_epochs.unwrap_or_default(), &self.stages[stage].name);
@@ -122,20 +121,21 @@ impl Recipe {
         mut visit: impl FnMut(usize, u64, &[u64], &[u64]) -> Result<()>,
     ) -> Result<()> {
         let tokens = self.declared_tokens();
+        let mixture = |stage, consumed: &[u64]| self.mixture_within(stage, &tokens, consumed, lenient_cap);
         let mut before: Vec<Vec<u64>> = Vec::new();
         for span in spans {
             let consumed = match span.origin {
                 Origin::Noise => vec![0; tokens.len()],
                 Origin::Step { stage, step } if is_packed(&self.stages[stage]) => {
                     let sequences = (step - spans[stage].start_step) * spans[stage].sequences_per_step as u64;
-                    self.mixture(stage, &tokens, &before[stage])?.consumed(sequences)?
+                    mixture(stage, &before[stage])?.consumed(sequences)?
                 }
                 Origin::Step { stage, .. } => before[stage].clone(),
             };
             before.push(consumed.clone());
             if is_packed(&self.stages[span.stage]) {
                 let sequences = span.steps().saturating_mul(span.sequences_per_step as u64);
-                let after = self.mixture(span.stage, &tokens, &consumed)?.consumed(sequences)?;
+                let after = mixture(span.stage, &consumed)?.consumed(sequences)?;
                 visit(span.stage, sequences, &consumed, &after)?;
             }
         }
@@ -145,6 +145,16 @@ impl Recipe {
     fn declared_tokens(&self) -> Vec<u64> {
         self.datasets.iter().map(|dataset| dataset.tokens.unwrap_or(UNKNOWN)).collect()
     }
+}
+
+/// Whether a dataset's cap must not be exceeded.
+fn refuses(dataset: &Dataset) -> bool {
+    dataset.on_exhausted == OnExhausted::Refuse
+}
+
+/// The cap of a dataset behind which others take over; how far a cap that must not be exceeded would be is to be seen.
+fn lenient_cap(dataset: &Dataset) -> Option<f64> {
+    dataset.max_epochs.filter(|_| !refuses(dataset))
 }
 
 /// Whether a stage reads its datasets as streams of tokens, in windows.

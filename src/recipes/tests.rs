@@ -257,7 +257,7 @@ fn the_hash_changes_with_the_result_and_with_nothing_else() {
         "datasets.finemath.on_broken=refuse",
         "model.initializer_std=0.02",
         "stages.0.rope_theta=1e5",
-        "stages.0.tokens=1048576000000",
+        "stages.0.tokens=2097153000000",
         "optimizer.betas=[0.9,0.99]",
     ] {
         assert_ne!(hash(set), original, "{set}");
@@ -464,7 +464,8 @@ fn a_mistake_that_an_override_makes_names_the_override() {
 #[test]
 fn a_preset_takes_overrides_of_its_fields() {
     let recipe = load("smollm2-360m", &["model.num_hidden_layers=2", "model.preset=smollm2-135m"]);
-    let expected = LlamaConfig { num_hidden_layers: 2, ..LlamaConfig::smollm2_135m() };
+    let preset = LlamaConfig::smollm2_135m();
+    let expected = LlamaConfig { num_hidden_layers: 2, max_position_embeddings: 8192, ..preset };
     assert_eq!(recipe.model, expected);
 }
 

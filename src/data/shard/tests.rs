@@ -149,7 +149,7 @@ fn files(folder: &std::path::Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_paused_set_goes_on_whatever_came_after() {
-    let format = SetFormat { shard_bytes: 300, ..FORMAT };
+    let format = SetFormat { shard_bytes: 60, ..FORMAT };
     let all = documents(60, 300);
     let whole = tempfile::tempdir().unwrap();
     write(whole.path(), format, &all).unwrap();
@@ -188,7 +188,7 @@ fn a_paused_set_goes_on_whatever_came_after() {
 
 #[test]
 fn a_paused_set_that_was_changed_is_refused_and_can_be_discarded() {
-    let format = SetFormat { shard_bytes: 300, ..FORMAT };
+    let format = SetFormat { shard_bytes: 60, ..FORMAT };
     let begin = || {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = TokenSetWriter::create(folder.path(), "web", format).unwrap();

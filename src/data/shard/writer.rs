@@ -55,12 +55,18 @@ impl TokenSetWriter {
     /// [`Error::Io`] naming the file.
     pub fn discard(folder: &Path, name: &str) -> Result<()> {
         remove(&manifest_path(folder, name))?;
-        for index in 0.. {
-            let shard = shard_path(folder, name, index);
-            let files = [temporary::name(&shard), starts_path(folder, name, index), shard];
-            let removed = files.iter().map(|path| remove(path)).collect::<Result<Vec<bool>>>()?;
-            if !removed.contains(&true) {
-                break;
+        let is_part = |file: &str| {
+            let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+            rest.and_then(|rest| rest.split_once('.')).is_some_and(|(index, ending)| {
+                index.len() == 5
+                    && index.bytes().all(|byte| byte.is_ascii_digit())
+                    && ["tokens", "tokens.tmp", "starts.tmp"].contains(&ending)
+            })
+        };
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let entry = entry.map_err(Error::io(folder))?;
+            if is_part(&entry.file_name().to_string_lossy()) {
+                remove(&entry.path())?;
             }
         }
         Ok(())
