@@ -217,7 +217,9 @@ impl<'a> Stream<'a> {
         if downloads.is_dir() {
             std::fs::remove_dir_all(&downloads).map_err(Error::io(&downloads))?;
         }
-        Ok(())
+        [self.name, &held_out_name(self.name)]
+            .iter()
+            .try_for_each(|name| TokenSetWriter::forget(self.folder, name))
     }
 
     /// Makes the folder of downloads, and removes from it what is not on the way to `copy`.

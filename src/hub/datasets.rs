@@ -137,7 +137,7 @@ impl Datasets {
         folder: &str,
         is_deep: bool,
     ) -> Fetched<BTreeMap<String, (u64, String)>> {
-        let recursive = if is_deep { "?recursive=true" } else { "?recursive=false" };
+        let (recursive, joiner) = if is_deep { ("?recursive=true", '&') } else { ("", '?') };
         let folder = if folder.is_empty() { String::new() } else { format!("/{}", escaped(folder)) };
         let first = format!("api/datasets/{}/tree/{commit}{folder}{recursive}", name.repo);
         let (mut found, mut next) = (BTreeMap::new(), Some(first.clone()));
@@ -156,7 +156,7 @@ impl Datasets {
                 return Err(Fault::Wrong(format!("more than {MOST_FILES} files are listed")));
             }
             // The address of the next page is built here: nobody is sent elsewhere, or with the token.
-            next = page.map(|cursor| format!("{first}&cursor={cursor}"));
+            next = page.map(|cursor| format!("{first}{joiner}cursor={cursor}"));
             if next.as_ref() == Some(&path) {
                 return Err(Fault::Wrong("a page of a list is followed by itself".into()));
             }

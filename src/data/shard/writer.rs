@@ -55,21 +55,15 @@ impl TokenSetWriter {
     /// [`Error::Io`] naming the file.
     pub fn discard(folder: &Path, name: &str) -> Result<()> {
         remove(&manifest_path(folder, name))?;
-        let is_part = |file: &str| {
-            let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
-            rest.and_then(|rest| rest.split_once('.')).is_some_and(|(index, ending)| {
-                index.len() == 5
-                    && index.bytes().all(|byte| byte.is_ascii_digit())
-                    && ["tokens", "tokens.tmp", "starts.tmp"].contains(&ending)
-            })
-        };
-        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-            let entry = entry.map_err(Error::io(folder))?;
-            if is_part(&entry.file_name().to_string_lossy()) {
-                remove(&entry.path())?;
-            }
-        }
-        Ok(())
+        remove_parts(folder, name, &["tokens", "tokens.tmp", "starts.tmp"])
+    }
+
+    /// Removes what only [`TokenSetWriter::resume`] needs: nobody will call it any more for the set `name`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn forget(folder: &Path, name: &str) -> Result<()> {
+        remove_parts(folder, name, &["starts.tmp"])
     }
 
     /// Goes on with a set where it was paused, in whatever state a kill has left it since. What was written afterwards is
@@ -93,7 +87,8 @@ impl TokenSetWriter {
     }
 
     /// Brings everything that was written to the disk, such that [`TokenSetWriter::resume`] can go on from here, after a
-    /// kill at any later moment too. Files that are not whole then stay when the writer is dropped.
+    /// kill at any later moment too. Files that are not whole then stay when the writer is dropped, and what resuming
+    /// needs stays until [`TokenSetWriter::forget`].
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
@@ -142,7 +137,6 @@ impl TokenSetWriter {
         if let Some(shard) = self.current.take() {
             let path = shard_path(&self.folder, &self.name, self.shards.len());
             let header = shard.finish()?;
-            remove(&starts_path(&self.folder, &self.name, self.shards.len()))?;
             self.shards.push(ShardEntry::new(&path, &header));
         }
         Ok(())
@@ -271,6 +265,23 @@ pub fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
     link(&manifest_path(from, name), &manifest_path(to, name))?;
     #[cfg(unix)]
     std::fs::File::open(to).and_then(|folder| folder.sync_all()).map_err(Error::io(to))?;
+    Ok(())
+}
+
+/// Removes files of shards of the set `name` that end in one of these.
+fn remove_parts(folder: &Path, name: &str, endings: &[&str]) -> Result<()> {
+    let is_one = |file: &str| {
+        let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        rest.and_then(|rest| rest.split_once('.')).is_some_and(|(index, ending)| {
+            index.len() == 5 && index.bytes().all(|byte| byte.is_ascii_digit()) && endings.contains(&ending)
+        })
+    };
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        if is_one(&entry.file_name().to_string_lossy()) {
+            remove(&entry.path())?;
+        }
+    }
     Ok(())
 }
 
