@@ -60,8 +60,14 @@ fn less_memory_gives_a_plan_that_fits_it() {
         let line = outcome.stdout.lines().find(|line| line.trim_start().starts_with("all ")).expect("a sum");
         line.split_whitespace().nth(1).expect("a number").parse::<f64>().expect("a number")
     };
-    let (small, large) = (total("3GiB"), total("4GiB"));
-    assert!(small < large && small <= 3072.0 && large <= 4096.0, "{small} MiB and {large} MiB");
+    let (small, large) = (total("4GiB"), total("8GiB"));
+    assert!(small < large && small <= 4096.0 && large <= 8192.0, "{small} MiB and {large} MiB");
+    // A stage that does not fit is told of, and so are the others.
+    let outcome = run(&mut smolter(&["plan", "--recipe", "smollm2-135m", "--memory", "3GiB"]));
+    let outcome = outcome.expect(2, &["stage extend: nothing fits 3072.0 MiB"]);
+    assert!(
+        outcome.stdout.contains("stage pretrain") && outcome.stdout.contains("x 8192 tokens; nothing fits")
+    );
 }
 
 #[test]

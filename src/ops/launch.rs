@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn windows_cover_all_rows_and_fit_bindings() {
-        assert_eq!(windows(0, 4).collect::<Vec<_>>(), [0..0]);
+        assert_eq!(windows(0, 4).map(|range| range.len()).collect::<Vec<_>>(), [0]);
         for (count, row_bytes, ranges) in [
             (1, 4, 1),
             (8192, 16_384, 1),

@@ -550,7 +550,9 @@ fn a_cap_is_refused_before_anything_is_asked_for() {
     train(&place, "run", &library.endpoint, &declared).expect(2, &words);
     assert!(library.set().requests.is_empty() && !place.path("run").exists());
     // Nobody said how much there is: told when it is known, before the first step.
-    std::fs::write(place.path("a.jsonl"), &texts()["data/part 0/0.jsonl"]).expect("a file");
+    let all = &texts()["data/part 0/0.jsonl"];
+    let few = all.split_inclusive(|&byte| byte == b'\n').take(5).collect::<Vec<_>>().concat();
+    std::fs::write(place.path("a.jsonl"), few).expect("a file");
     let here = format!("datasets.web.paths={}", place.path("a.jsonl").display());
     let mut known = [&cap[..], &[&here]].concat();
     train(&place, "run", &library.endpoint, &known).expect(2, &["datasets.web.max_epochs is 2", "epochs"]);
