@@ -60,16 +60,16 @@ impl Plan {
         let memory = self.memory.unwrap_or_else(|| backend.as_ref().map_or(4 << 30, default_memory));
         out::line(recipe.describe())?;
         let mut flops = 0.0;
-        // Stages that are planned, with what decides a plan.
-        let mut planned: Vec<(&str, _, f64)> = Vec::new();
+        // Stages that are planned, with what decides a plan, and the operations of a step.
+        let mut planned: Vec<(&str, Work, usize, f64)> = Vec::new();
         for span in recipe.spans() {
             let (stage, work) = (&recipe.stages[span.stage], Work::of(&recipe, span.stage));
             let (given, steps) = (recipe.batch_of(span.stage).micro_batch, span.steps());
-            let what = (stage.kind, recipe.model_at(span.stage), work.sequences, work.length, given);
-            let same = planned.iter().find(|(_, other, _)| *other == what);
+            let same =
+                planned.iter().find(|(_, other, micro_batch, _)| (other, *micro_batch) == (&work, given));
             let (count, sequences, length) = (HumanCount(steps), work.sequences, work.length);
             let title = format!("\nstage {}: {count} steps of {sequences} x {length} tokens", stage.name);
-            if let Some((name, _, of_step)) = same {
+            if let Some((name, .., of_step)) = same {
                 flops += of_step * steps as f64;
                 out::line(format_args!("{title}; cut as those of stage {name}"))?;
                 continue;
@@ -101,7 +101,7 @@ impl Plan {
             let update = fit.training.graph.cost(fit.training.update.program).flops;
             let of_step = fit.training.step_flops() + update;
             flops += of_step * steps as f64;
-            planned.push((&stage.name, what, of_step));
+            planned.push((&stage.name, work, given, of_step));
         }
         out::line(format_args!("\n{flops:.3e} floating-point operations in all"))?;
         let Some(backend) = backend else {

@@ -135,7 +135,7 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
     }
     if let Ok(schedule) = serde_json::from_value::<Schedule>(state.extra["schedule"].clone()) {
         let done = span.schedule_start + state.step - span.start_step;
-        if let Some(at) = schedule.differs_before(&recipe.schedule_of(stage), done) {
+        if let Some(at) = schedule.differs_before(&recipe.stage_schedules()[stage], done) {
             return Err(other(format!("the learning rate of step {at} of its schedule would be another")));
         }
     }
