@@ -71,11 +71,11 @@ Examples:
 const TEMPERATURE: f32 = 0.2;
 const TOP_P: f32 = 0.9;
 
-/// Whether an answer is being written, and whether it should end.
+/// Whether someone who types waits for an answer, and whether it should end.
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Ctrl-C ends an answer; a second one, or one while nothing is being answered, the program.
+/// Ctrl-C ends an answer; a second one, or one while nobody who types waits for an answer, the program.
 fn interrupt(signal: Signal) {
     let ends = signal != Signal::Interrupt || !ANSWERING.load(Ordering::Relaxed);
     if ends || INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -167,7 +167,7 @@ impl ChatCommand {
     ) -> Result<()> {
         let begun = Instant::now();
         INTERRUPTED.store(false, Ordering::Relaxed);
-        ANSWERING.store(true, Ordering::Relaxed);
+        ANSWERING.store(std::io::stdin().is_terminal(), Ordering::Relaxed);
         let answer = make(chat, &mut |text| {
             print(text)?;
             Ok(!INTERRUPTED.load(Ordering::Relaxed))
@@ -183,7 +183,7 @@ impl ChatCommand {
             )),
             End::Context => out::note(format_args!(
                 "(cut: the context of {} tokens is full; /reset empties it)",
-                self.context
+                chat.options().context
             )),
             End::Interrupted => out::note(format_args!("(cut short)")),
         }

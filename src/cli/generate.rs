@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -136,6 +136,7 @@ impl Generate {
         let mut generator = Generator::load(&backend, &model, sizes)?;
         let begun = Instant::now();
         generator.prompt(&prompts)?;
+        backend.wait()?;
         let prepared = Instant::now();
         let ends = self.continue_all(&mut generator, &tokenizer, &model.end_tokens, &texts)?;
         let (made, cut) = (ends.iter().map(|end| end.tokens).sum::<usize>(), sizes.context);
@@ -149,10 +150,15 @@ impl Generate {
             }
         }
         let read: usize = prompts.iter().map(Vec::len).sum();
+        // The last token of each prompt is read with the first that is made.
+        let speed = |tokens: usize, time: Duration| match tokens {
+            0 => String::new(),
+            tokens => format!(", {:.1} tokens/s", tokens as f64 / time.as_secs_f64().max(1e-9)),
+        };
         out::note(format_args!(
-            "(prompt: {read} tokens, {:.1} tokens/s; text: {made} tokens, {:.1} tokens/s)",
-            read as f64 / (prepared - begun).as_secs_f64().max(1e-9),
-            made as f64 / prepared.elapsed().as_secs_f64().max(1e-9)
+            "(prompt: {read} tokens{}; text: {made} tokens{})",
+            speed(read - prompts.len(), prepared - begun),
+            speed(made, prepared.elapsed())
         ));
         if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
             out::note(format_args!("decode:\n{}", profile::table(&generator.decode_profile().1)));

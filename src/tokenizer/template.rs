@@ -20,11 +20,11 @@ pub use confined::{confine_templates, render_confined};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::files;
-use jinja::{Compiled, Variables};
+use jinja::{Compiled, Fault, Variables};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,11 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 /// Longest template, in bytes; those of large models with tools have a tenth of it.
 const MAX_SOURCE: usize = 128 << 10;
+
+/// Longest text that any conversation may become, in bytes; a longer one may be so many times as long as the
+/// conversation itself. Text takes longer to encode than to make.
+const FREE_TEXT: usize = 512 << 10;
+const MAX_GROWTH: usize = 16;
 
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, or else `chat_template` in
@@ -129,13 +134,34 @@ impl ChatTemplate {
         variables.insert("add_generation_prompt".into(), json!(add_generation_prompt));
         let messages = serde_json::to_value(messages)
             .map_err(|error| Error::input(format!("{}: a message is not a map: {error}", self.place)))?;
+        let most = longest_text(&messages);
         variables.insert("messages".into(), messages);
         let text = match &self.engine {
             Engine::InProcess(compiled) => compiled.render(variables),
             Engine::Confined(source) => confined::render(source, variables),
         };
+        let text = text.and_then(|text| match text.len() {
+            0 if add_generation_prompt => Err(Fault::new("makes no text of these messages")),
+            long if long > most => {
+                Err(Fault::new(format!("makes {} KiB of text, too much for these messages", long >> 10)))
+            }
+            _ => Ok(text),
+        });
         text.map_err(|fault| Error::input(format!("{}{fault}", self.place)))
     }
+}
+
+/// Most bytes of text that may be made of `messages`.
+fn longest_text(messages: &Value) -> usize {
+    fn bytes(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(bytes).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() + bytes(value)).sum(),
+            _ => 8,
+        }
+    }
+    FREE_TEXT.max(bytes(messages).saturating_mul(MAX_GROWTH))
 }
 
 /// A JSON object from a file; empty if there is no such file.

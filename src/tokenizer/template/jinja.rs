@@ -30,7 +30,8 @@ impl Fault {
 impl From<minijinja::Error> for Fault {
     fn from(error: minijinja::Error) -> Self {
         let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-        Fault { line: error.line(), what: what.replace('\n', " ") }
+        let what = what.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Fault { line: error.line(), what }
     }
 }
 
@@ -41,6 +42,9 @@ impl fmt::Display for Fault {
         write!(f, ": {}", self.what)
     }
 }
+
+/// Characters of a template's own words (`raise_exception`) that are shown.
+const LONGEST_REASON: usize = 300;
 
 /// The one template of an environment.
 const NAME: &str = "chat";
