@@ -135,7 +135,7 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
         ..LlamaConfig::smollm2_135m()
     };
     let vocab = config.vocab_size as u32;
-    let architecture = Architecture::Llama(config);
+    let architecture = Architecture::from(config);
     let shape = Shape { micro_batch: 2, passes: 2, length: 33, recompute: Policy::Cheap };
     let mut run = |backend: &Backend| -> Result<(Vec<f64>, Vec<f64>)> {
         let graph = TrainGraph::new(&architecture, pretrain::add_loss, shape);

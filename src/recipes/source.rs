@@ -12,7 +12,7 @@ use super::schema::{ModelSource, Recipe};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{ModelFolder, hub};
-use crate::nn::Architecture;
+use crate::nn::{Architecture, Base};
 use crate::nn::config::{LlamaConfig, PRESETS};
 
 /// Keys of `[model]` that may differ from the source's: they change no shape.
@@ -73,7 +73,7 @@ pub(super) fn take_source<'a>(
             None
         }
         Some(Ok(model)) => {
-            let Architecture::Llama(config) = model.architecture;
+            let Base::Llama(config) = model.architecture.base;
             Some(config)
         }
         Some(Err(error @ (Error::Failure(_) | Error::Device(_)))) => return Err(error),

@@ -10,7 +10,7 @@ use smolter::data::shard::{SetFormat, TokenSet, TokenSetWriter, Verify};
 use smolter::data::source::{OnBroken, Source};
 use smolter::model::ModelFolder;
 use smolter::model::export::{Format, Options, export};
-use smolter::nn::{Architecture, LlamaConfig};
+use smolter::nn::{Architecture, Base, LlamaConfig};
 use smolter::recipes::Recipe;
 use smolter::tokenizer::{ChatTemplate, Message, Role, Special, Tokenizer};
 use std::io::Write;
@@ -118,7 +118,7 @@ fn small_model(folder: &Path) {
 
 fn load_model(folder: &Path, _: &str) -> smolter::Result<()> {
     let model = ModelFolder::open(folder)?;
-    let Architecture::Llama(config) = &model.architecture;
+    let Base::Llama(config) = &model.architecture.base;
     assert!(config.problem().is_none());
     for (name, shape) in model.architecture.shapes() {
         let values = model.tensors.read_f32(&name, &shape)?;
