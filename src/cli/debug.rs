@@ -1,11 +1,10 @@
 //! `smolter debug forward|backward|step|score`: logits, gradients, weights or scores of a model folder on given token ids.
 
-use super::DeviceFlag;
+use super::{AdapterFlag, DeviceFlag};
 use crate::check::debug::{self, Job};
 use crate::check::score;
 use crate::error::Result;
 use crate::graph::Backend;
-use crate::model::hub;
 use crate::ops::adamw::Hyper;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -14,9 +13,10 @@ use std::path::PathBuf;
 pub enum Debug {
     /// Writes `logits` [B, T, V].
     Forward(Files),
-    /// Writes `loss` and the gradient of every parameter under its Hugging Face name.
+    /// Writes `loss` and the gradient of every parameter under its Hugging Face name; with an adapter, of its parameters
+    /// under PEFT's.
     Backward(Files),
-    /// Writes the weights after AdamW steps on the one batch.
+    /// Writes the weights after AdamW steps on the one batch; with an adapter, its own.
     Step(Step),
     /// Writes the negative log-likelihood of each token given those before it, as JSON Lines.
     Score(Score),
@@ -27,6 +27,8 @@ pub struct Files {
     /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
     #[arg(long)]
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// `input_ids` and, but for `forward`, `labels`: [B, T] int64, -100 ignored, shifted inside as in transformers.
     #[arg(long)]
     input: PathBuf,
@@ -42,6 +44,8 @@ pub struct Score {
     /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
     #[arg(long)]
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// JSON Lines of {"input_ids": [...], "mask": [...]}; the mask is 1 for tokens to score, all where it is missing.
     #[arg(long)]
     input: PathBuf,
@@ -84,8 +88,8 @@ impl Debug {
         match self {
             Debug::Forward(files) => files.run(Job::Forward),
             Debug::Backward(files) => files.run(Job::Backward),
-            Debug::Score(Score { model, input, out, device }) => {
-                score::run(&on(&device)?, &hub::folder(&model)?, &input, &out)
+            Debug::Score(Score { model, adapter, input, out, device }) => {
+                score::run(&on(&device)?, &adapter.open(&model)?, &input, &out)
             }
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
@@ -96,7 +100,7 @@ impl Debug {
 
 impl Files {
     fn run(self, job: Job) -> Result<()> {
-        debug::run(&on(&self.device)?, &hub::folder(&self.model)?, &self.input, &self.out, job)
+        debug::run(&on(&self.device)?, &self.adapter.open(&self.model)?, &self.input, &self.out, job)
     }
 }
 

@@ -1,11 +1,11 @@
 //! `smolter export`: a model folder, or a run's newest checkpoint, in another format or element type.
 
-use super::bytes;
+use super::{AdapterFlag, bytes};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
 use crate::error::Result;
 use crate::model::export::{Format, Options, export};
-use crate::model::{ModelFolder, hub};
+use crate::model::hub;
 use crate::report::out;
 use crate::report::progress::Progress;
 use clap::{Args, ValueEnum};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Export {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// The new folder, or for gguf the new file; nothing is overwritten.
     #[arg(short, long)]
     out: PathBuf,
@@ -52,8 +54,7 @@ enum Precision {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let model = self.adapter.open(&self.model)?;
         let is_gguf = self.out.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
         let format = match self.format {
             Some(Layout::Gguf) => Format::Gguf,

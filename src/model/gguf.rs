@@ -36,7 +36,7 @@ pub(super) fn write(weights: &mut Conversion, path: &Path, ty: Type, name: &str)
     write_file(path, |file| {
         write_pieces(file, path, &metadata, &tensors, |i, put| {
             let (name, shape) = &parameters[i];
-            let (from, bytes) = model.tensors.float(name, shape)?;
+            let (from, bytes) = model.float(name, shape)?;
             let row = shape.last().expect("no weight is a scalar") * from.size();
             let heads = if is_rotated(name) { Some(config.head_dim) } else { None };
             for target in 0..bytes.len() / row {

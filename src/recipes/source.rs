@@ -167,9 +167,9 @@ impl ModelSource {
     pub fn content_hash(model: &ModelFolder) -> Result<String> {
         let mut hash = Xxh3::new();
         for (name, shape) in model.architecture.shapes() {
-            let (dtype, bytes) = model.tensors.float(&name, &shape)?;
+            let (dtype, bytes) = model.float(&name, &shape)?;
             hash.update(format!("{name} {shape:?} {dtype:?}").as_bytes());
-            hash.update(bytes);
+            hash.update(&bytes);
         }
         let tokenizer = model.path.join("tokenizer.json");
         if tokenizer.is_file() {
