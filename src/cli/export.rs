@@ -3,9 +3,10 @@
 use super::{AdapterFlag, bytes};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::export::{Format, Options, export};
-use crate::model::hub;
+use crate::model::adapter::Adapter;
+use crate::model::{ModelFolder, hub};
 use crate::report::out;
 use crate::report::progress::Progress;
 use clap::{Args, ValueEnum};
@@ -17,6 +18,10 @@ pub struct Export {
     model: String,
     #[command(flatten)]
     adapter: AdapterFlag,
+    /// Writes the model with its adapter merged into the weights. Without it, of a model with an adapter only that is
+    /// written, as PEFT loads it.
+    #[arg(long)]
+    merge: bool,
     /// The new folder, or for gguf the new file; nothing is overwritten.
     #[arg(short, long)]
     out: PathBuf,
@@ -67,6 +72,14 @@ impl Export {
             Precision::Bf16 => Type::Plain(Dtype::Bf16),
             Precision::Q8_0 => Type::Q8_0,
         });
+        match &model.adapter {
+            None if self.merge => {
+                let why = "has no adapter to merge: leave --merge out, or name one with --adapter";
+                return Err(Error::input(format!("{}: {why}", model.path.display())));
+            }
+            Some(adapter) if !self.merge => return self.export_adapter(&model, adapter, format, ty),
+            _ => {}
+        }
         let options = Options { format, ty, max_shard: self.max_shard_size, name: name_of(&self.model) };
         let mut progress: Option<Progress> = None;
         let report = export(&model, &self.out, &options, &mut |done, total| {
@@ -90,6 +103,26 @@ impl Export {
             "{}: {tensors} tensors of {} as {ty} in {files}",
             self.out.display(),
             model.path.display()
+        ))
+    }
+}
+
+impl Export {
+    fn export_adapter(&self, model: &ModelFolder, adapter: &Adapter, to: Format, ty: Option<Type>) -> Result<()> {
+        let dtype = match (to, ty) {
+            (Format::Hf, None) => None,
+            (Format::Hf, Some(Type::Plain(dtype))) => Some(dtype),
+            _ => {
+                let why = "has an adapter, which by itself is a folder of f32, f16 or bf16: add --merge";
+                return Err(Error::input(format!("{}: {why}", model.path.display())));
+            }
+        };
+        let (dtype, tensors) = adapter.export(model, &self.out, dtype)?;
+        out::line(format_args!(
+            "{}: the adapter of {}, {tensors} tensors as {} for PEFT; --merge writes the whole model",
+            self.out.display(),
+            model.path.display(),
+            dtype.name()
         ))
     }
 }
