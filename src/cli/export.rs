@@ -4,8 +4,8 @@ use super::{AdapterFlag, bytes};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
 use crate::error::{Error, Result};
-use crate::model::export::{Format, Options, export};
 use crate::model::adapter::Adapter;
+use crate::model::export::{Format, Options, export};
 use crate::model::{ModelFolder, hub};
 use crate::report::out;
 use crate::report::progress::Progress;
@@ -108,7 +108,13 @@ impl Export {
 }
 
 impl Export {
-    fn export_adapter(&self, model: &ModelFolder, adapter: &Adapter, to: Format, ty: Option<Type>) -> Result<()> {
+    fn export_adapter(
+        &self,
+        model: &ModelFolder,
+        adapter: &Adapter,
+        to: Format,
+        ty: Option<Type>,
+    ) -> Result<()> {
         let dtype = match (to, ty) {
             (Format::Hf, None) => None,
             (Format::Hf, Some(Type::Plain(dtype))) => Some(dtype),

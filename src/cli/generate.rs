@@ -1,7 +1,7 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
-use super::{AdapterFlag, DeviceFlag};
 use super::sampling::{SamplingFlags, whole};
+use super::{AdapterFlag, DeviceFlag};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files;

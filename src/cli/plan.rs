@@ -58,6 +58,9 @@ impl Plan {
                 shape.recompute.name()
             ))?;
             out::line(slabs(&fit))?;
+            if let Some(saved) = savings(&work, &fit) {
+                out::line(format_args!("\n{saved}"))?;
+            }
             out::line(format_args!("\nother choices:\n{}", self.choices(&work, shape.micro_batch)))?;
             if self.tensors {
                 out::line(format_args!("\n{}", tensors(&fit)))?;
@@ -110,6 +113,28 @@ fn slabs(fit: &Candidate) -> Table {
     }
     rows.add_row(["all".to_string(), mib(fit.total())]);
     rows
+}
+
+/// What adapters save beside training all parameters in the same passes; nothing where there are none.
+fn savings(work: &Work, fit: &Candidate) -> Option<String> {
+    let (architecture, shape) = (&work.architecture, fit.training.shape);
+    let lora = architecture.lora.as_ref()?;
+    let whole = Work { architecture: architecture.clone().with_lora(None), ..*work };
+    let (all, trained) = (architecture.num_parameters(), architecture.num_trained());
+    let saved = match whole.candidate(&Caps::baseline(), shape.micro_batch, shape.recompute) {
+        Ok(whole) => {
+            let (step, other) = (fit.training.step_flops(), whole.training.step_flops());
+            format!(
+                "training all {} would take {}: {} are saved, and {:.0} % of the operations of a step",
+                HumanCount(all),
+                mib(whole.total()),
+                mib(whole.total().saturating_sub(fit.total())),
+                100.0 * (1.0 - step / other)
+            )
+        }
+        Err(why) => format!("training all {} would not do: {why}", HumanCount(all)),
+    };
+    Some(format!("{}; {saved}", lora.describe(trained)))
 }
 
 fn tensors(fit: &Candidate) -> Table {

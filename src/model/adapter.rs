@@ -83,7 +83,8 @@ impl Adapter {
 
         let path = folder.join(TENSORS);
         if !path.is_file() {
-            let why = format!("no {TENSORS} in this folder; other formats are not read: save it with PEFT as that");
+            let why =
+                format!("no {TENSORS} in this folder; other formats are not read: save it with PEFT as that");
             return Err(Error::input(format!("{}: {why}", folder.display())));
         }
         let tensors = TensorFile::open(&path)?;
@@ -98,7 +99,9 @@ impl Adapter {
         tensors.expect(&expected)?;
         if let Some(name) = tensors.names().find(|name| !expected.iter().any(|(it, _)| it == name)) {
             let (name, path) = (name.escape_debug(), path.display());
-            return Err(Error::input(format!("{path}: tensor '{name}' adapts a layer that the model does not have")));
+            return Err(Error::input(format!(
+                "{path}: tensor '{name}' adapts a layer that the model does not have"
+            )));
         }
         let base = config.get("base_model_name_or_path").and_then(Json::as_str).map(String::from);
         Ok(Adapter { folder, lora, base, tensors })
@@ -217,7 +220,8 @@ fn read_config(config: &Map<String, Json>) -> std::result::Result<Lora, String> 
         return Err(format!("peft_type is {}, but only \"LORA\" is read", field("peft_type")));
     }
     // Such a start changes the base too, which is then not the model that the adapter is used with.
-    let plain = [json!(null), json!(true), json!(false), json!("gaussian"), json!("orthogonal"), json!("eva")];
+    let plain =
+        [json!(null), json!(true), json!(false), json!("gaussian"), json!("orthogonal"), json!("eva")];
     if !plain.contains(field("init_lora_weights")) {
         let start = field("init_lora_weights");
         return Err(format!("init_lora_weights is {start}, which changes the model too: merge it with PEFT"));
@@ -226,13 +230,17 @@ fn read_config(config: &Map<String, Json>) -> std::result::Result<Lora, String> 
     for name in config.keys().filter(|name| !IDLE.contains(&name.as_str())) {
         if !idle.contains(&config[name]) {
             let (name, value) = (name.escape_debug(), &config[name]);
-            return Err(format!("{name} is {value}, which smolter does not know: merge the adapter with PEFT"));
+            return Err(format!(
+                "{name} is {value}, which smolter does not know: merge the adapter with PEFT"
+            ));
         }
     }
     let rank = field("r").as_u64().and_then(|rank| usize::try_from(rank).ok());
-    let rank = rank.filter(|&rank| rank > 0).ok_or_else(|| format!("r is {}, but must be a rank", field("r")))?;
+    let rank =
+        rank.filter(|&rank| rank > 0).ok_or_else(|| format!("r is {}, but must be a rank", field("r")))?;
     let alpha = field("lora_alpha").as_f64();
-    let alpha = alpha.ok_or_else(|| format!("lora_alpha is {}, but must be a number", field("lora_alpha")))?;
+    let alpha =
+        alpha.ok_or_else(|| format!("lora_alpha is {}, but must be a number", field("lora_alpha")))?;
     // Rank-stabilised LoRA divides by the root of the rank.
     let root = if field("use_rslora") == &json!(true) { (rank as f64).sqrt() } else { 1.0 };
     Ok(Lora { rank, alpha: Some(alpha * root), ..Lora::default() })
@@ -242,9 +250,9 @@ fn read_config(config: &Map<String, Json>) -> std::result::Result<Lora, String> 
 fn targets(tensors: &TensorFile) -> std::result::Result<Vec<String>, String> {
     let mut found = Vec::new();
     for name in tensors.names() {
-        let layer = name.strip_prefix(PREFIX).and_then(|name| {
-            name.strip_suffix(".lora_A.weight").or(name.strip_suffix(".lora_B.weight"))
-        });
+        let layer = name
+            .strip_prefix(PREFIX)
+            .and_then(|name| name.strip_suffix(".lora_A.weight").or(name.strip_suffix(".lora_B.weight")));
         let target = layer.and_then(|layer| layer.rsplit('.').next());
         match target.and_then(|target| TARGETS.iter().find(|it| **it == target)) {
             Some(target) => found.push(*target),

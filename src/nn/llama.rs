@@ -281,16 +281,20 @@ mod tests {
     use super::*;
     use crate::graph::Kind;
     use crate::graph::backward::{Accumulate, backward};
+    use crate::ops::matmul::Form;
     use crate::optim::update::Update;
     use std::collections::BTreeSet;
 
-    /// Names of the values of a kind in the graph of a training step of two blocks, whose parameters `trained` picks.
-    fn names(kind: Kind, trained: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    /// The graph of a training step of two blocks, whose parameters `trained` picks, with adapters.
+    fn step(trained: impl Fn(&str) -> bool, lora: Option<&Lora>) -> Graph {
         let config = LlamaConfig { num_hidden_layers: 2, vocab_size: 300, ..LlamaConfig::smollm2_135m() };
         let mut parameters = config.parameters();
         parameters.iter_mut().for_each(|spec| spec.trained = trained(&spec.name));
         let mut graph = Graph::new();
-        let model = Llama::new(&mut graph, &config, parameters);
+        let mut model = Llama::new(&mut graph, &config, parameters);
+        if let Some(lora) = lora {
+            model.adapt(&mut graph, lora);
+        }
         graph.program("micro-batch");
         let tokens = model.tokens(&mut graph, 1, 8, true);
         let (labels, weights) =
@@ -299,7 +303,36 @@ mod tests {
         let nll = model.nll(&mut graph, hidden, labels);
         let gradients = backward(&mut graph, &[(nll, weights)], &[], Accumulate::Yes);
         Update::new(&mut graph, &gradients);
+        graph
+    }
+
+    /// Names of the values of a kind in [`step`].
+    fn names(kind: Kind, trained: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let graph = step(trained, None);
         graph.values().iter().filter(|value| value.kind == kind).map(|value| value.name.clone()).collect()
+    }
+
+    #[test]
+    fn frozen_weights_cost_no_products_for_their_gradients() {
+        let products = |graph: &Graph, form: Form| {
+            let is = |op: &Op| matches!(op, Op::Matmul(product) if product.form == form);
+            graph.nodes().iter().filter(|node| is(&node.op)).count()
+        };
+        let all = Lora::default();
+        let some = Lora { targets: vec!["q_proj".into(), "up_proj".into()], ..Lora::default() };
+        // Two matrices of each adapter have gradients, and no other matrix.
+        for (lora, layers) in [(&all, 14), (&some, 4)] {
+            let graph = step(|_| false, Some(lora));
+            assert_eq!(products(&graph, Form::TN), 2 * layers, "{:?}", lora.targets);
+            let gradients = graph.values().iter().filter(|value| value.kind == Kind::Gradient).count();
+            assert_eq!(gradients, 2 * layers);
+        }
+        // Behind the first adapter nothing is computed for what comes before: the inputs of the first block.
+        let last = Lora { targets: vec!["down_proj".into()], ..Lora::default() };
+        let (first, whole) = (step(|_| false, Some(&last)), step(|_| true, None));
+        assert_eq!(products(&whole, Form::TN), 14);
+        assert!(products(&first, Form::NN) < products(&whole, Form::NN));
+        assert!(first.nodes().iter().all(|node| node.op.def().name() != "embedding_backward"));
     }
 
     #[test]

@@ -10,8 +10,7 @@ use crate::graph::parameter::MAX_BINDING;
 use crate::graph::{Initial, ParameterSpec};
 
 /// Every linear layer of a block: what may be adapted.
-pub const TARGETS: [&str; 7] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// What the name of every adapter begins with, before the name of its layer.
 pub const PREFIX: &str = "base_model.model.";
@@ -28,18 +27,14 @@ pub struct Lora {
     pub alpha: Option<f64>,
     /// Share of the adapters' inputs that is dropped at random; only 0 can be trained.
     pub dropout: f64,
-    /// The linear layers that have adapters, in every block.
+    /// The linear layers that have adapters, in every block. If not given, all: `q_proj`, `k_proj`, `v_proj`, `o_proj`,
+    /// `gate_proj`, `up_proj`, `down_proj`.
     pub targets: Vec<String>,
 }
 
 impl Default for Lora {
     fn default() -> Self {
-        Lora {
-            rank: 16,
-            alpha: None,
-            dropout: 0.0,
-            targets: TARGETS.map(String::from).into(),
-        }
+        Lora { rank: 16, alpha: None, dropout: 0.0, targets: TARGETS.map(String::from).into() }
     }
 }
 
@@ -77,6 +72,12 @@ impl Lora {
     /// The adapters of a model with these weights, in their order.
     pub fn parameters(&self, weights: &[ParameterSpec]) -> Vec<ParameterSpec> {
         weights.iter().filter_map(|spec| self.adapter(&spec.name, &spec.shape)).flatten().collect()
+    }
+
+    /// For people: how many parameters are trained, and where.
+    pub fn describe(&self, trained: u64) -> String {
+        let (rank, alpha, targets) = (self.rank, self.alpha(), self.targets.join(", "));
+        format!("trains {trained} parameters of adapters of rank {rank}, alpha {alpha}, on {targets}")
     }
 
     /// The keys that no adapter of a model with these weights can have, and why.
@@ -140,7 +141,8 @@ mod tests {
         let lora = Lora { rank: 8, targets: vec!["v_proj".into(), "down_proj".into()], ..Lora::default() };
         let all = lora.parameters(&LlamaConfig::smollm2_135m().parameters());
         assert_eq!(all.len(), 30 * 2 * 2);
-        let shapes: Vec<_> = all[..4].iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
+        let shapes: Vec<_> =
+            all[..4].iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
         assert_eq!(
             shapes,
             [
@@ -172,7 +174,10 @@ mod tests {
         assert_eq!(keys(Lora { rank: 4097, ..Lora::default() }), ["rank"]);
         assert_eq!(keys(Lora { alpha: Some(f64::NAN), ..Lora::default() }), ["alpha"]);
         assert_eq!(keys(Lora { dropout: 0.1, ..Lora::default() }), ["dropout"]);
-        let targets = |names: &[&str]| Lora { targets: names.iter().map(|it| it.to_string()).collect(), ..Lora::default() };
+        let targets = |names: &[&str]| Lora {
+            targets: names.iter().map(|it| it.to_string()).collect(),
+            ..Lora::default()
+        };
         assert_eq!(keys(targets(&[])), ["targets"]);
         assert_eq!(keys(targets(&["q_proj", "lm_head", "q_proj"])), ["targets", "targets"]);
     }

@@ -12,8 +12,8 @@ use super::schema::{ModelSource, Recipe};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{ModelFolder, hub};
-use crate::nn::{Architecture, Base};
 use crate::nn::config::{LlamaConfig, PRESETS};
+use crate::nn::{Architecture, Base};
 
 /// Keys of `[model]` that may differ from the source's: they change no shape.
 const FREE: [&str; 2] = ["rope_theta", "max_position_embeddings"];
