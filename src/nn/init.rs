@@ -9,10 +9,13 @@ use rayon::prelude::*;
 /// Elements that share one random stream; fixed, so that weights do not depend on the number of cores.
 const BLOCK: usize = 1 << 16;
 
+/// Draws so many numbers of a size.
+type Draw = fn(&mut ChaCha8Rng, usize, f64) -> Vec<f64>;
+
 /// First values of the `index`th parameter of a model, row-major.
 pub fn weights(spec: &ParameterSpec, seed: u64, index: usize) -> Vec<f32> {
     let elements = spec.shape.iter().product();
-    let (draw, size): (fn(&mut ChaCha8Rng, usize, f64) -> Vec<f64>, f64) = match spec.initial {
+    let (draw, size): (Draw, f64) = match spec.initial {
         Initial::Ones => return vec![1.0; elements],
         Initial::Zeros => return vec![0.0; elements],
         Initial::Normal(std) => (normal, std),
