@@ -10,6 +10,7 @@ pub mod eval;
 pub mod files;
 pub mod gpu;
 pub mod graph;
+pub mod hub;
 pub mod infer;
 pub mod model;
 pub mod nn;

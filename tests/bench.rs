@@ -3,6 +3,9 @@
 use crate::support::{device, run, smolter};
 use serde_json::Value;
 use smolter::bench::{Options, Report, table};
+use smolter::gpu::Window;
+use smolter::gpu::kernel::{Dispatch, Kernel};
+use smolter::gpu::recording::{Operand, Recording};
 use smolter::graph::Backend;
 use smolter::infer::generator::Sizes;
 use smolter::nn::{Architecture, LlamaConfig};
@@ -108,6 +111,30 @@ fn figures_are_sound() {
     for line in table::text(&report).lines() {
         assert!(line.chars().count() <= 100, "too wide: {line}");
     }
+}
+
+/// Launches with something between them, each a pass of its own: all of them count, and so does what is between.
+#[test]
+fn all_passes_of_a_span_are_timed() {
+    let Some(device) = device() else { return };
+    let (group, groups) = (8, 64);
+    let buffer = device.tensor_buffer("sums", 4 * group * groups).expect("memory");
+    let window = Window { buffer, offset: 0, bytes: 4 * group * groups };
+    let kernel = Kernel::new("bench_fma", "multiply_add").constant("WG", group as u32).constant("CHAINS", 2);
+    let params = bytemuck::cast_slice(&[2000u32, 0.875f32.to_bits(), 0.125f32.to_bits()]).to_vec();
+    let dispatch = Dispatch { kernel, bindings: Vec::new(), params, grid: [groups as u32, 1, 1] };
+    let launches = 100;
+    let mut recording = Recording::new(device, launches, Vec::new()).expect("memory");
+    recording.span("many passes".into());
+    for _ in 0..launches {
+        recording.launch(&dispatch, &[Operand::Window(window.clone())]).expect("a launch");
+        recording.clear(window.clone());
+    }
+    recording.replay_measured().expect("compiled at the first launch");
+    let begun = std::time::Instant::now();
+    recording.replay_measured().expect("a healthy device");
+    let (waited, (_, time)) = (begun.elapsed(), recording.times().next().expect("one span"));
+    assert!(time <= waited && time >= waited / 2, "{time:?} of {waited:?}");
 }
 
 #[test]

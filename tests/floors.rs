@@ -16,11 +16,12 @@ enum May {
 use May::{Import, ImportAllBelow};
 
 /// The modules of the crate, from the bottom up.
-const FLOORS: [(&str, May); 21] = [
+const FLOORS: [(&str, May); 22] = [
     ("error", Import(&[])),
     ("panics", Import(&[])),
     ("files", Import(&["error"])),
     ("report", Import(&["error"])),
+    ("hub", Import(&["error", "files", "report"])),
     ("checkpoint", Import(&["error", "files"])),
     ("tokenizer", Import(&["error", "panics", "files"])),
     ("data", Import(&["error", "panics", "files", "checkpoint", "tokenizer"])),
@@ -29,9 +30,9 @@ const FLOORS: [(&str, May); 21] = [
     ("graph", Import(&["error", "report", "gpu", "ops"])),
     ("optim", Import(&["error", "gpu", "ops", "graph"])),
     ("nn", Import(&["error", "files", "gpu", "ops", "graph", "optim"])),
-    ("model", Import(&["error", "files", "report", "checkpoint", "tokenizer", "nn"])),
+    ("model", Import(&["error", "files", "checkpoint", "tokenizer", "nn"])),
     ("infer", ImportAllBelow),
-    ("recipes", Import(&["error", "files", "tokenizer", "data", "optim", "nn", "model"])),
+    ("recipes", Import(&["error", "files", "hub", "tokenizer", "data", "optim", "nn", "model"])),
     ("eval", ImportAllBelow),
     ("train", ImportAllBelow),
     ("check", ImportAllBelow),

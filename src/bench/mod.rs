@@ -191,19 +191,14 @@ fn check(name: &str, architecture: &Architecture, options: &Options) -> Result<(
 
 fn adapter(device: &Device) -> Adapter {
     let (info, caps) = (device.info.clone(), device.caps);
-    let mut features = Vec::new();
-    let mut add = |holds: bool, name: &str| features.extend(holds.then(|| name.to_string()));
-    add(device.has_timestamps(), "timestamps");
-    add(caps.f16, "f16");
-    add(caps.coop, "cooperative matrix");
-    add(caps.texels, "inputs as textures");
-    features.extend(caps.subgroup.map(|size| format!("subgroups of {size}")));
+    let mut features = Vec::from_iter(device.has_timestamps().then(|| "timestamps".to_string()));
+    features.extend(caps.features());
     Adapter {
         name: info.name,
         backend: info.backend,
         driver: info.driver,
         hardware: info.hardware,
-        kernels: format!("{:?}", caps.family).to_lowercase(),
+        kernels: caps.family().into(),
         features,
         timestamps: device.has_timestamps(),
     }

@@ -15,7 +15,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+const EXAMPLES: &str = "Examples:
+  smolter bench  the adapter's peaks, and every model that fits
+  smolter bench --models smollm2-135m,smollm2-360m --batch 4
+  smolter bench --device llvmpipe --json bench.json";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Bench {
     /// Models to measure, separated by commas; by default all that fit the memory and two minutes.
     #[arg(long, value_delimiter = ',', value_parser = PRESETS)]

@@ -4,14 +4,22 @@ use super::bytes;
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken, Source};
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
+use crate::hub;
+use crate::model::locate;
 use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Special, Tokenizer};
 use clap::{Args, Subcommand};
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "Examples:
+  smolter data tokenizer books/ --vocab-size 8192 -o tokenizer
+  echo '\"Once upon a time\"' | smolter data encode --tokenizer tokenizer
+  echo '[2173, 2402]' | smolter data decode --tokenizer tokenizer";
 
 #[derive(Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Data {
     /// Trains a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens.
     Tokenizer(TrainTokenizer),
@@ -21,7 +29,12 @@ pub enum Data {
     Decode(Decode),
 }
 
+const TOKENIZER_EXAMPLES: &str = "Examples:
+  smolter data tokenizer books/ notes.txt -o tokenizer
+  smolter data tokenizer talk.jsonl --field question --field answer --vocab-size 8192 -o tokenizer";
+
 #[derive(Args)]
+#[command(after_help = TOKENIZER_EXAMPLES)]
 pub struct TrainTokenizer {
     /// Files or folders: .jsonl, .json, .txt (each also .gz, .zst), .parquet.
     #[arg(required = true)]
@@ -44,15 +57,20 @@ pub struct TrainTokenizer {
     #[arg(long, default_value_t = 8192)]
     model_max_length: usize,
     /// Folder for tokenizer.json and its companions.
-    #[arg(long)]
+    #[arg(short, long)]
     out: PathBuf,
 }
 
+const ENCODE_EXAMPLES: &str = "Examples:
+  echo '\"Once upon a time\"' | smolter data encode --tokenizer runs/microcosm
+  smolter data encode --tokenizer tokenizer --ordinary < texts.jsonl > ids.jsonl";
+
 #[derive(Args)]
+#[command(after_help = ENCODE_EXAMPLES)]
 pub struct Encode {
-    /// Folder with a tokenizer.json, or the file itself.
+    /// A tokenizer.json, a folder with one, a run folder, or hf://owner/name[@revision].
     #[arg(long)]
-    tokenizer: PathBuf,
+    tokenizer: String,
     /// Takes special tokens that are written out in the text for ordinary text.
     #[arg(long)]
     ordinary: bool,
@@ -60,11 +78,16 @@ pub struct Encode {
     longest: LongestRecord,
 }
 
+const DECODE_EXAMPLES: &str = "Examples:
+  echo '[2173, 2402]' | smolter data decode --tokenizer tokenizer
+  smolter data decode --tokenizer tokenizer < ids.jsonl";
+
 #[derive(Args)]
+#[command(after_help = DECODE_EXAMPLES)]
 pub struct Decode {
-    /// Folder with a tokenizer.json, or the file itself.
+    /// A tokenizer.json, a folder with one, a run folder, or hf://owner/name[@revision].
     #[arg(long)]
-    tokenizer: PathBuf,
+    tokenizer: String,
     /// Leaves special tokens out.
     #[arg(long)]
     skip_special: bool,
@@ -147,7 +170,7 @@ impl TrainTokenizer {
 
 impl Encode {
     fn run(self) -> Result<()> {
-        let tokenizer = Tokenizer::load(&self.tokenizer)?;
+        let tokenizer = load(&self.tokenizer)?;
         each_line("a JSON string", self.longest.bytes(), |text: String| {
             if self.ordinary { tokenizer.encode_ordinary(&text) } else { tokenizer.encode(&text) }
         })
@@ -156,7 +179,7 @@ impl Encode {
 
 impl Decode {
     fn run(self) -> Result<()> {
-        let tokenizer = Tokenizer::load(&self.tokenizer)?;
+        let tokenizer = load(&self.tokenizer)?;
         let special = if self.skip_special { Special::Skip } else { Special::Show };
         each_line("a JSON array of token ids", self.longest.bytes(), |ids: Vec<u32>| {
             match ids.iter().find(|&&id| !tokenizer.knows(id)) {
@@ -168,6 +191,17 @@ impl Decode {
             }
         })
     }
+}
+
+/// The tokenizer of a file, or of whatever a model is read from.
+fn load(name: &str) -> Result<Tokenizer> {
+    let path = Path::new(name);
+    if path.is_file() || path.join("tokenizer.json").exists() {
+        return Tokenizer::load(path);
+    }
+    let (folder, warnings) = locate(&hub::folder(name)?)?;
+    warnings.iter().for_each(out::warn);
+    Tokenizer::load(folder)
 }
 
 /// Answers each line of stdin, which holds `what` in at most `most` bytes, with a line of JSON on stdout.

@@ -9,16 +9,41 @@ use crate::ops::adamw::Hyper;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "Examples:
+  smolter debug forward --model model --input ids.safetensors -o logits.safetensors
+  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors
+  smolter debug step --model model --input batch.safetensors -o weights.safetensors --steps 10 --lr 1e-3
+  smolter debug score --model model --input tokens.jsonl -o scores.jsonl";
+
+const FORWARD_EXAMPLES: &str = "Examples:
+  smolter debug forward --model model --input ids.safetensors -o logits.safetensors
+  smolter debug forward --model model --input ids.safetensors -o logits.safetensors --device reference";
+
+const BACKWARD_EXAMPLES: &str = "Examples:
+  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors";
+
+const STEP_EXAMPLES: &str = "Examples:
+  smolter debug step --model model --input batch.safetensors -o weights.safetensors
+  smolter debug step --model model --input batch.safetensors -o weights.safetensors --steps 10 --lr 1e-3";
+
+const SCORE_EXAMPLES: &str = "Examples:
+  smolter debug score --model model --input tokens.jsonl -o scores.jsonl";
+
 #[derive(Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Debug {
     /// Writes `logits` [B, T, V].
+    #[command(after_help = FORWARD_EXAMPLES)]
     Forward(Files),
     /// Writes `loss` and the gradient of every parameter under its Hugging Face name; with an adapter, of its parameters
     /// under PEFT's.
+    #[command(after_help = BACKWARD_EXAMPLES)]
     Backward(Files),
     /// Writes the weights after AdamW steps on the one batch; with an adapter, its own.
+    #[command(after_help = STEP_EXAMPLES)]
     Step(Step),
     /// Writes the negative log-likelihood of each token given those before it, as JSON Lines.
+    #[command(after_help = SCORE_EXAMPLES)]
     Score(Score),
 }
 
@@ -33,7 +58,7 @@ pub struct Files {
     #[arg(long)]
     input: PathBuf,
     /// Where the results go.
-    #[arg(long)]
+    #[arg(short, long)]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceFlag,
@@ -50,7 +75,7 @@ pub struct Score {
     #[arg(long)]
     input: PathBuf,
     /// Where the lines {"nll": [...]} go.
-    #[arg(long)]
+    #[arg(short, long)]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceFlag,

@@ -8,7 +8,13 @@ use crate::graph::Backend;
 use crate::report::{out, table};
 use clap::Args;
 
+const EXAMPLES: &str = "Examples:
+  smolter doctor                     the adapter that training would take
+  smolter doctor --device intel      the one whose name has these letters
+  smolter doctor --device reference  the CPU";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Doctor {
     #[command(flatten)]
     device: DeviceFlag,
@@ -20,7 +26,12 @@ impl Doctor {
             out::line(format_args!("found: {} ({})", adapter.name, adapter.detail))?;
         }
         let backend = Backend::open(&self.device.device)?;
-        out::line(format_args!("checking: {}\n          {:?}", backend.description(), backend.caps()))?;
+        out::line(format_args!("checking: {}", backend.description()))?;
+        if let Backend::Gpu(device) = &backend {
+            let mut parts = vec![format!("{} kernels", device.caps.family())];
+            parts.extend(device.caps.features());
+            out::line(format_args!("          {}", parts.join(", ")))?;
+        }
         let lines = diagnose(&backend)?;
         let mut table = table(&["check", "cases", "worst error", "limit", "verdict"]);
         for line in &lines {

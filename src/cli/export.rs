@@ -4,15 +4,22 @@ use super::{AdapterFlag, bytes};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
 use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::ModelFolder;
 use crate::model::adapter::Adapter;
 use crate::model::export::{Format, Options, export};
-use crate::model::{ModelFolder, hub};
 use crate::report::out;
 use crate::report::progress::Progress;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
+const EXAMPLES: &str = "Examples:
+  smolter export runs/microcosm -o model  for transformers
+  smolter export runs/microcosm -o model.gguf --dtype q8_0
+  smolter export hf://HuggingFaceTB/SmolLM2-135M -o smollm2.gguf --dtype f16";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Export {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,

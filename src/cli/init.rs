@@ -10,9 +10,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "Examples:
-  smolter init my.txt                            writes recipe.toml here
-  smolter init project data/*.jsonl              writes project/recipe.toml
-  smolter init mine.toml books/                  writes mine.toml
+  smolter init my.txt                writes recipe.toml here
+  smolter init project data/*.jsonl  writes project/recipe.toml
+  smolter init mine.toml books/      writes mine.toml
   smolter train mine.toml";
 
 #[derive(Args)]

@@ -16,7 +16,8 @@ mod signals;
 mod train;
 
 use crate::error::{Error, Result};
-use crate::model::{ModelFolder, hub};
+use crate::hub;
+use crate::model::ModelFolder;
 use crate::recipes::{EMBEDDED, Recipe, open_model, parse_count};
 use crate::report::{out, quoted};
 use crate::tokenizer;
@@ -24,9 +25,15 @@ use crate::train::saved::RECIPE_FILE;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 
+const EXAMPLES: &str = "Examples:
+  smolter train         a small world, a small model: no files, minutes
+  smolter train my.txt  a small model of your own text
+  smolter chat hf://HuggingFaceTB/SmolLM2-135M-Instruct
+  smolter doctor        does this device compute right?";
+
 /// Trains SmolLM2 language models on any GPU.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -254,5 +261,49 @@ pub fn run() -> u8 {
             }
             error.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Words of a shell command, without what comes behind a pipe, a redirection or two spaces.
+    fn words(command: &str) -> Vec<String> {
+        let (mut words, mut quoted, mut space) = (vec![String::new()], false, false);
+        for c in command.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted && space => break,
+                '|' | '<' | '>' if !quoted => break,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut().expect("never empty").push(c),
+            }
+            space = c == ' ';
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    fn check(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().map(|help| help.to_string()).unwrap_or_default();
+        let examples =
+            help.strip_prefix("Examples:\n").unwrap_or_else(|| panic!("{path}: no examples: {help}"));
+        assert!(examples.contains(format!("smolter {path}").trim()), "{path}: none is of its own");
+        for line in examples.lines().filter(|line| line.contains("smolter ")) {
+            let example = &line[line.find("smolter ").expect("it is there")..];
+            if let Err(error) = Cli::try_parse_from(words(example)) {
+                panic!("{line}: {error}");
+            }
+        }
+        for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
+            check(command, format!("{path} {}", command.get_name()).trim());
+        }
+    }
+
+    #[test]
+    fn every_help_ends_with_examples_that_are_understood() {
+        check(&Cli::command(), "");
     }
 }

@@ -6,8 +6,8 @@ use crate::report::out;
 use clap::Args;
 
 const EXAMPLES: &str = "Examples:
-  smolter recipes                                one line for each
-  smolter recipes microcosm > mine.toml          to start from; every key is described in docs/recipe.md
+  smolter recipes                        one line for each
+  smolter recipes microcosm > mine.toml  to start from; every key is described in docs/recipe.md
   smolter recipes microcosm --set batch.sequences=8";
 
 #[derive(Args)]

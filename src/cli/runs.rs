@@ -10,7 +10,17 @@ use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+const EXAMPLES: &str = "Examples:
+  smolter runs  those in runs/
+  smolter runs /mnt/runs
+  smolter runs show microcosm";
+
+const SHOW_EXAMPLES: &str = "Examples:
+  smolter runs show microcosm  runs/microcosm
+  smolter runs show /mnt/runs/try";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Runs {
     /// Folder with run folders.
@@ -23,6 +33,7 @@ pub struct Runs {
 #[derive(Subcommand)]
 enum Command {
     /// Draws the loss curve of one run, with a table of its steps.
+    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// The run folder, or its name in `runs`.
         run: PathBuf,

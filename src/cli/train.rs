@@ -17,8 +17,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "Examples:
-  smolter train                                  the default recipe: no files, no network, minutes
-  smolter train my.txt                           a small model of your own text; sizes follow from its amount
+  smolter train         the default recipe: no files, no network, minutes
+  smolter train my.txt  a small model of your own text
   smolter train mine.toml --steps 500 --lr 1e-3 -o runs/try
   smolter train --resume runs/try";
 

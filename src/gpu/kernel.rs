@@ -54,6 +54,24 @@ impl Caps {
         self.subgroup.unwrap_or(8)
     }
 
+    /// Name of the kernel family.
+    pub fn family(&self) -> &'static str {
+        match self.family {
+            Family::Tiled => "tiled",
+            Family::Lanes => "lanes",
+        }
+    }
+
+    /// Optional features in use, in words.
+    pub fn features(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        all.extend(self.f16.then(|| "f16".to_string()));
+        all.extend(self.coop.then(|| "cooperative matrix".to_string()));
+        all.extend(self.texels.then(|| "inputs as textures".to_string()));
+        all.extend(self.subgroup.map(|size| format!("subgroups of {size}")));
+        all
+    }
+
     /// Whether this is the `lanes` family.
     pub fn is_lanes(&self) -> bool {
         self.family == Family::Lanes

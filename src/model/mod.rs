@@ -9,7 +9,6 @@ pub mod export;
 mod generation;
 mod gguf;
 mod hf;
-pub mod hub;
 mod run_folder;
 mod vocabulary;
 
@@ -78,8 +77,13 @@ impl ModelFolder {
     }
 }
 
-/// The model folder that `path` means: itself, or the newest whole checkpoint of its run; and warnings about newer checkpoints that are damaged.
-fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
+/// The model folder that `path` means: itself, or the newest whole checkpoint of its run; and warnings about newer
+/// checkpoints that are damaged.
+///
+/// # Errors
+/// [`Error::Input`] if it is a file, or a run without a checkpoint; [`Error::Damaged`] naming a file of a checkpoint
+/// that is not whole.
+pub fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
     if path.is_file() {
         let why = "is a file, but a folder with config.json and model.safetensors is needed";
         return Err(Error::input(format!("{}: {why}", path.display())));

@@ -173,9 +173,14 @@ impl Recipe {
     /// goes on, which takes no overrides.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the first that is not, and the keys to change.
+    /// The first of [`Recipe::missing_files`].
     pub fn check_files(&self, kept_in: Option<&Path>) -> Result<()> {
-        let missing = |key: &str, path: &PathBuf| {
+        self.missing_files(kept_in).next().map_or(Ok(()), Err)
+    }
+
+    /// An [`Error::Input`] for each key whose files are not there, with the key to change.
+    pub fn missing_files(&self, kept_in: Option<&Path>) -> impl Iterator<Item = Error> {
+        let missing = move |key: &str, path: &PathBuf| {
             let (name, path) = (&self.name, path.display());
             let another = match kept_in {
                 Some(file) => format!("change {key} in {}", file.display()),
@@ -184,15 +189,13 @@ impl Recipe {
             let why = format!("{path} does not exist; put it there or {another}");
             Error::input(format!("recipe {name}: {key}: {why}"))
         };
-        if let Some(path) = self.tokenizer.path.as_ref().filter(|path| !path.exists()) {
-            return Err(missing("tokenizer.path", path));
-        }
-        for dataset in &self.datasets {
-            if let Some(path) = dataset.paths.iter().find(|path| !path.exists()) {
-                return Err(missing(&format!("datasets.{}.paths", dataset.name), path));
-            }
-        }
-        Ok(())
+        let tokenizer = self.tokenizer.path.as_ref().filter(|path| !path.exists());
+        let tokenizer = tokenizer.map(|path| missing("tokenizer.path", path));
+        let datasets = self.datasets.iter().filter_map(move |dataset| {
+            let path = dataset.paths.iter().find(|path| !path.exists())?;
+            Some(missing(&format!("datasets.{}.paths", dataset.name), path))
+        });
+        tokenizer.into_iter().chain(datasets)
     }
 
     /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.

@@ -11,7 +11,8 @@ use super::problem::{KeyPath, Problem, key_path, suggest};
 use super::schema::{ModelSource, Recipe};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{ModelFolder, hub};
+use crate::hub;
+use crate::model::ModelFolder;
 use crate::nn::config::{LlamaConfig, PRESETS};
 use crate::nn::{Architecture, Base};
 

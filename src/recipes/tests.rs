@@ -115,9 +115,7 @@ fn smollm2_steps_and_schedules_are_the_published_ones() {
         assert_eq!(recipe.total_tokens(), total * per_step, "{name}");
         let (min, warmup_steps, decay_steps) = (0.0, 2000, total - decay_start);
         let expected = Schedule::Wsd { peak, min, warmup_steps, decay_start, decay_steps };
-        for stage in 0..recipe.stages.len() {
-            assert_eq!(recipe.schedule_of(stage), expected, "{name}");
-        }
+        assert_eq!(recipe.stage_schedules(), vec![expected; recipe.stages.len()], "{name}");
         assert_eq!(Some(&recipe.model), LlamaConfig::preset(name).as_ref());
         assert_eq!(recipe.optimizer, Optimizer::default());
     }
@@ -156,7 +154,7 @@ fn stages_take_whole_steps_and_may_change_rope_and_length() {
     assert_eq!(recipe.total_steps(), 130);
     let (peak, min, warmup_steps) = (3e-3, 0.0, 20);
     let wsd = Schedule::Wsd { peak, min, warmup_steps, decay_start: 104, decay_steps: 26 };
-    assert_eq!((recipe.schedule_of(0), recipe.schedule_of(1)), (wsd.clone(), wsd));
+    assert_eq!(recipe.stage_schedules(), [wsd.clone(), wsd]);
     assert_eq!((recipe.model_at(0).rope_theta, recipe.model_at(1).rope_theta), (1e4, 2e4));
     assert_eq!(
         (recipe.seed, &recipe.held_out, &recipe.optimizer),
@@ -445,7 +443,7 @@ fn shares_of_a_schedule_may_fill_an_odd_number_of_steps() {
         Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local)
     };
     let recipe = halves("warmup_fraction = 0.5\ndecay_fraction = 0.5", "16_512").unwrap();
-    let Schedule::Wsd { warmup_steps, decay_start, decay_steps, .. } = recipe.schedule_of(0) else {
+    let Schedule::Wsd { warmup_steps, decay_start, decay_steps, .. } = recipe.stage_schedules()[0] else {
         panic!("another kind")
     };
     assert_eq!((warmup_steps <= decay_start, decay_start + decay_steps), (true, 129));
@@ -480,7 +478,7 @@ fn no_text_panics_or_answers_without_a_place() {
     let answer = |text: &str| match Recipe::parse("r.toml", text, Path::new(""), &[], &source::open_local) {
         Ok(recipe) => {
             for span in recipe.spans() {
-                let lr = recipe.schedule_of(span.stage).lr(span.schedule_start + span.steps());
+                let lr = recipe.stage_schedules()[span.stage].lr(span.schedule_start + span.steps());
                 assert!(lr.is_finite() && span.steps() > 0 && !recipe.key(span.stage).is_empty(), "{text}");
             }
             assert!(!recipe.describe().is_empty() && recipe.kept_steps().is_sorted(), "{text}");

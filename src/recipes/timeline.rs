@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::problem::{Check, Problem, key_path, require, suggest};
-use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind};
+use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, Stage};
 use crate::nn::config::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
@@ -262,16 +262,19 @@ impl Recipe {
         kept.into_iter().collect()
     }
 
-    /// The learning rates of a stage: its update n, counted from 1, is step [`Span::schedule_start`] + n of
-    /// them.
-    pub fn schedule_of(&self, stage: usize) -> Schedule {
-        let name = self.stages[stage].schedule.as_deref();
-        let settings = match name {
-            Some(name) => self.schedules.get(name),
-            None => self.schedule.as_ref(),
+    /// The learning rates of each stage: its update n, counted from 1, is step [`Span::schedule_start`] + n of them.
+    pub fn stage_schedules(&self) -> Vec<Schedule> {
+        let lengths = schedule_lengths(self, &self.spans());
+        let schedule = |stage: &Stage| {
+            let name = stage.schedule.as_deref();
+            let settings = match name {
+                Some(name) => self.schedules.get(name),
+                None => self.schedule.as_ref(),
+            };
+            let missing = || panic!("recipe {}: stage {} has no schedule", self.name, stage.name);
+            settings.unwrap_or_else(missing).over(lengths[&name])
         };
-        let length = schedule_lengths(self, &self.spans())[&name];
-        settings.unwrap_or_else(|| panic!("recipe {}: stage {stage} has no schedule", self.name)).over(length)
+        self.stages.iter().map(schedule).collect()
     }
 
     /// The optimizer's settings in a stage.

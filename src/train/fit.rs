@@ -4,14 +4,32 @@ use super::engine::TrainGraph;
 use super::kinds::loss_of;
 use super::objective::{AddLoss, Shape};
 use crate::gpu::Caps;
+use crate::gpu::kernel::MAX_GROUPS;
+use crate::graph::parameter::MAX_BINDING;
 use crate::graph::recompute::Policy;
 use crate::graph::{Plan, StorePlan};
 use crate::infer::scorer::{Bucket, Output, ScorerGraph};
 use crate::nn::Architecture;
 use crate::recipes::Recipe;
 
-/// Tokens per pass beyond which a larger micro-batch no longer pays.
+/// Tokens per pass that are worth computing things again for.
 const ENOUGH_TOKENS: usize = 2048;
+
+/// Tokens per pass beyond which a larger micro-batch no longer pays. A software adapter is busy with few; on hardware
+/// four times as many give even a 576 wide product over a thousand workgroups of 64 x 64.
+fn plenty_of_tokens(caps: &Caps) -> usize {
+    if caps.is_lanes() { ENOUGH_TOKENS } else { 4 * ENOUGH_TOKENS }
+}
+
+/// Most tokens of a pass: their ids fill a binding.
+const MOST_TOKENS: usize = (MAX_BINDING / 4) as usize;
+
+/// Most sequences of a pass: attention has a row of workgroups for each.
+const MOST_SEQUENCES: usize = MAX_GROUPS as usize;
+
+fn gib(bytes: u64) -> String {
+    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
+}
 
 /// The work of a stage's step, before it is cut into passes.
 pub struct Work {
@@ -23,6 +41,15 @@ pub struct Work {
     pub sequences: usize,
     /// Tokens per sequence.
     pub length: usize,
+}
+
+/// Whether two stages are cut alike, given the same memory and micro-batch.
+impl PartialEq for Work {
+    fn eq(&self, other: &Work) -> bool {
+        std::ptr::fn_addr_eq(self.add_loss, other.add_loss)
+            && (self.sequences, self.length) == (other.sequences, other.length)
+            && self.architecture == other.architecture
+    }
 }
 
 /// One way to run a stage.
@@ -73,6 +100,15 @@ impl Work {
     /// # Errors
     /// Why there is no plan: a tensor exceeds a binding.
     pub fn candidate(&self, caps: &Caps, micro_batch: usize, recompute: Policy) -> Result<Candidate, String> {
+        let tokens = micro_batch.saturating_mul(self.length);
+        if tokens > MOST_TOKENS {
+            return Err(format!("{tokens} tokens per pass are more than the {MOST_TOKENS} of a binding"));
+        }
+        if micro_batch > MOST_SEQUENCES {
+            return Err(format!(
+                "{micro_batch} sequences per pass are more than {MOST_SEQUENCES} workgroups"
+            ));
+        }
         let passes = self.sequences.div_ceil(micro_batch);
         let shape = Shape { micro_batch, passes, length: self.length, recompute };
         let training = TrainGraph::new(&self.architecture, self.add_loss, shape);
@@ -82,27 +118,34 @@ impl Work {
         Ok(Candidate { training, store, plan, scorer })
     }
 
-    /// The candidate to use within `memory` bytes: the least recomputation under which a pass has enough tokens, else
-    /// the one with the most tokens per pass. `micro_batch` 0 means any divisor of the sequences.
+    /// Micro-batches that a pass may have: the divisors of the sequences, the smallest first.
+    pub fn micro_batches(&self) -> Vec<usize> {
+        let most = (MOST_TOKENS / self.length).min(MOST_SEQUENCES).clamp(1, self.sequences);
+        (1..=most).filter(|&size| self.sequences.is_multiple_of(size)).collect()
+    }
+
+    fn tokens(&self, micro_batch: usize) -> usize {
+        micro_batch.saturating_mul(self.length)
+    }
+
+    /// The candidate to use within `memory` bytes: the least recomputation under which a pass has enough tokens, and
+    /// with it as many tokens as pay; else the one with the most tokens per pass. `micro_batch` 0 means any divisor of
+    /// the sequences.
     ///
     /// # Errors
     /// One line that says what the smallest candidate would take.
     pub fn choose(&self, caps: &Caps, micro_batch: usize, memory: u64) -> Result<Candidate, String> {
-        let (sequences, length) = (self.sequences, self.length);
-        let sizes: Vec<usize> = match micro_batch {
-            0 => (1..=sequences).rev().filter(|size| sequences.is_multiple_of(*size)).collect(),
-            given => vec![given],
-        };
-        // Larger passes than enough are never better; the smallest size that has enough tokens is the first to try.
-        let enough =
-            sizes.iter().copied().filter(|size| size * length >= ENOUGH_TOKENS).min().unwrap_or(sizes[0]);
+        let sizes = if micro_batch == 0 { self.micro_batches() } else { vec![micro_batch] };
+        let first = |tokens: usize| sizes.iter().position(|&size| self.tokens(size) >= tokens);
+        let (last, largest) = (sizes.len() - 1, first(plenty_of_tokens(caps)));
+        let enough = sizes[first(ENOUGH_TOKENS).unwrap_or(last)];
         let mut best: Option<Candidate> = None;
         let mut smallest = String::new();
         for policy in Policy::ALL {
-            for &size in sizes.iter().filter(|&&size| size <= enough) {
+            for &size in sizes[..=largest.unwrap_or(last)].iter().rev() {
                 match self.candidate(caps, size, policy) {
                     Ok(found) if found.total() <= memory => {
-                        if size == enough {
+                        if size >= enough {
                             return Ok(found);
                         }
                         if best.as_ref().is_none_or(|best| best.training.shape.micro_batch < size) {
@@ -112,9 +155,9 @@ impl Work {
                     }
                     Ok(found) => {
                         smallest = format!(
-                            "micro-batch {size} with recomputation '{}' still takes {:.2} GiB",
+                            "micro-batch {size} with recomputation '{}' still takes {}",
                             policy.name(),
-                            found.total() as f64 / (1u64 << 30) as f64
+                            gib(found.total())
                         );
                     }
                     Err(why) => smallest = why,
@@ -122,5 +165,81 @@ impl Work {
             }
         }
         best.ok_or(smallest)
+    }
+
+    /// Why [`Work::choose`] takes `shape`, given the same `caps` and `micro_batch`, in one line.
+    pub fn reason(&self, caps: &Caps, micro_batch: usize, shape: Shape) -> String {
+        let (tokens, plenty) = (self.tokens(shape.micro_batch), plenty_of_tokens(caps));
+        let next = self.micro_batches().into_iter().find(|&size| size > shape.micro_batch);
+        let size = match next {
+            _ if micro_batch != 0 => "batch.micro_batch says so".to_string(),
+            _ if tokens >= plenty => format!("{tokens} tokens per pass; more than {plenty} no longer pay"),
+            None => format!("{tokens} tokens per pass, no more are possible"),
+            Some(next) => {
+                let why = match self.candidate(caps, next, shape.recompute) {
+                    Ok(found) => format!("takes {}", gib(found.total())),
+                    Err(why) => format!("does not fit: {why}"),
+                };
+                format!("{tokens} tokens per pass; the next divisor of {}, {next}, {why}", self.sequences)
+            }
+        };
+        let policy = match shape.recompute {
+            Policy::None => "nothing is computed again".to_string(),
+            policy if micro_batch != 0 => format!("'{}' is the least recomputation that fits", policy.name()),
+            policy if tokens >= ENOUGH_TOKENS => {
+                format!("'{}' is the least recomputation with {ENOUGH_TOKENS} or more", policy.name())
+            }
+            policy => format!("'{}' allows the most", policy.name()),
+        };
+        format!("{size}; {policy}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::LlamaConfig;
+    use crate::train::pretrain;
+    use std::time::{Duration, Instant};
+
+    fn work(sequences: usize, length: usize) -> Work {
+        let architecture = LlamaConfig::smollm2_135m().into();
+        Work { architecture, add_loss: pretrain::add_loss, sequences, length }
+    }
+
+    #[test]
+    fn hardware_takes_more_tokens_per_pass_where_they_cost_no_recomputation() {
+        let shape = |caps: &Caps, gib: u64| {
+            let work = work(512, 2048);
+            let shape = work.choose(caps, 0, gib << 30).expect("it fits").training.shape;
+            ((shape.micro_batch, shape.recompute), work.reason(caps, 0, shape))
+        };
+        let (hardware, software) = (Caps::baseline(), Caps::lanes(Some(8)));
+        let (chosen, reason) = shape(&hardware, 80);
+        assert_eq!(chosen, (4, Policy::None));
+        assert!(reason.contains("8192 tokens per pass; more than 8192 no longer pay"), "{reason}");
+        let (chosen, reason) = shape(&hardware, 8);
+        assert_eq!(chosen, (2, Policy::None));
+        assert!(reason.contains("the next divisor of 512, 4, takes "), "{reason}");
+        let (chosen, reason) = shape(&hardware, 3);
+        assert_eq!(chosen.1, Policy::Block);
+        assert!(reason.contains("'block' is the least recomputation with 2048 or more"), "{reason}");
+        assert_eq!(shape(&software, 80).0, (1, Policy::None));
+    }
+
+    #[test]
+    fn huge_batches_are_planned_at_once() {
+        let begun = Instant::now();
+        for sequences in [1_000_003, 1 << 40, usize::MAX >> 1] {
+            for length in [1, 256] {
+                let work = work(sequences, length);
+                let chosen = work.choose(&Caps::baseline(), 0, 80 << 30).expect("it fits").training.shape;
+                assert!(sequences.is_multiple_of(chosen.micro_batch));
+                let whole = work.choose(&Caps::baseline(), sequences, 80 << 30);
+                assert!(whole.is_err(), "{sequences} x {length} fit no binding");
+            }
+        }
+        // A search among all numbers up to the batch would not end.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 }

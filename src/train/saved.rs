@@ -7,8 +7,8 @@ use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::Store;
+use crate::hub;
 use crate::model::adapter::{self, Adapter};
-use crate::model::hub;
 use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
@@ -144,7 +144,7 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
     }
     if let Ok(schedule) = serde_json::from_value::<Schedule>(state.extra["schedule"].clone()) {
         let done = span.schedule_start + state.step - span.start_step;
-        if let Some(at) = schedule.differs_before(&recipe.schedule_of(stage), done) {
+        if let Some(at) = schedule.differs_before(&recipe.stage_schedules()[stage], done) {
             return Err(other(format!("the learning rate of step {at} of its schedule would be another")));
         }
     }

@@ -16,6 +16,8 @@ pub struct PlannedStage {
     pub span: Span,
     /// The work of its steps.
     pub work: Work,
+    /// The micro-batch that was asked for, 0 for any.
+    given: usize,
     /// How the work is cut.
     pub shape: Shape,
     /// Where weights and optimizer state lie; the same for every stage that trains the same parameters.
@@ -63,10 +65,10 @@ pub fn plan_stages(
     step: u64,
     begun: Option<(usize, usize)>,
 ) -> Result<Vec<PlannedStage>> {
-    let mut planned = Vec::new();
+    let mut planned: Vec<PlannedStage> = Vec::new();
     // Per stage: tokens that were taken from each dataset before it.
     let mut consumed: Vec<Vec<u64>> = Vec::new();
-    let spans = recipe.spans();
+    let (spans, schedules) = (recipe.spans(), recipe.stage_schedules());
     for (stage, span) in spans.iter().enumerate() {
         let before = match span.origin {
             Origin::Noise => vec![0; recipe.datasets.len()],
@@ -86,22 +88,29 @@ pub fn plan_stages(
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);
         let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);
-        let fit = work.choose(caps, given, memory).map_err(|why| {
-            let gib = memory as f64 / (1u64 << 30) as f64;
-            let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
-            Error::input(format!(
-                "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
-            ))
-        })?;
-        let shape = fit.training.shape;
+        let same = planned.iter().find(|it| (&it.work, it.given) == (&work, given));
+        let (shape, store) = match same {
+            Some(it) => (it.shape, it.store.clone()),
+            None => {
+                let fit = work.choose(caps, given, memory).map_err(|why| {
+                    let gib = memory as f64 / (1u64 << 30) as f64;
+                    let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
+                    Error::input(format!(
+                        "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
+                    ))
+                })?;
+                (fit.training.shape, fit.store)
+            }
+        };
         recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
         let optimizer = recipe.optimizer_of(stage);
         planned.push(PlannedStage {
             span: span.clone(),
             work,
+            given,
             shape,
-            store: fit.store,
-            schedule: recipe.schedule_of(stage),
+            store,
+            schedule: schedules[stage].clone(),
             consumed: before,
             reset_optimizer: recipe.stages[stage].reset_optimizer,
             hyper: Hyper {

@@ -81,6 +81,9 @@ struct Sum {
     nll: f64,
 }
 
+/// Share of a step's time in the displayed pace.
+const PACE_SHARE: f64 = 0.1;
+
 /// File of the metrics in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
@@ -110,6 +113,8 @@ pub struct Trainer<'a> {
     held_out_loss: Option<f64>,
     /// Time spent on steps, that of earlier sittings included.
     seconds: f64,
+    /// Seconds per step of this stage of late, for the display: single steps scatter.
+    pace: Option<f64>,
     /// When the last step was done, or evaluation, saving or making ready after it.
     last_done: Instant,
     last_saved: Option<PathBuf>,
@@ -172,6 +177,7 @@ impl<'a> Trainer<'a> {
             engine: None,
             held_out: None,
             seconds: metrics.seconds,
+            pace: None,
             metrics,
             events,
             progress,
@@ -246,6 +252,7 @@ impl<'a> Trainer<'a> {
         self.step_flops = graph.step_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         self.last_done = Instant::now();
+        self.pace = None;
         Ok(())
     }
 
@@ -370,6 +377,8 @@ impl<'a> Trainer<'a> {
         let seconds = done.saturating_duration_since(self.last_done).as_secs_f64().max(1e-9);
         self.last_done = done;
         self.seconds += seconds;
+        let pace = self.pace.map_or(seconds, |pace| pace + (seconds - pace) * PACE_SHARE);
+        self.pace = Some(pace);
         let stage = &self.stages[self.current];
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
         let metrics = Metrics {
@@ -398,7 +407,11 @@ impl<'a> Trainer<'a> {
             out::warn(format_args!("no more events for TensorBoard: {error}"));
             self.events = None;
         }
-        show(&mut self.progress, &metrics);
+        if let Some(curve) = self.progress.curve() {
+            metrics.draw_on(curve);
+        }
+        let speed = stage.span.tokens_per_step as f64 / pace;
+        self.progress.set(step, &format!("loss {loss:.3}  {speed:.0} tokens/s"));
         Ok(())
     }
 
@@ -497,13 +510,4 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
-}
-
-/// Shows a step in the bar and on the curve.
-fn show(progress: &mut Progress, metrics: &Metrics) {
-    if let Some(curve) = progress.curve() {
-        metrics.draw_on(curve);
-    }
-    let (loss, speed) = (metrics.loss, metrics.timing.tokens_per_second);
-    progress.set(metrics.step, &format!("loss {loss:.3}  {speed:.0} tokens/s"));
 }

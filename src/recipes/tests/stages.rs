@@ -129,8 +129,7 @@ fn stages_take_the_settings_that_they_name() {
     // The trunk is as long as its longest branch: 200 steps, not 120.
     let trunk = Schedule::Wsd { peak: 1e-2, min: 0.0, warmup_steps: 10, decay_start: 150, decay_steps: 50 };
     let fall = |total_steps| Schedule::Cosine { peak: 1e-2, min: 0.0, warmup_steps: 0, total_steps };
-    let schedules: Vec<Schedule> = (0..5).map(|stage| recipe.schedule_of(stage)).collect();
-    assert_eq!(schedules, [trunk.clone(), trunk.clone(), fall(10), trunk, fall(10)]);
+    assert_eq!(recipe.stage_schedules(), [trunk.clone(), trunk.clone(), fall(10), trunk, fall(10)]);
     assert_eq!((recipe.optimizer_of(2).weight_decay, recipe.optimizer_of(3).weight_decay), (0.1, 0.01));
     assert_eq!(recipe.batch_of(2), Batch { sequences: 8, micro_batch: 2 });
     assert_eq!(recipe.batch_of(3), recipe.batch);
@@ -146,9 +145,7 @@ fn a_named_schedule_over_all_stages_is_that_of_the_1_7b() {
     let plain = load("smollm2-1.7b", &[]);
     assert_eq!(named.schedule, None);
     assert_eq!(named.spans(), plain.spans());
-    for stage in 0..4 {
-        assert_eq!(named.schedule_of(stage), plain.schedule_of(stage));
-    }
+    assert_eq!(named.stage_schedules(), plain.stage_schedules());
 }
 
 #[test]

@@ -2,17 +2,18 @@
 //! earlier transfer broke off.
 
 use std::fs::File;
-use std::io::{IsTerminal, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
-
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::checksum::Checksum;
 use super::client::{Client, Fault, Fetched, Patience};
 use crate::error::Error;
+use crate::report::progress::Progress;
 
 /// Files of at least so many bytes show their progress.
 const LARGE: u64 = 8 << 20;
+
+const MB: u64 = 1_000_000;
 
 /// What the server says of a file.
 pub struct Remote {
@@ -109,7 +110,9 @@ fn receive(
     let most = bounded(size, limit)?;
     file.set_len(position).map_err(Error::io(part))?;
     file.seek(SeekFrom::Start(position)).map_err(Error::io(part))?;
-    let bar = Bar::new(&remote.name, size, position);
+    let mut progress = size
+        .filter(|&size| size >= LARGE)
+        .map(|size| Progress::new(&format!("fetching {}, MB", remote.name), size / MB, position / MB));
     loop {
         let chunk = answer.next(patience)?;
         if chunk.is_empty() {
@@ -121,7 +124,9 @@ fn receive(
             return Err(Fault::Wrong(format!("more than {most} bytes come")));
         }
         file.write_all(&chunk).map_err(Error::io(part))?;
-        bar.set(position);
+        if let Some(progress) = &mut progress {
+            progress.set(position / MB, "");
+        }
     }
     if size.is_some_and(|size| position < size) {
         return Err(Fault::Network(format!("it ended after {position} of {most} bytes")));
@@ -145,41 +150,5 @@ fn remove(part: &Path) -> Result<(), Error> {
     match std::fs::remove_file(part) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(part)(error)),
         _ => Ok(()),
-    }
-}
-
-/// Progress of a large file: a bar in a terminal, one line elsewhere.
-struct Bar(Option<ProgressBar>);
-
-impl Bar {
-    fn new(name: &str, size: Option<u64>, position: u64) -> Self {
-        let Some(size) = size.filter(|size| *size >= LARGE) else { return Bar(None) };
-        if !std::io::stderr().is_terminal() {
-            let _ = writeln!(std::io::stderr(), "fetching {name}, {}", HumanBytes(size));
-            return Bar(None);
-        }
-        let bar = ProgressBar::new(size);
-        let style = ProgressStyle::with_template(
-            "{prefix} {bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  ETA {eta}",
-        );
-        bar.set_style(style.expect("the template is well-formed"));
-        bar.set_prefix(name.to_string());
-        bar.set_position(position);
-        bar.reset_eta();
-        Bar(Some(bar))
-    }
-
-    fn set(&self, position: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(position);
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
     }
 }
