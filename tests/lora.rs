@@ -195,7 +195,9 @@ fn resuming_around_a_stage_of_adapters_is_exact() {
         let place = Place::new();
         recipe(&place);
         run(&mut place.train("whole", device, &[])).expect(0, &[]);
-        for until in [2, 3, 4, 6, 7] {
+        // Around both borders of the stage; on the device only at them and within.
+        let all = [3, 4, 6, 2, 7];
+        for until in all.into_iter().take(if device == "reference" { 5 } else { 3 }) {
             let name = format!("stopped-{until}");
             run(place.train(&name, device, &[]).args(["--until", &until.to_string()])).expect(0, &[]);
             run(&mut place.resume(&name, device)).expect(0, &[]);
