@@ -20,7 +20,8 @@ const FORWARD_EXAMPLES: &str = "Examples:
   smolter debug forward --model model --input ids.safetensors -o logits.safetensors --device reference";
 
 const BACKWARD_EXAMPLES: &str = "Examples:
-  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors";
+  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors
+  smolter debug backward --model model --adapter adapter --input batch.safetensors -o gradients.safetensors";
 
 const STEP_EXAMPLES: &str = "Examples:
   smolter debug step --model model --input batch.safetensors -o weights.safetensors

@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "Examples:
   smolter export runs/microcosm -o model  for transformers
   smolter export runs/microcosm -o model.gguf --dtype q8_0
-  smolter export hf://HuggingFaceTB/SmolLM2-135M -o smollm2.gguf --dtype f16";
+  smolter export hf://HuggingFaceTB/SmolLM2-135M -o smollm2.gguf --dtype f16
+  smolter export runs/mine -o adapter  the adapter of a run with LoRA, for PEFT
+  smolter export runs/mine -o mine.gguf --merge
+  smolter export model --adapter adapter --merge -o merged";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]

@@ -146,7 +146,7 @@ impl Adapter {
         let parameters = model.adapted().trained_shapes();
         let (first, shape) = parameters.first().expect("an adapter has a tensor");
         let dtype = dtype.map_or_else(|| self.tensors.float(first, shape).map(|it| it.0), Ok)?;
-        // Without a name, the base is the model that the adapter was found with.
+        // Without a name, the base is the model that the adapter was opened with.
         let own = std::path::absolute(&model.path).map_err(Error::io(&model.path))?;
         let base = self.base.clone().unwrap_or_else(|| own.to_string_lossy().into_owned());
         let mut unfit = None;

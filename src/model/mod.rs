@@ -56,7 +56,8 @@ impl ModelFolder {
             None => architecture.eos_token_id().into_iter().collect(),
         };
         let own = path.join(adapter::FOLDER);
-        let adapter = if own.is_dir() { Some(Adapter::open(&own, &architecture)?) } else { None };
+        let adapter =
+            if adapter::is_adapter(&own) { Some(Adapter::open(&own, &architecture)?) } else { None };
         Ok(ModelFolder { path, architecture, tensors, adapter, end_tokens, warnings })
     }
 

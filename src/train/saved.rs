@@ -101,11 +101,11 @@ pub fn save(
     folder::save(run, contents, recipe.checkpoint.keep, &kept)
 }
 
-/// The model that the adapters of a stage are for, by name or path, if it is one besides those of the run.
+/// The Hub's name of the model that the adapters of a stage are for, if it is there.
 fn base_of(recipe: &Recipe, stage: &PlannedStage) -> Option<String> {
     let source = recipe.source.as_ref().filter(|_| stage.span.origin == Origin::Noise)?;
-    let hub = source.from.strip_prefix(hub::PREFIX).map(|name| name.split('@').next().unwrap_or(name));
-    Some(hub.unwrap_or(&source.from).to_string())
+    let name = source.from.strip_prefix(hub::PREFIX)?;
+    Some(name.split('@').next().unwrap_or(name).to_string())
 }
 
 /// Checks that a run of `recipe` may go on from a checkpoint; returns the stage that it lies in and its micro-batch:
