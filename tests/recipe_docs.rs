@@ -1,11 +1,11 @@
-//! `docs/recipe.md` says what `src/recipes/schema.rs` and `src/nn/config.rs` say. `SMOLTER_WRITE_DOCS=1` writes it anew.
+//! `docs/recipe.md` says what `src/recipes/schema.rs`, `src/nn/config.rs` and `src/nn/lora.rs` say. `SMOLTER_WRITE_DOCS=1` writes it anew.
 
 use smolter::recipes::Recipe;
 use std::path::Path;
 
 const HEAD: &str = "# Every key of a recipe
 
-Made from the comments in `src/recipes/schema.rs` and `src/nn/config.rs` by
+Made from the comments in `src/recipes/schema.rs`, `src/nn/config.rs` and `src/nn/lora.rs` by
 `SMOLTER_WRITE_DOCS=1 cargo test --test tests recipe_docs`.
 
 Any key can be changed on the command line by `--set path.to.key=value`, where an element of a list goes by its index or
@@ -14,7 +14,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -24,6 +24,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
     ("`[[stages]]`", "Stage"),
+    ("`[stages.lora]`", "Lora"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),
@@ -81,7 +82,9 @@ fn default_of(source: &str, section: &str, key: &Key) -> Option<String> {
         let end = if value.starts_with('[') { value.find(']').map(|at| at + 1) } else { value.find(',') };
         value[..end.unwrap_or(value.len())].trim().to_string()
     };
-    Some(text.replace("vec![", "[").replace(".into()", "").replace("Vec::new()", "[]").replace('_', ""))
+    let text = text.replace("vec![", "[").replace(".into()", "").replace("Vec::new()", "[]").replace('_', "");
+    // What is computed stands in the docs.
+    Some(text).filter(|text| !text.contains('(') && text != "None")
 }
 
 fn type_of(ty: &str) -> &str {
@@ -130,10 +133,14 @@ fn values(source: &str, ty: &str) -> String {
     lines.collect()
 }
 
-fn document(schema: &str, config: &str, source: &str) -> String {
+fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
     let mut out = HEAD.to_string();
     for (heading, ty) in SECTIONS {
-        let text = if ty == "LlamaConfig" { config } else { schema };
+        let text = match ty {
+            "LlamaConfig" => config,
+            "Lora" => lora,
+            _ => schema,
+        };
         let (docs, keys) = keys_of(text, ty);
         out += &format!("\n## {heading}\n\n{}\n\n", paragraph(&docs));
         // A comment is no key.
@@ -162,8 +169,9 @@ fn document(schema: &str, config: &str, source: &str) -> String {
 fn the_list_of_keys_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
-    let (schema, config) = (read("src/recipes/schema.rs"), read("src/nn/config.rs"));
-    let document = document(&schema, &config, &read("src/data/source.rs"));
+    let (schema, config, lora) =
+        (read("src/recipes/schema.rs"), read("src/nn/config.rs"), read("src/nn/lora.rs"));
+    let document = document(&schema, &config, &lora, &read("src/data/source.rs"));
     let path = root.join("docs/recipe.md");
     if std::env::var("SMOLTER_WRITE_DOCS").is_ok() {
         std::fs::write(&path, &document).expect("the document is written");

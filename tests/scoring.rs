@@ -236,7 +236,7 @@ fn rows_score_alike_with_a_large_vocabulary() {
         initializer_std: 0.05,
         ..LlamaConfig::smollm2_135m()
     };
-    let architecture = Architecture::Llama(config);
+    let architecture = Architecture::from(config);
     for device in devices() {
         let backend = Backend::open(device).expect("it opens");
         let score = |buckets: &[Bucket], rows: &[Row]| {

@@ -12,6 +12,7 @@ mod generation;
 mod hf_parity;
 mod hostile;
 mod hub;
+mod lora;
 mod ops_on_device;
 mod output;
 mod plan;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 const HYPER: Hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
 
 fn model() -> Architecture {
-    Architecture::Llama(LlamaConfig {
+    Architecture::from(LlamaConfig {
         vocab_size: 97,
         hidden_size: 32,
         intermediate_size: 72,

@@ -66,7 +66,9 @@ pub fn verify_resume(
 
     out::say(format_args!("3. comparing"));
     let states = STATES.map(|state| format!("trainer/{state}.safetensors"));
-    for file in ["model.safetensors".to_string()].iter().chain(&states) {
+    let adapter = "adapter/adapter_model.safetensors".to_string();
+    let adapter = first.join(&adapter).exists().then_some(adapter);
+    for file in ["model.safetensors".to_string()].iter().chain(&adapter).chain(&states) {
         let [a, b] = [&first, &second].map(|checkpoint| {
             let path = checkpoint.join(file);
             std::fs::read(&path).map_err(Error::io(&path))

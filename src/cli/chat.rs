@@ -2,14 +2,12 @@
 
 use super::sampling::{self, SamplingFlags};
 use super::signals::{self, Signal};
-use super::{DeviceFlag, at_least_1};
+use super::{AdapterFlag, DeviceFlag, at_least_1};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
 use crate::graph::Backend;
-use crate::hub;
 use crate::infer::chat::{Answer, Chat, End, Options};
-use crate::model::ModelFolder;
 use crate::report::out::{self, print};
 use crate::tokenizer::ChatTemplate;
 use clap::Args;
@@ -25,6 +23,8 @@ use std::time::Instant;
 pub struct ChatCommand {
     /// Hugging Face folder of a chat model, a run folder, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// The system message; by default the one of the model's template.
     #[arg(long)]
     system: Option<String>,
@@ -85,8 +85,7 @@ fn interrupt(signal: Signal) {
 
 impl ChatCommand {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let model = self.adapter.open(&self.model)?;
         let options = Options {
             system: self.system.clone(),
             sampling: self.sampling.settings(TEMPERATURE, TOP_P),

@@ -1,11 +1,10 @@
 //! `smolter debug forward|backward|step|score`: logits, gradients, weights or scores of a model folder on given token ids.
 
-use super::DeviceFlag;
+use super::{AdapterFlag, DeviceFlag};
 use crate::check::debug::{self, Job};
 use crate::check::score;
 use crate::error::Result;
 use crate::graph::Backend;
-use crate::hub;
 use crate::ops::adamw::Hyper;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -21,7 +20,8 @@ const FORWARD_EXAMPLES: &str = "Examples:
   smolter debug forward --model model --input ids.safetensors -o logits.safetensors --device reference";
 
 const BACKWARD_EXAMPLES: &str = "Examples:
-  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors";
+  smolter debug backward --model model --input batch.safetensors -o gradients.safetensors
+  smolter debug backward --model model --adapter adapter --input batch.safetensors -o gradients.safetensors";
 
 const STEP_EXAMPLES: &str = "Examples:
   smolter debug step --model model --input batch.safetensors -o weights.safetensors
@@ -36,10 +36,11 @@ pub enum Debug {
     /// Writes `logits` [B, T, V].
     #[command(after_help = FORWARD_EXAMPLES)]
     Forward(Files),
-    /// Writes `loss` and the gradient of every parameter under its Hugging Face name.
+    /// Writes `loss` and the gradient of every parameter under its Hugging Face name; with an adapter, of its parameters
+    /// under PEFT's.
     #[command(after_help = BACKWARD_EXAMPLES)]
     Backward(Files),
-    /// Writes the weights after AdamW steps on the one batch.
+    /// Writes the weights after AdamW steps on the one batch; with an adapter, its own.
     #[command(after_help = STEP_EXAMPLES)]
     Step(Step),
     /// Writes the negative log-likelihood of each token given those before it, as JSON Lines.
@@ -52,6 +53,8 @@ pub struct Files {
     /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
     #[arg(long)]
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// `input_ids` and, but for `forward`, `labels`: [B, T] int64, -100 ignored, shifted inside as in transformers.
     #[arg(long)]
     input: PathBuf,
@@ -67,6 +70,8 @@ pub struct Score {
     /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
     #[arg(long)]
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// JSON Lines of {"input_ids": [...], "mask": [...]}; the mask is 1 for tokens to score, all where it is missing.
     #[arg(long)]
     input: PathBuf,
@@ -109,8 +114,8 @@ impl Debug {
         match self {
             Debug::Forward(files) => files.run(Job::Forward),
             Debug::Backward(files) => files.run(Job::Backward),
-            Debug::Score(Score { model, input, out, device }) => {
-                score::run(&on(&device)?, &hub::folder(&model)?, &input, &out)
+            Debug::Score(Score { model, adapter, input, out, device }) => {
+                score::run(&on(&device)?, &adapter.open(&model)?, &input, &out)
             }
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
@@ -121,7 +126,7 @@ impl Debug {
 
 impl Files {
     fn run(self, job: Job) -> Result<()> {
-        debug::run(&on(&self.device)?, &hub::folder(&self.model)?, &self.input, &self.out, job)
+        debug::run(&on(&self.device)?, &self.adapter.open(&self.model)?, &self.input, &self.out, job)
     }
 }
 

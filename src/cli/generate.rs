@@ -1,15 +1,13 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
-use super::DeviceFlag;
 use super::sampling::{SamplingFlags, whole};
+use super::{AdapterFlag, DeviceFlag};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::Backend;
-use crate::hub;
 use crate::infer::generator::{CHUNK, Generator, Sizes};
 use crate::infer::writer::Writer;
-use crate::model::ModelFolder;
 use crate::report::out::{self, print};
 use crate::report::profile;
 use crate::tokenizer::Tokenizer;
@@ -25,6 +23,8 @@ use std::time::{Duration, Instant};
 pub struct Generate {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// Text to continue, or - for all of standard input; several are continued side by side.
     #[arg(short, long, required_unless_present = "prompt_file", allow_hyphen_values = true)]
     prompt: Vec<String>,
@@ -105,8 +105,7 @@ impl Generate {
 
     pub fn run(self) -> Result<()> {
         let texts = self.prompts()?;
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let model = self.adapter.open(&self.model)?;
         let tokenizer = Tokenizer::load(&model.path)?;
         model.expect_vocabulary(&tokenizer)?;
         let mut prompts = Vec::new();

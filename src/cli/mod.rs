@@ -16,6 +16,8 @@ mod signals;
 mod train;
 
 use crate::error::{Error, Result};
+use crate::hub;
+use crate::model::ModelFolder;
 use crate::recipes::{EMBEDDED, Recipe, open_model, parse_count};
 use crate::report::{out, quoted};
 use crate::tokenizer;
@@ -76,6 +78,26 @@ struct DeviceFlag {
     /// `auto`, part of an adapter's name, or `reference` (the CPU, no adapter needed).
     #[arg(long, env = "SMOLTER_DEVICE", default_value = "auto", global = true)]
     device: String,
+}
+
+/// Flag shared by every command that uses a model.
+#[derive(clap::Args, Clone)]
+struct AdapterFlag {
+    /// Folder of an adapter (LoRA) as PEFT saves it, for this model; or a checkpoint that has one.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterFlag {
+    /// Opens the model that `name` means, with this adapter if one is given, and tells its warnings.
+    fn open(&self, name: &str) -> Result<ModelFolder> {
+        let model = ModelFolder::open(&hub::folder(name)?)?;
+        model.warnings.iter().for_each(out::warn);
+        match &self.adapter {
+            None => Ok(model),
+            Some(adapter) => model.with_adapter(adapter),
+        }
+    }
 }
 
 /// Flags that choose a recipe.

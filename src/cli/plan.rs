@@ -90,6 +90,9 @@ impl Plan {
             ))?;
             out::line(format_args!("because: {}", work.reason(&caps, given, shape)))?;
             out::line(slabs(&fit))?;
+            if let Some(saved) = savings(&work, &caps, &fit) {
+                out::line(format_args!("\n{saved}"))?;
+            }
             out::line(format_args!(
                 "\nchoices within {}:\n{}",
                 mib(memory),
@@ -194,6 +197,28 @@ fn slabs(fit: &Candidate) -> Table {
     }
     rows.add_row(["all".to_string(), mib(fit.total())]);
     rows
+}
+
+/// What adapters save beside training all parameters in the same passes; nothing where there are none.
+fn savings(work: &Work, caps: &Caps, fit: &Candidate) -> Option<String> {
+    let (architecture, shape) = (&work.architecture, fit.training.shape);
+    let lora = architecture.lora.as_ref()?;
+    let whole = Work { architecture: architecture.clone().with_lora(None), ..*work };
+    let (all, trained) = (architecture.num_parameters(), architecture.num_trained());
+    let saved = match whole.candidate(caps, shape.micro_batch, shape.recompute) {
+        Ok(whole) => {
+            let (step, other) = (fit.training.step_flops(), whole.training.step_flops());
+            format!(
+                "training all {} would take {}: {} are saved, and {:.0} % of the operations of a step",
+                HumanCount(all),
+                mib(whole.total()),
+                mib(whole.total().saturating_sub(fit.total())),
+                100.0 * (1.0 - step / other)
+            )
+        }
+        Err(why) => format!("training all {} would not do: {why}", HumanCount(all)),
+    };
+    Some(format!("{}; {saved}", lora.describe(trained)))
 }
 
 fn tensors(fit: &Candidate) -> Table {

@@ -33,6 +33,17 @@ pub fn row_grid(caps: &Caps, rows: usize) -> [u32; 3] {
     fold(if caps.is_lanes() { rows.div_ceil(row_group(caps) as usize) } else { rows })
 }
 
+/// A kernel of one `Elem` per invocation over tensors of `elements` floats, how many `Elem`s that is, and its grid.
+pub fn elementwise_grid(
+    shader: &'static str,
+    entry: &'static str,
+    caps: &Caps,
+    elements: usize,
+) -> (Kernel, u32, [u32; 3]) {
+    let (kernel, count) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
+    (kernel, count, fold((count as usize).div_ceil(ELEMENT_GROUP as usize)))
+}
+
 /// One `Elem` per invocation, over tensors of `elements` floats. All inputs are arrays of `Elem`.
 pub fn elementwise<const N: usize>(
     shader: &'static str,
@@ -41,8 +52,7 @@ pub fn elementwise<const N: usize>(
     elements: usize,
     slots: [Slot; N],
 ) -> Command {
-    let (kernel, count) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
-    let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
+    let (kernel, count, grid) = elementwise_grid(shader, entry, caps, elements);
     let bindings = slots.map(|slot| if let Slot::In(_) = slot { slot.texels() } else { slot.into() });
     Dispatch::command(kernel, bindings, &count, grid)
 }

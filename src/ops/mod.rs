@@ -24,6 +24,7 @@ pub mod reference;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
+pub mod scale;
 pub mod swiglu;
 pub mod testing;
 pub mod types;
@@ -190,6 +191,7 @@ ops! {
     attention_cached: AttentionCached;
     swiglu: Swiglu, SwigluBackward;
     add: Add;
+    scale: Scale;
     logits: Logits;
     sample: Sample;
     cross_entropy: CrossEntropy, CrossEntropyBackward;

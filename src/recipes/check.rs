@@ -216,6 +216,13 @@ fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage
     if let Some(batch) = &stage.batch {
         check_batch(problems, batch, key_path!["stages", i, "batch"]);
     }
+    if let Some(lora) = &stage.lora
+        && problems.are_none_at(key_path!["model"])
+    {
+        for (key, why) in lora.problems(&recipe.model.parameters()) {
+            problems.require(false, key_path!["stages", i, "lora", key], || why);
+        }
+    }
     check_choices(problems, recipe, i, stage);
     check_mixture(problems, recipe, i, stage, datasets)
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
+use crate::nn::Lora;
 use crate::nn::config::LlamaConfig;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
@@ -264,6 +265,9 @@ pub struct Stage {
     /// If not given, `[batch]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
+    /// `[stages.lora]`: trains adapters instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
     /// Share of each dataset in the stage's tokens; they sum to 1.
     pub mixture: BTreeMap<String, f64>,
 }

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub;
 use crate::model::ModelFolder;
-use crate::nn::Architecture;
 use crate::nn::config::{LlamaConfig, PRESETS};
+use crate::nn::{Architecture, Base};
 
 /// Keys of `[model]` that may differ from the source's: they change no shape.
 const FREE: [&str; 2] = ["rope_theta", "max_position_embeddings"];
@@ -74,7 +74,7 @@ pub(super) fn take_source<'a>(
             None
         }
         Some(Ok(model)) => {
-            let Architecture::Llama(config) = model.architecture;
+            let Base::Llama(config) = model.architecture.base;
             Some(config)
         }
         Some(Err(error @ (Error::Failure(_) | Error::Device(_)))) => return Err(error),
@@ -168,9 +168,9 @@ impl ModelSource {
     pub fn content_hash(model: &ModelFolder) -> Result<String> {
         let mut hash = Xxh3::new();
         for (name, shape) in model.architecture.shapes() {
-            let (dtype, bytes) = model.tensors.float(&name, &shape)?;
+            let (dtype, bytes) = model.float(&name, &shape)?;
             hash.update(format!("{name} {shape:?} {dtype:?}").as_bytes());
-            hash.update(bytes);
+            hash.update(&bytes);
         }
         let tokenizer = model.path.join("tokenizer.json");
         if tokenizer.is_file() {

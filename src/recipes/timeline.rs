@@ -29,6 +29,9 @@ pub struct Span {
     pub schedule_start: u64,
     /// Updates since the moments were zero, before the stage's first.
     pub updates_start: u64,
+    /// Whether it trains other parameters than the stage that it goes on from, since one of them trains adapters: then
+    /// it begins with the adapters of that one merged, and with moments of zero.
+    pub anew: bool,
 }
 
 impl Span {
@@ -72,15 +75,17 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
         let origin = origin(recipe, i, &earlier, &spans)?;
         let batch = stage.batch.as_ref().unwrap_or(&recipe.batch);
         let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.sequence_length as u64);
-        let (start_tokens, schedule_start, updates_start) = match origin {
-            Origin::Noise => (0, 0, 0),
+        let (start_tokens, schedule_start, updates_start, anew) = match origin {
+            Origin::Noise => (0, 0, 0, false),
             Origin::Step { stage: before, step } => {
                 let (span, used) = (&spans[before], step - spans[before].start_step);
                 let goes_on = recipe.stages[before].schedule == stage.schedule;
+                let anew = stage.lora.is_some() || recipe.stages[before].lora.is_some();
                 (
                     span.tokens_at(step),
                     if goes_on { span.schedule_start + used } else { 0 },
-                    if stage.reset_optimizer { 0 } else { span.updates_start + used },
+                    if stage.reset_optimizer || anew { 0 } else { span.updates_start + used },
+                    anew,
                 )
             }
         };
@@ -114,6 +119,7 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
             tokens_per_step,
             schedule_start,
             updates_start,
+            anew,
         });
         earlier.insert(stage.name.as_str(), i);
     }

@@ -54,9 +54,18 @@ impl TrainGraph {
     }
 }
 
-/// Draws the initial weights.
+/// Draws the initial weights, adapters included.
 pub fn initialize(store: &Store, architecture: &Architecture, seed: u64) {
-    for (index, spec) in architecture.parameters().iter().enumerate() {
+    initialize_from(0, store, architecture, seed);
+}
+
+/// Draws the adapters as they begin, if there are any.
+pub fn initialize_adapters(store: &Store, architecture: &Architecture, seed: u64) {
+    initialize_from(architecture.shapes().len(), store, architecture, seed);
+}
+
+fn initialize_from(first: usize, store: &Store, architecture: &Architecture, seed: u64) {
+    for (index, spec) in architecture.parameters().iter().enumerate().skip(first) {
         store.write(&spec.name, &init::weights(spec, seed, index));
     }
 }

@@ -87,7 +87,8 @@ impl Work {
     /// That of a recipe's stage.
     pub fn of(recipe: &Recipe, stage: usize) -> Work {
         Work {
-            architecture: recipe.model_at(stage).into(),
+            architecture: Architecture::from(recipe.model_at(stage))
+                .with_lora(recipe.stages[stage].lora.clone()),
             add_loss: loss_of(recipe.stages[stage].kind),
             sequences: recipe.batch_of(stage).sequences,
             length: recipe.stages[stage].sequence_length,

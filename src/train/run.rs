@@ -157,7 +157,12 @@ fn suggest(trainer: &Trainer, run: &Path) {
         out::say(format_args!("talk with it:  smolter chat {run}"));
     }
     let file = quoted(Path::new(&format!("{name}.gguf")));
-    out::say(format_args!("for llama.cpp: smolter export {run} --out {file}"));
+    let merge = if trainer.architecture().lora.is_some() { " --merge" } else { "" };
+    out::say(format_args!("for llama.cpp: smolter export {run}{merge} --out {file}"));
+    if !merge.is_empty() {
+        let folder = quoted(Path::new(&format!("{name}-adapter")));
+        out::say(format_args!("for PEFT:      smolter export {run} --out {folder}"));
+    }
     out::say(format_args!("loss curve:    smolter runs show {run}"));
 }
 

@@ -2,15 +2,17 @@
 
 use super::corpus::{Corpus, Known};
 use super::stages::PlannedStage;
-use crate::checkpoint::{Checkpoint, Contents, Part, TrainerState, folder, replace};
+use crate::checkpoint::{Checkpoint, Contents, Dtype, Part, TrainerState, folder, replace};
 use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::Store;
+use crate::hub;
+use crate::model::adapter::{self, Adapter};
 use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Origin, Recipe};
 use crate::tokenizer::{Role, Tokenizer};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -67,6 +69,7 @@ pub fn save(
     ];
     let tokenizer = corpus.tokenizer.files(architecture.positions(), Role::Base)?;
     files.extend(tokenizer.map(|(name, bytes)| (name.to_string(), bytes)));
+    let trained = architecture.trained_shapes();
     let mut read = |part: Part, name: &str| {
         let values = match part {
             Part::Weights => store.read(name),
@@ -79,10 +82,15 @@ pub fn save(
             Err(Error::failure(format!("step {step}: {name} is not finite and was not saved")))
         }
     };
+    if let Some(lora) = &architecture.lora {
+        let read = |name: &str| read(Part::Weights, name);
+        let adapter = adapter::encode(lora, &trained, base_of(recipe, stage).as_deref(), Dtype::F32, read)?;
+        files.extend(adapter.map(|(name, bytes)| (format!("{}/{name}", adapter::FOLDER), bytes)));
+    }
     let contents = Contents {
         files: &files,
         parameters: &architecture.shapes(),
-        trained: &trained(architecture),
+        trained: &trained,
         states: &STATES,
         read: &mut read,
         state: &state,
@@ -93,10 +101,11 @@ pub fn save(
     folder::save(run, contents, recipe.checkpoint.keep, &kept)
 }
 
-/// Name and shape of the parameters that have optimizer state.
-fn trained(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let trained = architecture.parameters().into_iter().filter(|spec| spec.trained);
-    trained.map(|spec| (spec.name, spec.shape)).collect()
+/// The Hub's name of the model that the adapters of a stage are for, if it is there.
+fn base_of(recipe: &Recipe, stage: &PlannedStage) -> Option<String> {
+    let source = recipe.source.as_ref().filter(|_| stage.span.origin == Origin::Noise)?;
+    let name = source.from.strip_prefix(hub::PREFIX)?;
+    Some(name.split('@').next().unwrap_or(name).to_string())
 }
 
 /// Checks that a run of `recipe` may go on from a checkpoint; returns the stage that it lies in and its micro-batch:
@@ -186,24 +195,48 @@ pub fn of_step(run: &Path, step: u64) -> Result<Checkpoint> {
     Checkpoint::open(&path)
 }
 
-/// Loads weights and optimizer state of a checkpoint.
+/// Loads weights, adapters and optimizer state of a checkpoint of a stage that trains the same parameters.
 pub fn load(store: &Store, checkpoint: &Checkpoint, architecture: &Architecture) -> Result<()> {
     let weights = checkpoint.tensors(Part::Weights)?;
     for (name, shape) in architecture.shapes() {
         store.write(&name, &weights.read_f32(&name, &shape)?);
     }
+    let trained = architecture.trained_shapes();
+    if architecture.lora.is_some() {
+        let adapter = Adapter::open(&checkpoint.path.join(adapter::FOLDER), architecture)?;
+        for (name, shape) in &trained {
+            store.write(name, &adapter.read_f32(name, shape)?);
+        }
+    }
     for state in STATES {
         let file = checkpoint.tensors(Part::State(state))?;
-        for (name, shape) in trained(architecture) {
-            store.write_state(state, &name, &file.read_f32(&name, &shape)?);
+        for (name, shape) in &trained {
+            store.write_state(state, name, &file.read_f32(name, shape)?);
         }
     }
     Ok(())
 }
 
+/// Loads the weights of a checkpoint for a stage that trains other parameters, with its adapters merged, and sets the
+/// optimizer state to zero. Returns whether there were adapters.
+pub fn begin(store: &Store, checkpoint: &Checkpoint, architecture: &Architecture) -> Result<bool> {
+    let weights = checkpoint.tensors(Part::Weights)?;
+    let own = checkpoint.path.join(adapter::FOLDER);
+    let adapter = if own.is_dir() { Some(Adapter::open(&own, architecture)?) } else { None };
+    for (name, shape) in architecture.shapes() {
+        let mut values = weights.read_f32(&name, &shape)?;
+        if let Some(adapter) = &adapter {
+            adapter.merge(&name, &shape, &mut values)?;
+        }
+        store.write(&name, &values);
+    }
+    reset_optimizer(store, architecture);
+    Ok(adapter.is_some())
+}
+
 /// Sets the optimizer state to zero.
 pub fn reset_optimizer(store: &Store, architecture: &Architecture) {
-    for (name, shape) in trained(architecture) {
+    for (name, shape) in architecture.trained_shapes() {
         let zeros = vec![0.0; shape.iter().product()];
         STATES.iter().for_each(|state| store.write_state(state, &name, &zeros));
     }

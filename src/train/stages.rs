@@ -20,7 +20,7 @@ pub struct PlannedStage {
     given: usize,
     /// How the work is cut.
     pub shape: Shape,
-    /// Where weights and optimizer state lie; the same for every stage.
+    /// Where weights and optimizer state lie; the same for every stage that trains the same parameters.
     pub store: StorePlan,
     /// The learning rate over the steps of its schedule.
     pub schedule: Schedule,
@@ -33,6 +33,15 @@ pub struct PlannedStage {
 }
 
 impl PlannedStage {
+    /// The step whose checkpoint the stage begins with, unless it just goes on with what is in memory after the step
+    /// before it.
+    pub fn begins_from(&self) -> Option<u64> {
+        match self.span.origin {
+            Origin::Step { step, .. } if self.span.anew || step != self.span.start_step => Some(step),
+            _ => None,
+        }
+    }
+
     /// The optimizer's scalars for the run's update `step`, and how many updates the moments will then have had.
     pub fn update(&self, step: u64) -> (Hyper, u64) {
         let done = step - self.span.start_step;

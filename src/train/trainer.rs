@@ -3,7 +3,7 @@
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
 use super::corpus::Corpus;
-use super::engine::{Engine, Ticket, TrainGraph, initialize};
+use super::engine::{Engine, Ticket, TrainGraph, initialize, initialize_adapters};
 use super::events::EventFile;
 use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
@@ -14,10 +14,10 @@ use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Store};
+use crate::graph::{Backend, Store, StorePlan};
 use crate::infer;
 use crate::nn::Architecture;
-use crate::recipes::{Origin, Recipe, Saving};
+use crate::recipes::{Recipe, Saving};
 use crate::report::out;
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
@@ -147,9 +147,14 @@ impl<'a> Trainer<'a> {
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
             None => match &source {
-                Some(source) => infer::load_into(&store, source)?,
+                Some(source) => {
+                    infer::load_into(&store, source)?;
+                    initialize_adapters(&store, architecture, recipe.seed);
+                }
                 None => initialize(&store, architecture, recipe.seed),
             },
+            // `enter` loads what the stage begins with.
+            Some(_) if step == stages[0].span.start_step && stages[0].begins_from().is_some() => {}
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
@@ -238,24 +243,51 @@ impl<'a> Trainer<'a> {
     fn enter(&mut self, index: usize) -> Result<()> {
         self.release()?;
         self.current = index;
+        if self.step == self.stages[index].span.start_step {
+            self.begin(index)?;
+        }
         let stage = &self.stages[index];
         let architecture = &stage.work.architecture;
-        if self.step == stage.span.start_step {
-            // The state of the step before is in the store, unless the stage branches off elsewhere.
-            if let Origin::Step { step, .. } = stage.span.origin
-                && step != self.step
-            {
-                saved::load(&self.store, &saved::of_step(self.options.run, step)?, architecture)?;
-            }
-            if stage.reset_optimizer {
-                saved::reset_optimizer(&self.store, architecture);
-            }
-        }
         let graph = TrainGraph::new(architecture, stage.work.add_loss, stage.shape);
         self.step_flops = graph.step_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         self.last_done = Instant::now();
         self.pace = None;
+        Ok(())
+    }
+
+    /// Puts into the store what a stage begins with.
+    fn begin(&mut self, index: usize) -> Result<()> {
+        let stage = &self.stages[index];
+        let (span, architecture, backend) = (&stage.span, &stage.work.architecture, &self.options.backend);
+        let name = &self.recipe.stages[span.stage].name;
+        if let Some(step) = stage.begins_from() {
+            if *self.store.plan() != stage.store {
+                // The memory of the old one is given back first.
+                self.store = backend.store(StorePlan::default())?;
+                backend.wait()?;
+                self.store = backend.store(stage.store.clone())?;
+            }
+            let checkpoint = saved::of_step(self.options.run, step)?;
+            if span.anew {
+                let merged = saved::begin(&self.store, &checkpoint, architecture)?;
+                initialize_adapters(&self.store, architecture, self.recipe.seed + span.stage as u64);
+                if merged {
+                    let from = &checkpoint.state.stage;
+                    out::say(format_args!(
+                        "stage {name}: the adapters of stage {from} are merged into the weights"
+                    ));
+                }
+            } else {
+                saved::load(&self.store, &checkpoint, architecture)?;
+            }
+        }
+        if let Some(lora) = &architecture.lora {
+            out::say(format_args!("stage {name}: {}", lora.describe(architecture.num_trained())));
+        }
+        if stage.reset_optimizer {
+            saved::reset_optimizer(&self.store, architecture);
+        }
         Ok(())
     }
 

@@ -98,6 +98,7 @@ fn branches_go_on_from_where_they_leave_the_trunk() {
             tokens_per_step,
             schedule_start,
             updates_start,
+            anew: false,
         }
     };
     let at = |stage, step| Origin::Step { stage, step };
