@@ -10,6 +10,9 @@ pub enum Error {
     /// The user gave something that cannot be used: a recipe key, a flag, a file's contents. Exit code 2.
     #[error("{}", one_line(.0))]
     Input(String),
+    /// Several mistakes in one input, a line each. Exit code 2.
+    #[error("{}", .0.iter().map(|it| one_line(it)).collect::<Vec<_>>().join("\n"))]
+    Mistakes(Vec<String>),
     /// A file that smolter wrote (checkpoint, shard, model) is not what it was when it was written. Exit code 2.
     #[error("{}", one_line(&format!("{}: damaged: {what}", path.display())))]
     Damaged {
@@ -62,7 +65,7 @@ impl Error {
     /// The process exit code: 2 for a mistake in the input, 1 for a failure.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Input(_) | Error::Damaged { .. } => 2,
+            Error::Input(_) | Error::Mistakes(_) | Error::Damaged { .. } => 2,
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
             Error::Io { .. } | Error::Device(_) | Error::Failure(_) => 1,
         }

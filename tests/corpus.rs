@@ -75,7 +75,7 @@ fn a_damaged_set_of_a_run_can_be_deleted_as_its_error_says() {
     bytes[last] ^= 4;
     std::fs::write(&shard, &bytes).expect("a shard");
     run(&mut place.resume("run", "reference"))
-        .expect(2, &[&shard.to_string_lossy(), "delete it and run again"]);
+        .expect(2, &[&shard.to_string_lossy(), "remove it, and it is made again"]);
     std::fs::remove_file(&shard).expect("it goes");
     run(&mut place.resume("run", "reference")).expect(0, &["facts is tokenised again"]);
     run(&mut place.resume("run", "reference")).expect(0, &[]);

@@ -97,8 +97,11 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
 }
 
-/// A refusal is one readable line that names the file, and a mistake in the input.
+/// A refusal is one readable line that names the file, or one per mistake, and a mistake in the input.
 fn check(error: &Error, folder: &Path) -> Result<(), String> {
+    if let Error::Mistakes(lines) = error {
+        return lines.iter().try_for_each(|line| check(&Error::input(line), folder));
+    }
     let line = error.to_string();
     let unreadable = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let wrong = if line.contains(unreadable) {

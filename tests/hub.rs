@@ -186,7 +186,7 @@ fn snapshot(place: &Place) -> PathBuf {
 
 /// The one unfinished download of a file with these contents.
 fn part(place: &Place, contents: &[u8]) -> PathBuf {
-    repo(place).join("blobs").join(hash(contents, true)).with_extension("part")
+    repo(place).join("blobs").join(hash(contents, true)).with_extension("incomplete")
 }
 
 fn weights() -> Vec<u8> {
@@ -261,12 +261,11 @@ fn an_unfinished_download_that_is_wrong_does_no_harm() {
     // Ended, but not yet renamed.
     std::fs::write(&part, weights()).expect("a file");
     assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
-    assert_eq!(server.downloads("model.safetensors"), [weights().len() - 1]);
+    assert!(server.downloads("model.safetensors").is_empty(), "it is whole");
     // Too long, and not of this file at all.
     std::fs::remove_dir_all(repo(&place)).expect("removed");
     std::fs::create_dir_all(part.parent().expect("a folder")).expect("a folder");
     std::fs::write(&part, vec![7; weights().len() + 10]).expect("a file");
-    forward(&place, &server.endpoint, "hf://owner/name", &[]).expect(2, &["model.safetensors", "damaged"]);
     assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
 }
 
@@ -319,7 +318,7 @@ fn a_server_or_proxy_that_is_down_is_one_line() {
     forward(&place, closed, "hf://owner/name", &[]).expect(1, &["hf://owner/name", closed, "network"]);
     let server = Server::start();
     forward(&place, &server.endpoint, "hf://owner/name", &[("HTTP_PROXY", closed)]).expect(1, &["proxy"]);
-    forward(&place, "no address", "hf://owner/name", &[]).expect(1, &["HF_ENDPOINT"]);
+    forward(&place, "no address", "hf://owner/name", &[]).expect(2, &["HF_ENDPOINT"]);
     assert_eq!(server.set().requests, 0);
 }
 
@@ -390,11 +389,130 @@ fn weights_in_several_files_are_fetched_by_their_index() {
 }
 
 #[test]
-fn an_etag_cannot_lead_out_of_the_cache() {
-    let (server, place) = (Server::start(), Place::new());
-    for etag in ["../../../../evil", "/evil", "..", ""] {
+fn an_etag_that_is_no_hash_neither_leads_out_of_the_cache_nor_spoils_it() {
+    for etag in ["../../../../evil", "/evil", "..", "", "same"] {
+        let (server, place) = (Server::start(), Place::new());
         server.set().etag = Some(etag.into());
-        forward(&place, &server.endpoint, "hf://owner/name", &[]).expect(1, &["ETag"]);
+        assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
+        let blobs = std::fs::read_dir(repo(&place).join("blobs")).expect("the cache");
+        for blob in blobs.map(|entry| entry.expect("an entry").path()) {
+            let (name, contents) = (blob.file_name().unwrap().to_owned(), std::fs::read(&blob).unwrap());
+            let named = [true, false].map(|large| hash(&contents, large).into());
+            assert!(named.contains(&name), "'{etag}': {} is not named by what it is", blob.display());
+        }
+        // The right ETags find the same files.
+        server.set().etag = None;
+        assert_logits(&place, forward(&place, &server.endpoint, "hf://owner/name", &[]));
     }
-    assert!(!place.path("cache").exists());
+}
+
+/// A server that notes the headers of all requests, and answers each by `answer(path)`.
+fn noting(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
+            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let path =
+                request.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_string();
+            noted.lock().expect("no panic").push(request.join("\n").to_ascii_lowercase());
+            let _ = stream.write_all(&answer(&path));
+        }
+    });
+    (format!("127.0.0.1:{port}"), seen)
+}
+
+#[test]
+fn a_token_goes_to_the_endpoint_and_nowhere_else() {
+    for code in [301, 302, 303, 307, 308] {
+        for kind in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let files = Server::start();
+            let source = files.set().files.clone();
+            let (other, at_other) = noting(move |path| {
+                let contents =
+                    source.get(path.rsplit('/').next().unwrap_or_default()).cloned().unwrap_or_default();
+                let length = contents.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                [head.into_bytes(), contents].concat()
+            });
+            let source = files.set().files.clone();
+            let target = other.replace("127.0.0.1", if code % 2 == 0 { "localhost" } else { "127.0.0.1" });
+            let (endpoint, at_endpoint) = noting(move |path| {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let Some(contents) = source.get(name) else {
+                    return b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec();
+                };
+                let (large, length) = (name.ends_with(".safetensors"), contents.len());
+                let etag = hash(contents, large);
+                let about = format!(
+                    "ETag: \"{etag}\"\r\nX-Linked-ETag: \"{etag}\"\r\nX-Linked-Size: {length}\r\nX-Repo-Commit: {COMMIT}"
+                );
+                if name == kind {
+                    let to = format!("http://{target}/elsewhere/{name}");
+                    return format!("HTTP/1.1 {code} Moved\r\nLocation: {to}\r\n{about}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes();
+                }
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\n{about}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                [head.into_bytes(), contents.clone()].concat()
+            });
+            let place = Place::new();
+            let token = [("HF_TOKEN", "hf_secret"), ("SMOLTER_HUB_TIMEOUT", "10")];
+            let outcome = forward(&place, &format!("http://{endpoint}"), "hf://owner/name", &token);
+            let (here, there) = (at_endpoint.lock().expect("no panic"), at_other.lock().expect("no panic"));
+            assert!(!there.is_empty(), "{code} {kind}: the redirect was not followed: {outcome:#?}");
+            assert!(
+                here.iter().any(|request| request.contains("hf_secret")),
+                "{code} {kind}: no token at home"
+            );
+            let leaked = there.iter().find(|request| request.contains("hf_secret"));
+            assert_eq!(leaked, None, "{code} {kind}: the token went elsewhere");
+        }
+    }
+}
+
+#[test]
+fn a_server_without_end_is_left_in_one_line() {
+    let announced = 631;
+    let endless = move |_: &str| {
+        let body = vec![b' '; 4 << 20];
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-Size: {announced}\r\nConnection: close\r\n\r\n",
+            hash(b"", false)
+        );
+        [head.into_bytes(), body].concat()
+    };
+    let circle = |path: &str| {
+        format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nETag: \"a\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+    };
+    let silent = |_: &str| {
+        std::thread::sleep(std::time::Duration::from_secs(8));
+        Vec::new()
+    };
+    type Answer = Box<dyn Fn(&str) -> Vec<u8> + Send>;
+    let faults: [(&str, Answer); 3] =
+        [("endless", Box::new(endless)), ("circle", Box::new(circle)), ("silent", Box::new(silent))];
+    for (what, answer) in faults {
+        let (endpoint, seen) = noting(answer);
+        let (place, begun) = (Place::new(), std::time::Instant::now());
+        let endpoint = format!("http://{endpoint}");
+        let outcome = forward(&place, &endpoint, "hf://owner/name", &[("SMOLTER_HUB_TIMEOUT", "2")]);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{what}: {outcome:#?}");
+        outcome.is_one_line();
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{what}: {:?}", begun.elapsed());
+        assert!(seen.lock().expect("no panic").len() < 60, "{what}: asked too often");
+        assert!(size_of_folder(&place.path("cache")) < 2 << 20, "{what}: the disk fills");
+    }
+}
+
+fn size_of_folder(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |path: PathBuf| {
+        if path.is_dir() { size_of_folder(&path) } else { path.metadata().map_or(0, |it| it.len()) }
+    };
+    entries.flatten().map(|entry| size(entry.path())).sum()
 }

@@ -1,11 +1,11 @@
 //! T2: what goes wrong outside the program costs at most the steps since the last checkpoint, and is named.
 
-use crate::support::{Place, RECIPE, copy, device, run, smolter};
+use crate::support::{Place, RECIPE, copy, cut_short, device, flip_a_bit, run, signal, smolter, spawn_until};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smolter::checkpoint::{TensorFile, folder};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama_grouped");
@@ -17,32 +17,9 @@ fn finished() -> Place {
     place
 }
 
-fn flip_a_bit(path: &Path) {
-    let mut bytes = std::fs::read(path).expect("a file");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    std::fs::write(path, bytes).expect("a file");
-}
-
-fn cut_short(path: &Path) {
-    let bytes = std::fs::read(path).expect("a file");
-    std::fs::write(path, &bytes[..bytes.len() * 2 / 3]).expect("a file");
-}
-
 /// Steps of a run with [`LONGER`].
 const STEPS: u64 = 28;
 const LONGER: [&str; 2] = ["stages.0.tokens=1280", "stages.1.tokens=2304"];
-
-/// Starts a command and waits until the run folder `run` has metrics of `steps` steps.
-fn spawn_until(command: &mut Command, run: &Path, steps: usize) -> Child {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
-    let metrics = run.join("metrics.jsonl");
-    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < steps {
-        assert!(child.try_wait().expect("its state").is_none(), "it ended before step {steps}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
-}
 
 #[test]
 fn a_kill_at_any_moment_costs_nothing() {
@@ -78,12 +55,10 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
     let place = Place::new();
     run(&mut place.train("whole", "reference", &LONGER)).expect(0, &[]);
     let child = spawn_until(&mut place.train("run", "reference", &LONGER), &place.path("run"), 5);
-    assert!(
-        Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs").success()
-    );
+    signal(&child, "-INT");
     let output = child.wait_with_output().expect("its end");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{stdout}");
+    assert_eq!(output.status.code(), Some(130), "{stdout}");
     let path = place.path("run");
     assert!(
         stdout.contains(&format!("continue with: smolter train --resume {}", path.display())),
@@ -190,7 +165,7 @@ fn a_typo_in_a_recipe_is_placed_and_corrected() {
     let path = place.path("tiny.toml");
     for (right, wrong, line, words) in [
         ("peak_lr", "peek_lr", "peek_lr", "did you mean 'peak_lr'?"),
-        ("[batch]\nsequences = 4", "[batch]\nsequences = \"4\"", "sequences", "batch.sequences"),
+        ("[batch]\nsequences = 4", "[batch]\nsequences = \"four\"", "sequences", "batch.sequences"),
         ("{ facts = 0.7", "{ fatcs = 0.7", "mixture = { fatcs", "did you mean 'facts'?"),
         ("[schedule]", "[schedule", "[schedule", "unclosed table"),
     ] {

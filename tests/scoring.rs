@@ -10,10 +10,11 @@ use smolter::infer;
 use smolter::infer::generator::{Generator, GeneratorGraph, Sizes};
 use smolter::infer::scorer::{Bucket, Output, Row, Scorer, ScorerGraph, buckets};
 use smolter::model::ModelFolder;
+use smolter::nn::{Architecture, LlamaConfig};
 use smolter::ops::adamw::Hyper;
 use smolter::ops::sample::Sampling;
 use smolter::ops::testing::nmse;
-use smolter::train::engine::{Engine, TrainGraph};
+use smolter::train::engine::{Engine, TrainGraph, initialize};
 use smolter::train::objective::{Batch, Shape};
 use smolter::train::pretrain;
 use std::path::Path;
@@ -38,7 +39,7 @@ fn ragged(vocab: usize) -> Vec<Row> {
     let row = |i: usize| {
         let length = [0, 1, 2, 47, 16, 17, 33][i % 7] + hash(i) % 3 * (i % 7 / 6);
         let tokens: Vec<u32> = (0..length).map(|t| (hash(97 * i + t) % vocab) as u32).collect();
-        let scored = (0..length).map(|t| t > 0 && (i % 3 == 0 || hash(t + 5 * i) % 4 > 0)).collect();
+        let scored = (0..length).map(|t| t > 0 && (i.is_multiple_of(3) || hash(t + 5 * i) % 4 > 0)).collect();
         Row { tokens, scored }
     };
     (0..23).map(row).collect()
@@ -193,6 +194,7 @@ fn one_store_serves_training_scoring_and_generation() {
             labels: ids[1..].to_vec(),
             weights: vec![1.0; 24],
             datasets: vec![0],
+            ..Batch::default()
         };
         let mut losses = Vec::new();
         for t in 1..=4 {
@@ -218,5 +220,41 @@ fn one_store_serves_training_scoring_and_generation() {
         // An executor may be handed to another thread.
         let moved = std::thread::spawn(move || scorer.score(&row).expect("scores").remove(0));
         assert!(moved.join().expect("the thread ends").iter().sum::<f32>() < losses[3]);
+    }
+}
+
+/// A head of several vocabulary windows, and rows of every shape that kernels choose by.
+#[test]
+fn rows_score_alike_with_a_large_vocabulary() {
+    let config = LlamaConfig {
+        vocab_size: 9001,
+        hidden_size: 72,
+        intermediate_size: 96,
+        num_hidden_layers: 2,
+        num_attention_heads: 3,
+        num_key_value_heads: 1,
+        head_dim: 24,
+        initializer_std: 0.05,
+        ..LlamaConfig::smollm2_135m()
+    };
+    let architecture = Architecture::Llama(config);
+    for device in devices() {
+        let backend = Backend::open(device).expect("it opens");
+        let score = |buckets: &[Bucket], rows: &[Row]| {
+            let graph = ScorerGraph::new(&architecture, buckets, Output::Nll);
+            let store = backend.store(StorePlan::new(&[&graph.graph], &backend.caps())).expect("a store");
+            initialize(&store, &architecture, 4);
+            Scorer::new(&backend, graph, &store).expect("a scorer").score(rows).expect("scores")
+        };
+        let row = |length: u32| Row::whole((0..length).map(|t| (t * 7919 + length * 31) % 9001).collect());
+        let rows = [2, 3, 17, 40, 5, 90, 64].map(row);
+        let together = score(&buckets(90, 180), &rows);
+        for (row, together) in rows.iter().zip(together) {
+            // As `debug score` would take it, were it alone in its file.
+            let alone = score(&buckets(row.tokens.len() - 1, 180), std::slice::from_ref(row)).remove(0);
+            for (a, b) in together.iter().zip(&alone) {
+                assert!((a - b).abs() <= 1e-6, "{device}, {} tokens: {a} and {b}", row.tokens.len());
+            }
+        }
     }
 }

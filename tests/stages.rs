@@ -6,6 +6,7 @@ use smolter::graph::Backend;
 use smolter::graph::recompute::Policy;
 use smolter::recipes::Recipe;
 use smolter::train::fit::Work;
+use smolter::train::metrics::Metrics;
 use std::process::Command;
 
 /// Two stages, 256 then 1,024 tokens with another theta; six steps.
@@ -199,4 +200,23 @@ fn later_stages_may_change_and_earlier_ones_may_not() {
     stopped("decay", &decay.each_ref().map(String::as_str));
     change("decay", "tokens = 7680", "tokens = 3584");
     run(&mut place.resume("decay", "reference")).expect(2, &["learning rate", "recipe.toml"]);
+}
+
+#[test]
+fn what_a_run_allocates_is_what_was_planned() {
+    let Some(device) = devices().into_iter().find(|&device| device != "reference") else { return };
+    let place = Place::new();
+    run(&mut place.train("run", device, &[])).expect(0, &[]);
+    let resolved = place.path("run/recipe.toml");
+    let resolved = Recipe::load(&resolved.to_string_lossy(), &[]).expect("the resolved recipe");
+    let caps = Backend::open(device).expect("it opens").caps();
+    let text = std::fs::read_to_string(place.path("run/metrics.jsonl")).expect("the metrics");
+    let memory = |line: &str| serde_json::from_str::<Metrics>(line).expect("a line").timing.memory;
+    // Both stages end with an evaluation: weights, training and scorer are there, and no weights but those.
+    for (stage, step) in [(0, 6), (1, 12)] {
+        let micro_batch = resolved.batch_of(stage).micro_batch;
+        let planned = Work::of(&resolved, stage).choose(&caps, micro_batch, u64::MAX).expect("a plan");
+        let allocated = memory(text.lines().nth(step - 1).expect("the step's line"));
+        assert_eq!(allocated, planned.total(), "stage {stage}");
+    }
 }

@@ -2,8 +2,9 @@
 
 use smolter::gpu::Device;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The best adapter, opened once. `None` where there is none, which is a failure if `SMOLTER_REQUIRE_GPU=1`.
@@ -167,6 +168,11 @@ impl Place {
         place
     }
 
+    /// Another recipe in place of [`RECIPE`].
+    pub fn recipe(&self, text: &str) {
+        std::fs::write(self.path("tiny.toml"), text).expect("the recipe is written");
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -210,4 +216,36 @@ pub fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).expect("a copy");
         }
     }
+}
+
+/// Starts a command and waits until the run folder `run` has metrics of `steps` steps.
+pub fn spawn_until(command: &mut Command, run: &Path, steps: usize) -> Child {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let metrics = run.join("metrics.jsonl");
+    while std::fs::read_to_string(&metrics).map_or(0, |text| text.lines().count()) < steps {
+        assert!(child.try_wait().expect("its state").is_none(), "it ended before step {steps}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// Sends a signal, such as `-INT`, to a process that was started.
+pub fn signal(child: &Child, name: &str) {
+    assert!(
+        Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs").success()
+    );
+}
+
+/// Changes a bit in the middle of a file.
+pub fn flip_a_bit(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(path, bytes).expect("a file");
+}
+
+/// Leaves two thirds of a file.
+pub fn cut_short(path: &Path) {
+    let bytes = std::fs::read(path).expect("a file");
+    std::fs::write(path, &bytes[..bytes.len() * 2 / 3]).expect("a file");
 }

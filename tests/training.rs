@@ -3,7 +3,7 @@
 use crate::support::{Place, device, devices, run};
 use smolter::graph::layout::{BufferPlan, Place as Window};
 use smolter::graph::recompute::Policy;
-use smolter::graph::{Backend, Graph, Kind, Plan, Store, StorePlan, null};
+use smolter::graph::{Backend, Executor, Graph, Kind, Plan, ProgramId, Store, StorePlan, null};
 use smolter::nn::{Architecture, LlamaConfig};
 use smolter::ops::adamw::{Hyper, STATES};
 use smolter::ops::add::Add;
@@ -67,7 +67,13 @@ fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
     for pass in 0..passes as u32 {
         let tokens = ids(rows + 1, seed + 1000 * pass);
         let (ids, labels) = (tokens[..rows].to_vec(), tokens[1..].to_vec());
-        let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets: vec![0; micro_batch] };
+        let batch = Batch {
+            ids,
+            labels,
+            weights: vec![1.0; rows],
+            datasets: vec![0; micro_batch],
+            ..Batch::default()
+        };
         let ticket = engine.micro_batch(&batch, 1.0 / (rows * passes) as f64).expect("a pass runs");
         sum += engine.fetch(ticket).expect("losses").iter().map(|&x| x as f64).sum::<f64>();
     }
@@ -222,13 +228,18 @@ fn a_step_that_is_not_finite_changes_nothing() {
 
 #[test]
 fn a_third_open_read_is_seen() {
-    let Some(backend) = gpu() else { return };
     let mut graph = Graph::new();
     let x = graph.input("x", TensorType::f32(&[4]));
     let program = graph.program("double");
     let y = graph.push(Add, &[x, x])[0];
     graph.keep(y);
-    let mut executor = backend.execute_alone(&graph).expect("an executor");
+    for backend in [Some(Backend::Reference), gpu()].into_iter().flatten() {
+        let mut executor = backend.execute_alone(&graph).expect("an executor");
+        open_three_reads(&mut *executor, x, y, program);
+    }
+}
+
+fn open_three_reads(executor: &mut dyn Executor, x: ValueId, y: ValueId, program: ProgramId) {
     let mut double = |value: f32| {
         executor.write(x, [value; 4].as_slice().into());
         executor.run(program).expect("it runs");

@@ -91,9 +91,14 @@ impl Launch {
         windows: &[Window],
         texels: &[wgpu::Texture],
     ) -> Result<Self> {
-        let mut recording = Recording::new(device.clone(), 1, texels.to_vec())?;
+        let mut recording = Recording::new(device.clone(), 1, Vec::new())?;
         recording.span(dispatch.kernel.shader.into());
-        let operands: Vec<Operand> = windows.iter().cloned().map(Operand::Window).collect();
+        // What is measured is the kernel: its textures are filled already.
+        let operand = |(binding, window): (usize, &Window)| match dispatch.kernel.texture(binding) {
+            Some(texture) => Operand::Texture(texels[texture].clone()),
+            None => Operand::Window(window.clone()),
+        };
+        let operands: Vec<Operand> = windows.iter().enumerate().map(operand).collect();
         recording.launch(dispatch, &operands)?;
         Ok(Launch(recording))
     }
@@ -147,8 +152,8 @@ struct Memory<'a> {
     device: &'a Arc<Device>,
     window: u64,
     buffers: [wgpu::Buffer; 2],
-    /// Sum of a window's values.
-    sum: f64,
+    /// What is in every window.
+    contents: Vec<f32>,
 }
 
 impl<'a> Memory<'a> {
@@ -165,8 +170,7 @@ impl<'a> Memory<'a> {
             }
             device.wait()?;
         }
-        let sum = contents.iter().map(|&x| x as f64).sum();
-        Ok(Memory { device, window, buffers, sum })
+        Ok(Memory { device, window, buffers, contents })
     }
 
     fn windows(&self) -> Vec<Window> {
@@ -193,7 +197,12 @@ impl<'a> Memory<'a> {
             let sums = self.device.tensor_buffer("sums", 4 * (groups * group) as u64)?;
             let count = if texels { WINDOWS } else { 0 };
             let textures: Vec<wgpu::Texture> = (0..count)
-                .map(|_| self.device.texel_texture(texel_rows(self.window)))
+                .map(|_| {
+                    let texture = self.device.texel_texture(texel_rows(self.window))?;
+                    self.device.write_texels(&texture, bytemuck::cast_slice(&self.contents));
+                    self.device.wait()?;
+                    Ok(texture)
+                })
                 .collect::<Result<_>>()?;
             let mut windows = self.windows();
             windows.push(whole(&sums));
@@ -218,7 +227,8 @@ impl<'a> Memory<'a> {
         let copied = self.device.copy_to_staging(&whole(sums), &staging);
         let bytes = self.device.read_mapped(&staging, sums.size(), Some(copied))?;
         let sums: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-        let (found, wanted) = (sums.iter().map(|&x| x as f64).sum::<f64>(), WINDOWS as f64 * self.sum);
+        let total = |values: &[f32]| values.iter().map(|&x| x as f64).sum::<f64>();
+        let (found, wanted) = (total(&sums), WINDOWS as f64 * total(&self.contents));
         if found == wanted {
             return Ok(());
         }

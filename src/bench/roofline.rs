@@ -13,7 +13,7 @@ pub struct OpTime {
     pub op: String,
     /// Nodes.
     pub nodes: usize,
-    /// Device time of all of them.
+    /// Device time of all of them, with the copies that bring operands where kernels read them.
     pub seconds: f64,
     /// Floating-point operations per second.
     pub flops_per_s: f64,

@@ -126,7 +126,7 @@ fn training<'a>(models: impl Iterator<Item = (&'a str, &'a Training)>) -> Table 
     rows
 }
 
-/// Time per op. What a step takes beyond its ops goes to copies, submissions and the host.
+/// Time per op. What a step takes beyond its ops goes to submissions and the host.
 fn ops(ops: &[OpTime], step_s: f64) -> Table {
     let mut rows = table(&["op", "nodes", "time", "of step", "GFLOP/s", "GB/s", "bound by", "of its peak"]);
     let (major, minor): (Vec<&OpTime>, Vec<&OpTime>) =
@@ -150,7 +150,7 @@ fn ops(ops: &[OpTime], step_s: f64) -> Table {
     rest("other ops", minor.iter().map(|op| op.nodes).sum(), sum(&minor));
     let all: f64 = ops.iter().map(|op| op.seconds).sum();
     if step_s > all {
-        rest("copies, submission, host", 0, step_s - all);
+        rest("submission, host", 0, step_s - all);
     }
     rows
 }

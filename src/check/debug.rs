@@ -115,7 +115,9 @@ impl Training {
             .chunks(labels.length)
             .flat_map(|row| row[1..].iter().copied().chain([IGNORE]))
             .collect();
-        let count = shifted.iter().filter(|&&label| label != IGNORE).count();
+        let weights: Vec<f32> =
+            shifted.iter().map(|&label| if label == IGNORE { 0.0 } else { 1.0 }).collect();
+        let count = weights.iter().filter(|&&weight| weight > 0.0).count();
         if count == 0 {
             return Err(Error::input(format!("{}: labels: none is left after the shift", input.display())));
         }
@@ -123,8 +125,13 @@ impl Training {
         let graph = TrainGraph::new(&model.architecture, pretrain::add_loss, shape);
         let store = infer::load(backend, model, &[&graph.graph])?;
         let engine = Engine::new(backend, graph, &store)?;
-        let weights = vec![1.0; shifted.len()];
-        let batch = Batch { ids: ids.values, labels: shifted, weights, datasets: vec![0; ids.batch] };
+        let batch = Batch {
+            ids: ids.values,
+            labels: shifted,
+            weights,
+            datasets: vec![0; ids.batch],
+            ..Batch::default()
+        };
         Ok(Training { engine, store, batch, count })
     }
 

@@ -5,15 +5,16 @@ use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::ops::adamw::STATES;
 use crate::recipes::Recipe;
+use crate::report::out;
 use crate::train::metrics::repeatable;
-use crate::train::trainer::{Options, Trainer};
+use crate::train::run_folder::RunFolder;
+use crate::train::trainer::{Options, Requests, Trainer};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 /// Trains `steps` steps in one go, and again with the process killed in the middle and resumed, and compares
 /// weights, moments and metrics byte for byte.
 ///
-/// `spawn` starts a child process that trains into the given folder until the given step.
+/// `folder` is a new one for both runs. `spawn` starts a child process that trains into the given folder until the given step.
 ///
 /// # Errors
 /// [`Error::Failure`] naming the first difference.
@@ -25,21 +26,17 @@ pub fn verify_resume(
     steps: u64,
     spawn: impl Fn(&Path) -> Result<std::process::Child>,
 ) -> Result<()> {
-    let never = AtomicBool::new(false);
-    let options = |name: &str| Options {
-        run: folder.join(name),
-        backend: backend.clone(),
-        memory,
-        until: Some(steps),
-        interrupted: &never,
-    };
-    println!("1. {steps} steps in one go");
-    let mut whole = Trainer::new(recipe.clone(), options("whole"), None)?;
+    let requests = Requests::default();
+    let options =
+        |run| Options { run, backend: backend.clone(), memory, until: Some(steps), requests: &requests };
+    out::say(format_args!("1. {steps} steps in one go"));
+    let run = RunFolder::claim(&folder.join("whole"))?;
+    let mut whole = Trainer::new(recipe.clone(), options(&run), None)?;
     whole.run()?;
     let first = whole.last_saved().expect("a run ends with a checkpoint").to_path_buf();
     drop(whole);
 
-    println!("2. the same, killed in the middle");
+    out::say(format_args!("2. the same, killed in the middle"));
     let broken = folder.join("killed");
     let mut child = spawn(&broken)?;
     let metrics = broken.join("metrics.jsonl");
@@ -61,12 +58,13 @@ pub fn verify_resume(
     let unfinished = folder::list(&broken)?.into_iter().rev().find(|&(step, _)| step < steps);
     let checkpoint = unfinished.map(|(_, path)| Checkpoint::open(&path)).transpose()?;
     let from = checkpoint.as_ref().map_or("the beginning".into(), |c| format!("step {}", c.state.step));
-    println!("   killed after step {kill_at} or later; resuming from {from}");
-    let mut second = Trainer::new(recipe.clone(), options("killed"), checkpoint)?;
+    out::say(format_args!("   killed after step {kill_at} or later; resuming from {from}"));
+    let run = RunFolder::open(&broken)?;
+    let mut second = Trainer::new(recipe.clone(), options(&run), checkpoint)?;
     second.run()?;
     let second = second.last_saved().expect("a run ends with a checkpoint").to_path_buf();
 
-    println!("3. comparing");
+    out::say(format_args!("3. comparing"));
     let states = STATES.map(|state| format!("trainer/{state}.safetensors"));
     for file in ["model.safetensors".to_string()].iter().chain(&states) {
         let [a, b] = [&first, &second].map(|checkpoint| {
@@ -81,13 +79,13 @@ pub fn verify_resume(
                 second.display()
             )));
         }
-        println!("   {file}: {} bytes identical", a.len());
+        out::say(format_args!("   {file}: {} bytes identical", a.len()));
     }
     let lines = |run: &str| repeatable(&folder.join(run).join("metrics.jsonl"));
     let (a, b) = (lines("whole")?, lines("killed")?);
     if a != b {
         return Err(Error::failure("metrics.jsonl differs"));
     }
-    println!("   metrics.jsonl: {} steps identical", a.len());
+    out::say(format_args!("   metrics.jsonl: {} steps identical", a.len()));
     Ok(())
 }

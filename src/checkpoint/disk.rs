@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::files;
+
 /// The operations of a save. Each is atomic or may be cut short by a crash, as on a real disk.
 pub(super) trait Disk {
     /// An open, empty file.
@@ -15,6 +17,7 @@ pub(super) trait Disk {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 }
 
@@ -25,7 +28,7 @@ impl Disk for RealDisk {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        File::create(path)
+        files::create(path)
     }
 
     fn sync(&self, file: &mut File) -> io::Result<()> {
@@ -43,6 +46,10 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -147,6 +154,11 @@ pub(super) mod testing {
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
             self.operate()?;
             fs::rename(from, to)
+        }
+
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            self.operate()?;
+            fs::remove_file(path)
         }
 
         fn remove_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -254,9 +254,13 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder, or what stands in its place, if it is there.
 fn remove<D: Disk>(disk: &D, path: &Path) -> Result<()> {
-    if path.exists() { disk.remove_dir_all(path).map_err(Error::io(path)) } else { Ok(()) }
+    match path.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(found) if found.is_dir() => disk.remove_dir_all(path).map_err(Error::io(path)),
+        Ok(_) => disk.remove_file(path).map_err(Error::io(path)),
+    }
 }
 
 /// Removes a checkpoint under another name, so that a crash leaves no half of it.

@@ -13,7 +13,7 @@ pub mod safetensors;
 pub use dtype::{Dtype, Rounding};
 pub use folder::{Checkpoint, Contents, Part, TrainerState};
 pub use manifest::{verify, verify_model};
-pub use publish::{publish, write_file};
+pub use publish::{publish, replace, write_file};
 pub use safetensors::TensorFile;
 
 /// Takes the next bytes of a file that is being written.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Makes the file or folder `target`, which must not exist yet.
 ///
@@ -50,14 +51,69 @@ pub fn publish<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Resul
 /// # Errors
 /// [`Error::Io`] naming `path`, or what `fill` returns; the file is then incomplete.
 pub fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);
+    let mut file = BufWriter::with_capacity(1 << 20, files::create(path).map_err(Error::io(path))?);
     fill(&mut file)?;
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io(path))
 }
 
+/// Makes `bytes` the contents of the file `path`, which has its old contents or these at any moment. They are written
+/// beside it, to `.tmp-NAME`, flushed, and take its name. A folder of that name steps aside.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; the file is then as it was, or the new one.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.is_dir() {
+        files::set_aside(path)?;
+    }
+    replace_on(&RealDisk, path, bytes).map_err(Error::io(path))
+}
+
+fn replace_on<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".tmp-{name}"));
+    let write = || {
+        let mut file = disk.create(&temporary)?;
+        file.write_all(bytes)?;
+        disk.sync(&mut file)?;
+        disk.rename(&temporary, path)
+    };
+    let written = write();
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = disk.remove_file(&temporary);
+    }
+    written?;
+    disk.sync_dir(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::disk::testing::FailingDisk;
     use super::*;
+
+    #[test]
+    fn a_replaced_file_is_the_old_or_the_new_one_at_any_moment() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("recipe.toml");
+        let (old, new) = (b"old".as_slice(), b"longer and new".as_slice());
+        let attempt = |disk: &FailingDisk| {
+            std::fs::write(&path, old).unwrap();
+            let replaced = replace_on(disk, &path, new);
+            let found = std::fs::read(&path).unwrap();
+            assert!(found == old || found == new, "{found:?}");
+            assert!(found == new || replaced.is_err());
+            replaced.is_ok()
+        };
+        let operations = (0..).find(|&n| attempt(&FailingDisk::dying_after(n))).unwrap();
+        assert!(operations >= 5, "only {operations} operations");
+        for room in 0..new.len() {
+            assert!(!attempt(&FailingDisk::with_room_for(room)));
+            assert!(!place.path().join(".tmp-recipe.toml").exists(), "with room for {room} bytes");
+        }
+        assert!(attempt(&FailingDisk::with_room_for(new.len())));
+        replace(&path, b"real").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"real");
+    }
 
     #[test]
     fn a_target_appears_whole_or_not_at_all() {

@@ -1,6 +1,5 @@
 //! `smolter bench`: what this adapter can do, and how much of it decoding and training reach.
 
-use super::generate::print;
 use super::{DeviceFlag, at_least_1, bytes};
 use crate::bench::{Options, Report, run, table};
 use crate::checkpoint::write_file;
@@ -10,6 +9,7 @@ use crate::graph::parameter::MAX_BINDING;
 use crate::infer::generator::{CHUNK, Sizes};
 use crate::nn::Architecture;
 use crate::nn::config::PRESETS;
+use crate::report::out::print;
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -62,8 +62,8 @@ impl Bench {
         let report = run(&backend, &options)?;
         // Saved first: nothing that befalls the terminal may lose minutes of measurements.
         let saved = self.json.as_deref().map(|path| save(&report, path)).transpose()?;
-        print(&table::text(&report))?;
-        saved.map_or(Ok(()), |path| print(&format!("\nwritten: {}\n", path.display())))
+        print(table::text(&report))?;
+        saved.map_or(Ok(()), |path| print(format_args!("\nwritten: {}\n", path.display())))
     }
 }
 

@@ -1,12 +1,13 @@
 //! `smolter chat`: a conversation in the terminal.
 
-use super::generate::print;
 use super::sampling::SamplingFlags;
+use super::signals::{self, Signal};
 use super::{DeviceFlag, at_least_1};
 use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::infer::chat::{Answer, Chat, End, Options};
 use crate::model::{ModelFolder, hub};
+use crate::report::out::{self, print};
 use clap::Args;
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -54,16 +55,17 @@ static ANSWERING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Ctrl-C ends an answer; a second one, or one while nothing is being answered, the program.
-fn interrupt() {
-    if !ANSWERING.load(Ordering::Relaxed) || INTERRUPTED.swap(true, Ordering::Relaxed) {
-        std::process::exit(130);
+fn interrupt(signal: Signal) {
+    let ends = signal != Signal::Interrupt || !ANSWERING.load(Ordering::Relaxed);
+    if ends || INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(signal.exit_code());
     }
 }
 
 impl ChatCommand {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        model.warnings.iter().for_each(out::warn);
         let options = Options {
             system: self.system.clone(),
             sampling: self.sampling.settings(TEMPERATURE, TOP_P),
@@ -77,10 +79,14 @@ impl ChatCommand {
         if let Some(path) = &self.load {
             chat.load(path)?;
         }
-        ctrlc::set_handler(interrupt).map_err(|e| Error::failure(format!("cannot catch Ctrl-C: {e}")))?;
+        signals::watch(interrupt)?;
         let interactive = std::io::stdin().is_terminal();
         if interactive {
-            eprintln!("{} on {}; /help tells the commands", model.path.display(), backend.description());
+            out::note(format_args!(
+                "{} on {}; /help tells the commands",
+                model.path.display(),
+                backend.description()
+            ));
         }
         while let Some(line) = read_message(interactive)? {
             let done = self.act(&mut chat, line.trim());
@@ -89,7 +95,7 @@ impl ChatCommand {
                 Ok(false) => {}
                 // Someone who types can correct a mistake; a pipe cannot.
                 Err(error @ (Error::Input(_) | Error::Io { .. })) if interactive => {
-                    eprintln!("error: {error}")
+                    out::note(format_args!("error: {error}"))
                 }
                 Err(error) => return Err(error),
             }
@@ -107,15 +113,15 @@ impl ChatCommand {
         match command {
             "" => {}
             "/exit" | "/quit" => return Ok(true),
-            "/help" => eprintln!("{HELP}"),
+            "/help" => out::note(format_args!("{HELP}")),
             "/reset" => chat.reset(),
             "/save" => {
                 chat.save(file()?)?;
-                eprintln!("saved {} messages", chat.messages().len());
+                out::note(format_args!("saved {} messages", chat.messages().len()));
             }
             "/load" => {
                 chat.load(file()?)?;
-                eprintln!("loaded {} messages", chat.messages().len());
+                out::note(format_args!("loaded {} messages", chat.messages().len()));
             }
             _ if command.starts_with('/') && command[1..].chars().all(char::is_alphabetic) => {
                 return Err(Error::input(format!("no command {command}; /help tells which there are")));
@@ -138,21 +144,24 @@ impl ChatCommand {
         print("\n")?;
         match answer.end {
             End::Stop => {}
-            End::Length => eprintln!("(cut after {} tokens; --max-tokens allows more)", answer.tokens),
-            End::Context => {
-                eprintln!("(cut: the context of {} tokens is full; /reset empties it)", self.context)
+            End::Length => {
+                out::note(format_args!("(cut after {} tokens; --max-tokens allows more)", answer.tokens))
             }
-            End::Interrupted => eprintln!("(cut short)"),
+            End::Context => out::note(format_args!(
+                "(cut: the context of {} tokens is full; /reset empties it)",
+                self.context
+            )),
+            End::Interrupted => out::note(format_args!("(cut short)")),
         }
         if answer.left_out > 0 {
-            eprintln!("(the {} oldest messages no longer fit the context)", answer.left_out);
+            out::note(format_args!("(the {} oldest messages no longer fit the context)", answer.left_out));
         }
         if self.stats {
             let Answer { tokens, prompt, cached, .. } = answer;
             let rate = tokens as f64 / begun.elapsed().as_secs_f64();
-            eprintln!(
+            out::note(format_args!(
                 "({tokens} tokens, {rate:.1} tokens/s; {cached} of {prompt} prompt tokens were cached)"
-            );
+            ));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::data::source::{OnBroken, Source};
 use crate::error::{Error, Result};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Special, Tokenizer};
 use clap::{Args, Subcommand};
@@ -75,11 +76,17 @@ impl Data {
 
 impl TrainTokenizer {
     fn run(self) -> Result<()> {
+        let there = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+            .map(|name| self.out.join(name));
+        if let Some(path) = there.iter().find(|path| path.symlink_metadata().is_ok()) {
+            let why = "is there already, and nothing is overwritten: remove it or give another --out";
+            return Err(Error::input(format!("{}: {why}", path.display())));
+        }
         let on_broken = if self.skip_broken { OnBroken::Skip } else { OnBroken::Refuse };
         let source = Source::new(&self.paths).fields(&self.field, "\n").on_broken(on_broken);
         let mut records = source.documents()?;
         let mut failure: Option<Error> = None;
-        let mut progress = Progress::new("reading", self.documents.unwrap_or(0) as u64, 0);
+        let mut progress = Progress::new("reading", self.documents.map(|count| count as u64), 0);
         // The trainer takes plain text: the first error ends the reading and is returned afterwards.
         let texts =
             records.by_ref().take(self.documents.unwrap_or(usize::MAX)).map_while(|record| match record {
@@ -100,19 +107,18 @@ impl TrainTokenizer {
         tokenizer.save(&self.out, self.model_max_length, Role::Base)?;
         let report = records.report();
         if report.broken > 0 {
-            eprintln!(
-                "warning: {} broken records skipped, first: {}",
+            out::warn(format_args!(
+                "{} broken records skipped, first: {}",
                 report.broken,
                 report.first_broken.join("; ")
-            );
+            ));
         }
-        println!(
+        out::line(format_args!(
             "{} tokens from {} documents, saved in {}",
             tokenizer.vocab_size(),
             report.documents,
             self.out.display()
-        );
-        Ok(())
+        ))
     }
 }
 
@@ -138,6 +144,7 @@ fn each_line<I: serde::de::DeserializeOwned, O: serde::Serialize>(
     what: &str,
     answer: impl Fn(I) -> Result<O>,
 ) -> Result<()> {
+    out::check()?;
     let mut stdout = BufWriter::new(std::io::stdout().lock());
     for (i, line) in std::io::stdin().lock().split(b'\n').enumerate() {
         let line = line.map_err(Error::io("stdin"))?;
@@ -146,7 +153,7 @@ fn each_line<I: serde::de::DeserializeOwned, O: serde::Serialize>(
         let mut text =
             serde_json::to_vec(&answer(input)?).map_err(|error| Error::failure(error.to_string()))?;
         text.push(b'\n');
-        stdout.write_all(&text).map_err(Error::io("stdout"))?;
+        stdout.write_all(&text).map_err(out::lost)?;
     }
-    stdout.flush().map_err(Error::io("stdout"))
+    stdout.flush().map_err(out::lost)
 }

@@ -5,7 +5,7 @@ use crate::check::doctor::diagnose;
 use crate::error::{Error, Result};
 use crate::gpu::device;
 use crate::graph::Backend;
-use crate::report::table;
+use crate::report::{out, table};
 use clap::Args;
 
 #[derive(Args)]
@@ -17,10 +17,10 @@ pub struct Doctor {
 impl Doctor {
     pub fn run(self) -> Result<()> {
         for adapter in device::list() {
-            println!("found: {} ({})", adapter.name, adapter.detail);
+            out::line(format_args!("found: {} ({})", adapter.name, adapter.detail))?;
         }
         let backend = Backend::open(&self.device.device)?;
-        println!("checking: {}\n          {:?}", backend.description(), backend.caps());
+        out::line(format_args!("checking: {}\n          {:?}", backend.description(), backend.caps()))?;
         let lines = diagnose(&backend)?;
         let mut table = table(&["check", "cases", "worst error", "limit", "verdict"]);
         for line in &lines {
@@ -33,14 +33,13 @@ impl Doctor {
                 verdict.to_string(),
             ]);
         }
-        println!("{table}\n");
+        out::line(format_args!("{table}\n"))?;
         let wrong: Vec<_> = lines.iter().filter(|line| !line.passes()).collect();
         if wrong.is_empty() {
-            println!("healthy: values, gradients and training steps agree with f64 on this device");
-            return Ok(());
+            return out::line("healthy: values, gradients and training steps agree with f64 on this device");
         }
         for line in &wrong {
-            println!("wrong: {}: error {:.1e} at {}", line.what, line.worst, line.at);
+            out::line(format_args!("wrong: {}: error {:.1e} at {}", line.what, line.worst, line.at))?;
         }
         let names: Vec<&str> = wrong.iter().map(|line| line.what.as_str()).collect();
         Err(Error::failure(format!(

@@ -6,6 +6,7 @@ use crate::checkpoint::gguf::Type;
 use crate::error::Result;
 use crate::model::export::{Format, Options, export};
 use crate::model::{ModelFolder, hub};
+use crate::report::out;
 use crate::report::progress::Progress;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ enum Precision {
 impl Export {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        model.warnings.iter().for_each(out::warn);
         let is_gguf = self.out.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
         let format = match self.format {
             Some(Layout::Gguf) => Format::Gguf,
@@ -71,21 +72,24 @@ impl Export {
             let bar = progress.get_or_insert_with(|| Progress::new("exporting MB", total / 1_000_000, 0));
             bar.set(done / 1_000_000, "");
         });
-        if let Some(bar) = progress {
+        if let Some(mut bar) = progress {
             bar.finish();
         }
         let report = report?;
         if report.vanished > 0 {
-            eprintln!(
-                "warning: {} weights are too small for {} and became 0",
+            out::warn(format_args!(
+                "{} weights are too small for {} and became 0",
                 report.vanished,
                 report.ty.name()
-            );
+            ));
         }
         let files = if report.files == 1 { "one file".into() } else { format!("{} files", report.files) };
         let (ty, tensors) = (report.ty.name(), report.tensors);
-        println!("{}: {tensors} tensors of {} as {ty} in {files}", self.out.display(), model.path.display());
-        Ok(())
+        out::line(format_args!(
+            "{}: {tensors} tensors of {} as {ty} in {files}",
+            self.out.display(),
+            model.path.display()
+        ))
     }
 }
 

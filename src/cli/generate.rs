@@ -7,12 +7,12 @@ use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, Sizes};
 use crate::infer::writer::Writer;
 use crate::model::{ModelFolder, hub};
+use crate::report::out::{self, print};
 use crate::report::profile;
 use crate::tokenizer::Tokenizer;
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::io::Write;
 
 #[derive(Args)]
 pub struct Generate {
@@ -36,7 +36,7 @@ pub struct Generate {
 impl Generate {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        model.warnings.iter().for_each(out::warn);
         let tokenizer = Tokenizer::load(&model.path)?;
         model.expect_vocabulary(&tokenizer)?;
         let mut prompts = Vec::new();
@@ -70,7 +70,7 @@ impl Generate {
         generator.prompt(&prompts)?;
         self.continue_all(&mut generator, &tokenizer, &model.end_tokens)?;
         if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
-            eprintln!("decode:\n{}", profile::table(&generator.decode_profile().1));
+            out::note(format_args!("decode:\n{}", profile::table(&generator.decode_profile().1)));
         }
         Ok(())
     }
@@ -111,19 +111,13 @@ impl Generate {
                 let tokens: Vec<u32> = writer.choices.iter().map(|choice| choice.token).collect();
                 let logprobs: Vec<f32> = writer.choices.iter().map(|choice| choice.logprob).collect();
                 let line = serde_json::json!({ "text": writer.text, "tokens": tokens, "logprobs": logprobs });
-                print(&format!("{line}\n"))?;
+                print(format_args!("{line}\n"))?;
             } else if streaming {
-                print(&format!("{rest}\n"))?;
+                print(format_args!("{rest}\n"))?;
             } else {
-                print(&format!("{prompt}{}\n\n", writer.text))?;
+                print(format_args!("{prompt}{}\n\n", writer.text))?;
             }
         }
         Ok(())
     }
-}
-
-/// Prints without waiting for the end of the line.
-pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("standard output"))
 }

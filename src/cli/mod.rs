@@ -9,11 +9,15 @@ mod export;
 mod generate;
 mod plan;
 mod recipes;
+mod runs;
 mod sampling;
+mod signals;
 mod train;
 
 use crate::error::Result;
-use crate::recipes::Recipe;
+use crate::recipes::{Recipe, open_model};
+use crate::report::out;
+use crate::tokenizer;
 use clap::{Parser, Subcommand};
 
 /// Trains SmolLM2 language models on any GPU.
@@ -36,6 +40,8 @@ enum Command {
     Bench(bench::Bench),
     /// Lists the embedded recipes, or prints one.
     Recipes(recipes::Recipes),
+    /// Lists runs, or draws the loss curve of one.
+    Runs(runs::Runs),
     /// Continues text with a model.
     Generate(generate::Generate),
     /// Talks with a chat model.
@@ -48,6 +54,9 @@ enum Command {
     /// Runs a Hugging Face model folder on given tensors, for comparison with other programs.
     #[command(subcommand)]
     Debug(debug::Debug),
+    /// Renders a chat template for another process of this program.
+    #[command(hide = true)]
+    RenderTemplate,
 }
 
 /// Flag shared by every command that computes.
@@ -71,7 +80,7 @@ struct RecipeFlags {
 
 impl RecipeFlags {
     fn load(&self) -> Result<Recipe> {
-        Recipe::load(&self.recipe, &self.set)
+        Recipe::load_with(&self.recipe, &self.set, &open_model)
     }
 }
 
@@ -102,23 +111,41 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
 
 /// Runs the program on the process's arguments and returns its exit code.
 pub fn run() -> u8 {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are asked for, so they must arrive; of mistakes there may be nobody to read.
+        Err(message) => {
+            let arrived = message.use_stderr() || out::check().is_ok() && message.print().is_ok();
+            if message.use_stderr() {
+                let _ = message.print();
+            }
+            return if arrived { message.exit_code() as u8 } else { 1 };
+        }
+    };
+    tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Recipes(command) => command.run(),
+        Command::Runs(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
+        Command::RenderTemplate => {
+            tokenizer::render_confined();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error}");
+            if !out::reader_left(&error) {
+                error.to_string().lines().for_each(|line| out::note(format_args!("error: {line}")));
+            }
             error.exit_code()
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
-use crate::report::table;
+use crate::report::{out, table};
 use crate::train::fit::{Candidate, Work};
 use crate::train::measure::matmul_speed;
 use clap::Args;
@@ -37,7 +37,7 @@ fn mib(bytes: u64) -> String {
 impl Plan {
     pub fn run(self) -> Result<()> {
         let recipe = self.recipe.load()?;
-        println!("{}", recipe.describe());
+        out::line(recipe.describe())?;
         let mut flops = 0.0;
         for span in recipe.spans() {
             let (stage, work) = (&recipe.stages[span.stage], Work::of(&recipe, span.stage));
@@ -47,7 +47,7 @@ impl Plan {
                 Error::input(format!("stage {}: nothing fits {}: {why}", stage.name, mib(self.memory)))
             })?;
             let (shape, steps) = (fit.training.shape, span.end_step - span.start_step);
-            println!(
+            out::line(format_args!(
                 "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
                 stage.name,
                 HumanCount(steps),
@@ -56,28 +56,28 @@ impl Plan {
                 shape.passes,
                 shape.micro_batch,
                 shape.recompute.name()
-            );
-            println!("{}", slabs(&fit));
-            println!("\nother choices:\n{}", self.choices(&work, shape.micro_batch));
+            ))?;
+            out::line(slabs(&fit))?;
+            out::line(format_args!("\nother choices:\n{}", self.choices(&work, shape.micro_batch)))?;
             if self.tensors {
-                println!("\n{}", tensors(&fit));
+                out::line(format_args!("\n{}", tensors(&fit)))?;
             }
             let update = fit.training.graph.cost(fit.training.update.program).flops;
             flops += (fit.training.step_flops() + update) * steps as f64;
         }
-        println!("\n{:.3e} floating-point operations in all", flops);
+        out::line(format_args!("\n{flops:.3e} floating-point operations in all"))?;
         if self.measure {
             let backend = Backend::open(&self.device.device)?;
             let speed = matmul_speed(&backend)?;
             let time = Duration::try_from_secs_f64(flops / speed).unwrap_or(Duration::MAX);
-            println!(
+            out::line(format_args!(
                 "{} multiplies matrices at {:.1} GFLOP/s: at least {} for the whole run",
                 backend.description(),
                 speed / 1e9,
                 HumanDuration(time)
-            );
+            ))?;
         } else {
-            println!("time: add --measure to measure this machine for two seconds");
+            out::line("time: add --measure to measure this machine for two seconds")?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::recipes::{EMBEDDED, Recipe};
+use crate::report::out;
 use clap::Args;
 
 #[derive(Args)]
@@ -16,10 +17,10 @@ pub struct Recipes {
 impl Recipes {
     pub fn run(self) -> Result<()> {
         match self.name {
-            Some(name) => print!("{}", Recipe::load(&name, &self.set)?.to_toml()?),
+            Some(name) => out::print(Recipe::load(&name, &self.set)?.to_toml()?)?,
             None => {
                 for (name, _) in EMBEDDED {
-                    println!("{}", Recipe::load(name, &[])?.describe());
+                    out::line(Recipe::load(name, &[])?.describe())?;
                 }
             }
         }

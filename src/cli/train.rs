@@ -1,16 +1,22 @@
 //! `smolter train`: a recipe from text to checkpoint.
 
+use super::signals::{self, Signal};
 use super::{DeviceFlag, RecipeFlags, bytes};
 use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::recipes::Recipe;
-use crate::train::run::{default_memory, fresh_folder, resume, start};
-use crate::train::trainer::Options;
+use crate::recipes::{Recipe, open_model};
+use crate::report::out;
+use crate::train::run::{default_memory, resume, start};
+use crate::train::run_folder::RunFolder;
+use crate::train::trainer::{Ending, Options, Requests};
 use clap::Args;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 #[derive(Args)]
 pub struct Train {
@@ -44,39 +50,55 @@ impl Train {
         if self.verify_resume {
             return self.verify();
         }
-        static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-        let handler = || {
-            if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+        static REQUESTS: Requests = Requests {
+            stop: AtomicBool::new(false),
+            save: AtomicBool::new(false),
+            unsaved: AtomicBool::new(false),
+        };
+        let stopped_by = stop_on_signals(&REQUESTS)?;
+        let until = self.until;
+        let ending = match &self.resume {
+            Some(run) => {
+                let run = RunFolder::open(run)?;
+                let backend = Backend::open(&self.device.device)?;
+                let memory = self.memory_of(&backend);
+                resume(Options { run: &run, backend, memory, until, requests: &REQUESTS })?
             }
-            eprintln!("\nfinishing the step and saving; once more to stop at once");
-        };
-        ctrlc::set_handler(handler).map_err(|e| Error::failure(format!("cannot catch Ctrl-C: {e}")))?;
-        let options = |run: PathBuf| -> Result<Options<'static>> {
-            let backend = Backend::open(&self.device.device)?;
-            let memory = self.memory.unwrap_or_else(|| default_memory(&backend));
-            Ok(Options { run, backend, memory, until: self.until, interrupted: &INTERRUPTED })
-        };
-        match &self.resume {
-            Some(run) => resume(options(run.clone())?),
             None => {
                 let recipe = self.recipe.load()?;
-                let run = self.out.clone().unwrap_or_else(|| fresh_folder(&recipe.name));
-                start(recipe, options(run)?)
+                let backend = Backend::open(&self.device.device)?;
+                let run = match &self.out {
+                    Some(path) => RunFolder::claim(path)?,
+                    None => RunFolder::create(&recipe.name)?,
+                };
+                let memory = self.memory_of(&backend);
+                start(recipe, Options { run: &run, backend, memory, until, requests: &REQUESTS })?
             }
+        };
+        match (ending, stopped_by.get()) {
+            // So that `train && export` does not go on.
+            (Ending::Stopped { .. }, Some(signal)) => std::process::exit(signal.exit_code()),
+            _ => Ok(()),
         }
+    }
+
+    fn memory_of(&self, backend: &Backend) -> u64 {
+        self.memory.unwrap_or_else(|| default_memory(backend))
     }
 
     fn verify(&self) -> Result<()> {
         let mut overrides = self.recipe.set.clone();
         overrides.push(format!("checkpoint.every={VERIFY_EVERY}"));
-        let recipe = Recipe::load(&self.recipe.recipe, &overrides)?;
+        let recipe = Recipe::load_with(&self.recipe.recipe, &overrides, &open_model)?;
         let backend = Backend::open(&self.device.device)?;
-        let memory = self.memory.unwrap_or_else(|| default_memory(&backend));
-        let folder =
-            self.out.clone().unwrap_or_else(|| fresh_folder(&format!("{}-verify-resume", recipe.name)));
+        let memory = self.memory_of(&backend);
+        // Not kept, so that it goes with all that is in it.
+        let folder = match &self.out {
+            Some(path) => RunFolder::claim(path)?,
+            None => RunFolder::create(&format!("{}-verify-resume", recipe.name))?,
+        };
         let steps = VERIFY_STEPS.min(recipe.total_steps());
-        println!("device: {}", backend.description());
+        out::say(format_args!("device: {}", backend.description()));
         let spawn = |run: &Path| {
             let program = std::env::current_exe().map_err(Error::io("smolter"))?;
             let mut command = Command::new(&program);
@@ -89,8 +111,44 @@ impl Train {
             });
             command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(Error::io(&program))
         };
-        verify_resume(&recipe, &folder, &backend, memory, steps, spawn)?;
-        println!("resume is exact");
-        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))
+        let proof = verify_resume(&recipe, &folder, &backend, memory, steps, spawn);
+        if matches!(proof, Err(Error::Failure(_))) {
+            // What differs is worth a look.
+            folder.keep();
+        }
+        proof?;
+        out::say("resume is exact");
+        Ok(())
     }
+}
+
+/// Time in which further signals belong to the first: `timeout` and shells signal both a process and its group.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+
+/// Passes signals on as requests. The first one to stop finishes the step; it ends the process at once where there is
+/// nothing to save, and so does a second one. Returns where the first one will be.
+fn stop_on_signals(requests: &'static Requests) -> Result<Arc<OnceLock<Signal>>> {
+    let stopped_by = Arc::new(OnceLock::new());
+    let first = stopped_by.clone();
+    let mut since: Option<Instant> = None;
+    let say = |text: &str| {
+        // Where stderr is gone too, nobody listens.
+        let _ = writeln!(std::io::stderr(), "\n{text}");
+    };
+    signals::watch(move |signal| {
+        if signal == Signal::Hangup {
+            requests.save.store(true, Ordering::Relaxed);
+        } else if !requests.unsaved.load(Ordering::Relaxed) {
+            say("stopped; there was nothing to save");
+            std::process::exit(signal.exit_code());
+        } else if since.is_none() {
+            since = Some(Instant::now());
+            let _ = first.set(signal);
+            requests.stop.store(true, Ordering::Relaxed);
+            say("finishing the step and saving; once more to stop at once");
+        } else if since.is_some_and(|since| since.elapsed() > DEBOUNCE) {
+            std::process::exit(signal.exit_code());
+        }
+    })?;
+    Ok(stopped_by)
 }

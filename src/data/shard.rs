@@ -37,7 +37,7 @@ use crate::files;
 const MAGIC: &[u8; 8] = b"SMOLTOK1";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
-const REMEDY: &str = "delete it and run again";
+const REMEDY: &str = "remove it, and it is made again when the run is resumed";
 
 /// How much of a shard to check when it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,6 +113,14 @@ impl Header {
     }
 }
 
+/// Something else in the place of a file, such as a folder, is damage too.
+fn with_remedy(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Input(_) => Error::damaged(path, format!("not a file that can be read; {REMEDY}")),
+        other => other,
+    }
+}
+
 /// One shard, memory-mapped. The file must not be changed while it is open.
 #[derive(Debug)]
 struct Shard {
@@ -124,7 +132,7 @@ struct Shard {
 impl Shard {
     fn open(path: &Path, verify: Verify) -> Result<Self> {
         let damaged = |what: &str| Error::damaged(path, format!("{what}; {REMEDY}"));
-        let file = files::open(path)?;
+        let file = files::open(path).map_err(|error| with_remedy(path, error))?;
         // SAFETY: the map is only read, as bytes. Shards appear by rename and are never written again; someone
         // who truncates one while it is mapped gets SIGBUS, as with every memory-mapped format.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;

@@ -8,13 +8,14 @@
 //! | `.txt` (+ `.gz` `.zst`) | the whole file | file |
 //! | `.parquet` | a row | row |
 //!
-//! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, over 64 MiB) is skipped
+//! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, too long) is skipped
 //! and counted, or refused, as [`OnBroken`] says. Damage to a whole file is always refused: what was lost
 //! cannot be counted.
 
 mod bytes;
 mod files;
 mod json;
+mod pages;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -28,8 +29,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::{Error, Result};
 use files::Kind;
 
-/// Longer records are broken: a file with its line ends lost must not be read into memory whole.
-pub const MAX_RECORD_BYTES: usize = 64 << 20;
+/// Longest record, in bytes, unless a source says otherwise: longer ones are broken. A file with its line ends lost
+/// must not be read into memory whole.
+pub const MAX_RECORD_BYTES: usize = 16 << 20;
 
 /// How many broken records a [`Report`] describes.
 const DESCRIBED: usize = 5;
@@ -85,6 +87,7 @@ pub struct Source {
     fields: Vec<String>,
     joiner: String,
     on_broken: OnBroken,
+    max_record_bytes: usize,
 }
 
 impl Source {
@@ -96,6 +99,7 @@ impl Source {
             fields: vec!["text".into()],
             joiner: "\n".into(),
             on_broken: OnBroken::Refuse,
+            max_record_bytes: MAX_RECORD_BYTES,
         }
     }
 
@@ -122,6 +126,13 @@ impl Source {
         self
     }
 
+    /// Longest record, in bytes of its line, element, file or text; [`MAX_RECORD_BYTES`] if not called.
+    #[must_use]
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
     /// The files, in reading order.
     ///
     /// # Errors
@@ -137,6 +148,9 @@ impl Source {
     /// As [`Source::files`].
     pub fn fingerprint(&self) -> Result<u64> {
         let mut description = format!("{:?}{:?}{:?}", self.fields, self.joiner, self.on_broken);
+        if self.max_record_bytes != MAX_RECORD_BYTES {
+            description += &self.max_record_bytes.to_string();
+        }
         for path in self.files()? {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -151,8 +165,8 @@ impl Source {
     /// As [`Source::files`]. The iterator yields [`Error::Input`] for a broken record that is refused and for a
     /// damaged file, and ends there.
     pub fn documents(&self) -> Result<Documents> {
-        let (fields, joiner) = (self.fields.clone(), self.joiner.clone());
-        Records::new(self, move |path| open_documents(path, &fields, &joiner))
+        let (fields, joiner, most) = (self.fields.clone(), self.joiner.clone(), self.max_record_bytes);
+        Records::new(self, move |path| open_documents(path, &fields, &joiner, most))
     }
 
     /// Streams whole JSON objects, for records that are more than a text (chats, preference pairs). JSON files
@@ -161,9 +175,10 @@ impl Source {
     /// # Errors
     /// As [`Source::documents`], and for files of another kind.
     pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
-        Records::new(self, |path| match Kind::of(path)? {
-            Kind::JsonLines => json::objects(bytes::lines(path)?),
-            Kind::JsonArray => json::objects(bytes::elements(path)?),
+        let most = self.max_record_bytes;
+        Records::new(self, move |path| match Kind::of(path)? {
+            Kind::JsonLines => json::objects(bytes::lines(path, most)?),
+            Kind::JsonArray => json::objects(bytes::elements(path, most)?),
             Kind::Text | Kind::Parquet => Err(Error::input(format!(
                 "{}: structured records are read from .jsonl and .json files: convert it",
                 path.display()
@@ -172,12 +187,12 @@ impl Source {
     }
 }
 
-fn open_documents(path: &Path, fields: &[String], joiner: &str) -> Result<Entries<String>> {
+fn open_documents(path: &Path, fields: &[String], joiner: &str, most: usize) -> Result<Entries<String>> {
     match Kind::of(path)? {
-        Kind::JsonLines => json::texts(bytes::lines(path)?, fields, joiner),
-        Kind::JsonArray => json::texts(bytes::elements(path)?, fields, joiner),
-        Kind::Text => bytes::whole_text(path),
-        Kind::Parquet => rows::texts(path, fields, joiner),
+        Kind::JsonLines => json::texts(bytes::lines(path, most)?, fields, joiner),
+        Kind::JsonArray => json::texts(bytes::elements(path, most)?, fields, joiner),
+        Kind::Text => bytes::whole_text(path, most),
+        Kind::Parquet => rows::texts(path, fields, joiner, most),
     }
 }
 

@@ -9,12 +9,12 @@
 //! different contexts its n-gram was seen. Below the unigrams stands the uniform distribution, so no token has
 //! probability 0.
 
-const TOKEN_BITS: u32 = 16;
-
-/// An interpolated Kneser-Ney model over token ids below 65,536, of order 1 to 4.
+/// An interpolated Kneser-Ney model. An n-gram is packed into 64 bits: see [`NGram::largest_vocabulary`].
 #[derive(Debug, Clone)]
 pub struct NGram {
     vocab_size: usize,
+    /// Bits of a packed token.
+    bits: u32,
     /// `levels[k]` holds the (k + 1)-grams.
     levels: Vec<Level>,
 }
@@ -40,41 +40,50 @@ struct Table<T> {
 }
 
 impl NGram {
+    /// Tokens of the largest vocabulary for n-grams of `order`: 2^21 for trigrams.
+    pub const fn largest_vocabulary(order: usize) -> usize {
+        let bits = 64 / order as u32;
+        1 << if bits < 32 { bits } else { 32 }
+    }
+
     /// Counts the n-grams of `streams`; no n-gram crosses from one stream to the next.
     ///
     /// # Panics
-    /// If `order` is not in 1..=4, `vocab_size` is not in 1..=65,536, or a token is not below `vocab_size`.
+    /// If `order` is not in 1..=4, `vocab_size` not in 1..=[`NGram::largest_vocabulary`], or a token not below
+    /// `vocab_size`.
     pub fn train<'a>(order: usize, vocab_size: usize, streams: impl IntoIterator<Item = &'a [u32]>) -> Self {
         assert!((1..=4).contains(&order), "n-gram order {order} is not in 1..=4");
-        assert!((1..=1 << TOKEN_BITS).contains(&vocab_size), "vocabulary of {vocab_size} tokens");
+        let largest = Self::largest_vocabulary(order);
+        assert!((1..=largest).contains(&vocab_size), "vocabulary of {vocab_size} tokens");
+        let bits = (vocab_size as u64).next_power_of_two().trailing_zeros().max(1);
         let mut keys = Vec::new();
         for stream in streams {
             assert!(
                 stream.iter().all(|&token| (token as usize) < vocab_size),
                 "token outside the vocabulary"
             );
-            keys.extend(stream.windows(order).map(pack));
+            keys.extend(stream.windows(order).map(|gram| pack(bits, gram)));
         }
         keys.sort_unstable();
-        let mut levels = vec![Level::new(Table::count(&keys))];
+        let mut levels = vec![Level::new(bits, Table::count(&keys))];
         for k in (1..order).rev() {
-            let mask = (1 << (TOKEN_BITS * k as u32)) - 1;
+            let mask = (1 << (bits * k as u32)) - 1;
             let mut keys: Vec<u64> =
                 levels[levels.len() - 1].grams.keys.iter().map(|key| key & mask).collect();
             keys.sort_unstable();
-            levels.push(Level::new(Table::count(&keys)));
+            levels.push(Level::new(bits, Table::count(&keys)));
         }
         levels.reverse();
-        Self { vocab_size, levels }
+        Self { vocab_size, bits, levels }
     }
 
     /// The probability of `token` after `context`, of which the last `order - 1` tokens count.
     fn probability(&self, context: &[u32], token: u32) -> f64 {
         let mut p = 1.0 / self.vocab_size as f64;
         for (k, level) in self.levels.iter().enumerate().take(context.len() + 1) {
-            let history = pack(&context[context.len() - k..]);
+            let history = pack(self.bits, &context[context.len() - k..]);
             let Some(seen) = level.contexts.get(history) else { break };
-            let count = level.grams.get(history << TOKEN_BITS | u64::from(token)).unwrap_or(0);
+            let count = level.grams.get(history << self.bits | u64::from(token)).unwrap_or(0);
             let kept = (f64::from(count) - level.discount).max(0.0);
             p = (kept + level.discount * f64::from(seen.types) * p) / f64::from(seen.total);
         }
@@ -99,14 +108,14 @@ impl NGram {
 }
 
 impl Level {
-    fn new(grams: Table<u32>) -> Self {
+    fn new(bits: u32, grams: Table<u32>) -> Self {
         let with_count = |n| grams.rows.iter().filter(|&&count| count == n).count() as f64;
         let (n1, n2) = (with_count(1), with_count(2));
         // A tiny corpus may have no n1 or no n2; a discount inside (0, 1) keeps every probability above 0.
         let discount = if n1 > 0.0 { (n1 / (n1 + 2.0 * n2)).min(0.95) } else { 0.5 };
         let mut contexts: Table<Context> = Table { keys: Vec::new(), rows: Vec::new() };
         for (key, &count) in grams.keys.iter().zip(&grams.rows) {
-            let history = key >> TOKEN_BITS;
+            let history = key >> bits;
             if contexts.keys.last() != Some(&history) {
                 contexts.keys.push(history);
                 contexts.rows.push(Context { total: 0, types: 0 });
@@ -133,8 +142,8 @@ impl Table<u32> {
     }
 }
 
-fn pack(tokens: &[u32]) -> u64 {
-    tokens.iter().fold(0, |key, &token| key << TOKEN_BITS | u64::from(token))
+fn pack(bits: u32, tokens: &[u32]) -> u64 {
+    tokens.iter().fold(0, |key, &token| key << bits | u64::from(token))
 }
 
 #[cfg(test)]
@@ -175,6 +184,22 @@ mod tests {
         let bigram = (0.05 + 0.95 * 3.0 * unigram(1.0)) / 3.0;
         assert!((model.probability(&[0], 2) - bigram).abs() < 1e-12);
         assert!((model.probability(&[2], 1) - unigram(1.0)).abs() < 1e-12, "unseen context backs off");
+    }
+
+    /// Names of tokens mean nothing: the same text in the largest ids has the same probabilities.
+    #[test]
+    fn the_largest_vocabularies_are_packed_without_loss() {
+        let corpus = corpus();
+        for order in 1..=4 {
+            let largest = NGram::largest_vocabulary(order);
+            for vocab_size in [(1 << 16) + 9, 200_000, largest].map(|size| size.min(largest)) {
+                let far: Vec<u32> = corpus.iter().map(|&token| (vocab_size - 1) as u32 - token).collect();
+                let near = NGram::train(order, vocab_size, [&corpus[..]]);
+                let far = (NGram::train(order, vocab_size, [&far[..]]), far);
+                let (near, far) = (near.mean_loss([&corpus[..]]), far.0.mean_loss([&far.1[..]]));
+                assert!((near - far).abs() < 1e-12, "order {order}, {vocab_size} tokens: {near} and {far}");
+            }
+        }
     }
 
     #[test]

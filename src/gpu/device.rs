@@ -1,19 +1,18 @@
 //! Adapter choice and the open device: buffers, pipelines, and errors that say what to do.
 
 use super::kernel::{Caps, Family, Kernel};
+use super::patience::{Next, PATIENCE_VARIABLE, Patience, SUBMIT_VARIABLE};
 use super::window::{Window, in_words};
 use super::{shader, texels};
 use crate::error::{Error, Result};
+use crate::report::out;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Comma-separated features to do without: `f16,subgroups,coop,timestamps,lanes,texels`.
 pub const DISABLE_VARIABLE: &str = "SMOLTER_DISABLE";
-
-/// Longest wait for submitted work before the device is taken for lost.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Most bytes that are written without a submission.
 const MAX_PENDING: u64 = 64 << 20;
@@ -39,7 +38,11 @@ pub struct Device {
     allocated: Arc<AtomicU64>,
     /// Bytes written since the host last submitted because of them.
     pending: Arc<AtomicU64>,
-    trouble: Arc<Mutex<Option<String>>>,
+    patience: Arc<Patience>,
+    /// Why the device is lost; once it is, it stays so.
+    lost: Arc<Mutex<Option<String>>>,
+    /// The first error since the last [`Device::check`], which takes it.
+    error: Arc<Mutex<Option<String>>>,
 }
 
 /// Features that the user switched off.
@@ -73,11 +76,18 @@ pub struct AdapterInfo {
 }
 
 fn describe(info: &wgpu::AdapterInfo) -> AdapterInfo {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "of unknown type",
+    };
     let backend = format!("{:?}", info.backend);
     let driver = format!("{} {}", info.driver, info.driver_info).trim().to_string();
     AdapterInfo {
         name: info.name.clone(),
-        detail: format!("{:?}, {backend}, {driver}", info.device_type),
+        detail: format!("{kind}, {backend}, {driver}"),
         backend,
         driver,
         hardware: info.device_type != wgpu::DeviceType::Cpu,
@@ -110,13 +120,13 @@ impl Device {
     /// Opens the adapter whose name contains `choice` (any case), or the best one for `auto`. `Ok(None)` where
     /// `auto` finds no adapter at all.
     pub fn open(choice: &str) -> Result<Option<Device>> {
-        let disabled = disabled()?;
+        let (disabled, patience) = (disabled()?, Patience::from_env()?);
         let all = adapters();
         let wanted = choice.to_lowercase();
         let fits =
             |a: &&wgpu::Adapter| wanted == "auto" || a.get_info().name.to_lowercase().contains(&wanted);
         match all.iter().find(fits) {
-            Some(adapter) => Self::request(adapter, &disabled).map(Some),
+            Some(adapter) => Self::request(adapter, &disabled, patience).map(Some),
             None if wanted == "auto" => Ok(None),
             None => {
                 let names: Vec<String> = all.iter().map(|a| format!("'{}'", a.get_info().name)).collect();
@@ -128,7 +138,7 @@ impl Device {
         }
     }
 
-    fn request(adapter: &wgpu::Adapter, disabled: &[String]) -> Result<Device> {
+    fn request(adapter: &wgpu::Adapter, disabled: &[String], patience: Patience) -> Result<Device> {
         let info = adapter.get_info();
         let allowed = |name: &str| !disabled.iter().any(|d| d == name);
         let mut features = wgpu::Features::empty();
@@ -157,14 +167,14 @@ impl Device {
             Error::Device(format!("{}: cannot be opened ({e}); choose another one with --device", info.name))
         })?;
 
-        let trouble = Arc::new(Mutex::new(None));
-        let (lost, uncaptured) = (trouble.clone(), trouble.clone());
+        let (lost, error) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let (note_lost, note_error) = (lost.clone(), error.clone());
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&lost, format!("device lost ({message})"));
+                note(&note_lost, message);
             }
         });
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&uncaptured, error.to_string())));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&note_error, error.to_string())));
 
         let subgroup = features.contains(wgpu::Features::SUBGROUP)
             && info.subgroup_min_size == info.subgroup_max_size
@@ -190,7 +200,9 @@ impl Device {
             pipelines: Arc::default(),
             allocated: Arc::default(),
             pending: Arc::default(),
-            trouble,
+            patience: Arc::new(patience),
+            lost,
+            error,
         })
     }
 
@@ -233,7 +245,10 @@ impl Device {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let texture = self.device.create_texture(&texels::descriptor(rows));
         if let Some(error) = pollster::block_on(memory.pop()) {
-            return Err(Error::Device(format!("{}: out of memory for textures ({error})", self.description)));
+            return Err(Error::Device(format!(
+                "{}: out of memory for textures ({error}); {LESS_MEMORY}",
+                self.description
+            )));
         }
         self.allocated.fetch_add(rows as u64 * texels::TEXEL_ROW_BYTES, Ordering::Relaxed);
         self.check()?;
@@ -248,7 +263,7 @@ impl Device {
         let buffer = self.device.create_buffer(&descriptor);
         if let Some(error) = pollster::block_on(memory.pop()) {
             return Err(Error::Device(format!(
-                "{}: out of memory for '{label}' ({:.1} MiB: {error}); lower batch.micro_batch or say --memory",
+                "{}: out of memory for '{label}' ({:.1} MiB: {error}); {LESS_MEMORY}",
                 self.description,
                 size as f64 / (1 << 20) as f64
             )));
@@ -267,7 +282,7 @@ impl Device {
         let label = kernel.label();
         let linked = shader::link(kernel)?;
         if std::env::var_os("SMOLTER_DEBUG").is_some_and(|level| level == "3") {
-            eprintln!("// {label}\n{}", linked);
+            out::note(format_args!("// {label}\n{linked}"));
         }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl((&*linked).into());
@@ -292,7 +307,10 @@ impl Device {
             cache: None,
         });
         if let Some(error) = pollster::block_on(validation.pop()) {
-            return Err(Error::Device(format!("kernel {label} does not compile: {error}")));
+            return Err(Error::Device(format!(
+                "{}: kernel {label} does not compile ({error}); {DIAGNOSE}",
+                self.description
+            )));
         }
         pipelines.insert(kernel.clone(), pipeline.clone());
         Ok(pipeline)
@@ -326,11 +344,29 @@ impl Device {
         }
     }
 
+    /// Submits work; its completion is counted.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        let submission = self.queue.submit([encoder.finish()]);
+        let patience = self.patience.clone();
+        self.queue.on_submitted_work_done(move || patience.note_completed());
+        submission
+    }
+
+    /// Target GPU time of one submission.
+    pub(super) fn submit_time(&self) -> Duration {
+        self.patience.submit
+    }
+
+    /// A submission took this long: waits for others are measured by it.
+    pub(super) fn note_time(&self, time: Duration) {
+        self.patience.note_time(time);
+    }
+
     /// Copies a window into a staging buffer, after what is submitted so far.
     pub fn copy_to_staging(&self, window: &Window, staging: &wgpu::Buffer) -> wgpu::SubmissionIndex {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&window.buffer, window.offset, staging, 0, in_words(window.bytes));
-        self.queue.submit([encoder.finish()])
+        self.submit(encoder)
     }
 
     /// Maps a staging buffer, waiting for the submission that copied into it (for all of them where none is named)
@@ -343,7 +379,7 @@ impl Device {
     ) -> Result<Vec<u8>> {
         staging.map_async(wgpu::MapMode::Read, 0..in_words(bytes), |_| {});
         self.wait_for(copied)?;
-        let range = staging.get_mapped_range(0..in_words(bytes)).map_err(|e| self.lost(&e.to_string()))?;
+        let range = staging.get_mapped_range(0..in_words(bytes)).map_err(|e| self.failed(&e.to_string()))?;
         let data = range[..bytes as usize].to_vec();
         drop(range);
         staging.unmap();
@@ -355,29 +391,74 @@ impl Device {
         self.wait_for(None)
     }
 
-    /// Waits for one submission, and for those before it.
-    pub(super) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: Some(PATIENCE) };
-        let polled = self.device.poll(wait);
-        self.check()?;
-        polled.map(|_| ()).map_err(|e| self.lost(&format!("no answer within {PATIENCE:?}: {e}")))
+    /// Whether everything submitted so far is done; does not wait.
+    pub fn is_idle(&self) -> bool {
+        self.device.poll(wgpu::PollType::Poll).is_ok_and(|status| status.is_queue_empty())
     }
 
-    /// Reports what went wrong since the last call, if anything did.
-    pub fn check(&self) -> Result<()> {
-        match &*self.trouble.lock().expect("no thread panics while it holds the note") {
-            None => Ok(()),
-            Some(message) => Err(self.lost(message)),
+    /// Waits for one submission, and for those before it, for as long as submissions complete.
+    pub(super) fn wait_for(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let mut wait = self.patience.wait();
+        loop {
+            let (submission_index, timeout) = (submission.clone(), Some(self.patience.slice()));
+            let polled = self.device.poll(wgpu::PollType::Wait { submission_index, timeout });
+            self.check()?;
+            match polled {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) => {}
+                Err(error) => return Err(self.failed(&error.to_string())),
+            }
+            let limit = self.patience.limit();
+            match wait.next(Instant::now()) {
+                Next::Wait => {}
+                Next::Tell => {
+                    out::note(format_args!(
+                        "{}: still computing; it is given up after {limit:?} in which nothing completes \
+                         ({PATIENCE_VARIABLE})",
+                        self.description
+                    ));
+                }
+                Next::GiveUp => {
+                    note(&self.lost, format!("nothing completed within {limit:?} ({PATIENCE_VARIABLE})"));
+                    // Dropped handles would wait for the device, for ever.
+                    std::mem::forget((self.device.clone(), self.queue.clone()));
+                    self.check()?;
+                }
+            }
         }
     }
 
-    pub(super) fn lost(&self, message: &str) -> Error {
-        Error::Device(format!(
-            "{}: {}; the last checkpoint is whole: continue with --resume, shorter submissions by SMOLTER_SUBMIT_MS=20",
-            self.description,
-            message.lines().next().unwrap_or("device lost").trim()
-        ))
+    /// Reports a lost device, or what went wrong since the last call, if anything did.
+    pub fn check(&self) -> Result<()> {
+        let read = "no thread panics while it holds the note";
+        if let Some(why) = &*self.lost.lock().expect(read) {
+            return Err(Error::Device(format!(
+                "{}: device lost: {}; try again with shorter submissions: {SUBMIT_VARIABLE}=20",
+                self.description,
+                one_line(why)
+            )));
+        }
+        match self.error.lock().expect(read).take() {
+            None => Ok(()),
+            Some(message) => Err(self.failed(&message)),
+        }
     }
+
+    fn failed(&self, message: &str) -> Error {
+        Error::Device(format!("{}: {}; {DIAGNOSE}", self.description, one_line(message)))
+    }
+}
+
+/// What helps where a buffer does not fit.
+const LESS_MEMORY: &str = "train and bench keep to --memory, chat to --context, generate to --max-tokens";
+
+/// What helps where a driver refuses what it should take.
+const DIAGNOSE: &str = "run smolter doctor, and try another driver or --device";
+
+/// A driver's message without its line breaks and indents.
+fn one_line(message: &str) -> String {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    if words.is_empty() { "no reason given".into() } else { words.join(" ") }
 }
 
 fn note(place: &Mutex<Option<String>>, message: String) {

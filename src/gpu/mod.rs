@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod kernel;
+mod patience;
 pub mod recording;
 pub mod shader;
 mod syntax;

@@ -19,12 +19,6 @@ const MEASURED_REPLAYS: u32 = 2;
 /// Bytes between params of consecutive dispatches: WebGPU's uniform offset alignment.
 pub const PARAMS_STRIDE: u64 = 256;
 
-/// Target GPU time of one submission: 100 ms, or `SMOLTER_SUBMIT_MS`.
-fn budget() -> Duration {
-    let ms = std::env::var("SMOLTER_SUBMIT_MS").ok().and_then(|s| s.parse().ok()).unwrap_or(100);
-    Duration::from_millis(ms)
-}
-
 enum Step {
     Launch {
         pipeline: wgpu::ComputePipeline,
@@ -37,6 +31,12 @@ enum Step {
         window: Window,
         texture: wgpu::Texture,
     },
+}
+
+impl Step {
+    fn is_launch(&self) -> bool {
+        matches!(self, Step::Launch { .. })
+    }
 }
 
 /// What a launch binds.
@@ -179,7 +179,7 @@ impl Recording {
         if self.replays < MEASURED_REPLAYS {
             self.replay_measured()?;
         } else {
-            let budget = budget();
+            let budget = self.device.submit_time();
             let (mut first, mut time) = (0, Duration::ZERO);
             for i in 0..self.spans.len() {
                 if time + self.spans[i].time > budget && i > first {
@@ -194,7 +194,8 @@ impl Recording {
         self.device.check()
     }
 
-    /// Submits each span alone and takes its GPU time, from timestamps where there are any, else by waiting.
+    /// Submits each span alone and takes its GPU time, copies included: from timestamps where there are any, else by
+    /// waiting.
     pub fn replay_measured(&mut self) -> Result<()> {
         let device = self.device.clone();
         let timer = match device.timestamp_period {
@@ -205,10 +206,10 @@ impl Recording {
             let begun = Instant::now();
             self.submit(i..i + 1, timer.as_ref());
             device.wait()?;
-            self.spans[i].time = match &timer {
-                Some(timer) => timer.elapsed(&device)?,
-                None => begun.elapsed(),
-            };
+            let waited = begun.elapsed();
+            let measured = timer.as_ref().map(|timer| timer.elapsed(&device)).transpose()?.flatten();
+            self.spans[i].time = measured.unwrap_or(waited);
+            device.note_time(waited);
         }
         Ok(())
     }
@@ -219,16 +220,22 @@ impl Recording {
         }
         let steps = &self.steps[self.spans[spans.start].steps.start..self.spans[spans.end - 1].steps.end];
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        let mut passes = 0;
+        let begin_pass = |encoder: &mut wgpu::CommandEncoder, begins: bool, ends: bool| {
+            let timestamp_writes = timer.and_then(|timer| timer.bounds(begins, ends));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
+        };
+        // Only passes take timestamps: where a copy comes first or last, an empty pass stands before or after it.
+        if timer.is_some() && !steps.first().is_some_and(Step::is_launch) {
+            begin_pass(&mut encoder, true, false);
+        }
         let mut pass: Option<wgpu::ComputePass<'static>> = None;
-        for step in steps {
+        for (i, step) in steps.iter().enumerate() {
             match step {
                 Step::Launch { pipeline, bind_group, grid } => {
                     let pass = pass.get_or_insert_with(|| {
-                        let timestamp_writes = timer.and_then(|timer| timer.around(passes));
-                        passes += 1;
-                        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
-                        encoder.begin_compute_pass(&descriptor).forget_lifetime()
+                        let ends = timer.is_some() && steps[i..].iter().all(Step::is_launch);
+                        begin_pass(&mut encoder, i == 0, ends)
                     });
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, bind_group, &[]);
@@ -246,9 +253,12 @@ impl Recording {
         }
         drop(pass);
         if let Some(timer) = timer {
-            timer.resolve(&mut encoder, passes);
+            if !steps.last().is_some_and(Step::is_launch) {
+                begin_pass(&mut encoder, false, true);
+            }
+            timer.resolve(&mut encoder);
         }
-        self.device.queue.submit([encoder.finish()]);
+        self.device.submit(encoder);
     }
 
     /// Measured GPU time per span, in order.
@@ -257,63 +267,57 @@ impl Recording {
     }
 }
 
-/// Timestamps at the bounds of the passes of one submission.
+/// Timestamps at the beginning and the end of one submission.
 struct Timer {
     set: wgpu::QuerySet,
     resolved: wgpu::Buffer,
     staging: wgpu::Buffer,
+    /// Nanoseconds per tick.
     period: f32,
-    /// Passes of the latest submission.
-    passes: std::cell::Cell<u32>,
 }
-
-/// Passes that are timed; a span rarely has more than one.
-const TIMED_PASSES: u32 = 16;
 
 impl Timer {
     fn new(device: &Device, period: f32) -> Result<Self> {
-        let size = 16 * TIMED_PASSES as u64;
         let buffer = |usage| {
-            let descriptor =
-                wgpu::BufferDescriptor { label: Some("timestamps"), size, usage, mapped_at_creation: false };
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some("timestamps"),
+                size: 16,
+                usage,
+                mapped_at_creation: false,
+            };
             device.device.create_buffer(&descriptor)
         };
         let set = device.device.create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("timestamps"),
             ty: wgpu::QueryType::Timestamp,
-            count: 2 * TIMED_PASSES,
+            count: 2,
         });
         let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
         let staging = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
         device.check()?;
-        Ok(Timer { set, resolved, staging, period, passes: Default::default() })
+        Ok(Timer { set, resolved, staging, period })
     }
 
-    fn around(&self, pass: u32) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
-        (pass < TIMED_PASSES).then_some(wgpu::ComputePassTimestampWrites {
+    /// What a pass notes with which the submission begins or ends.
+    fn bounds(&self, begins: bool, ends: bool) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        (begins || ends).then_some(wgpu::ComputePassTimestampWrites {
             query_set: &self.set,
-            beginning_of_pass_write_index: Some(2 * pass),
-            end_of_pass_write_index: Some(2 * pass + 1),
+            beginning_of_pass_write_index: begins.then_some(0),
+            end_of_pass_write_index: ends.then_some(1),
         })
     }
 
-    fn resolve(&self, encoder: &mut wgpu::CommandEncoder, passes: u32) {
-        let passes = passes.min(TIMED_PASSES);
-        self.passes.set(passes);
-        if passes > 0 {
-            encoder.resolve_query_set(&self.set, 0..2 * passes, &self.resolved, 0);
-            encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.staging, 0, 16 * passes as u64);
-        }
+    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.resolve_query_set(&self.set, 0..2, &self.resolved, 0);
+        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.staging, 0, 16);
     }
 
-    fn elapsed(&self, device: &Device) -> Result<Duration> {
-        if self.passes.get() == 0 {
-            return Ok(Duration::ZERO);
-        }
-        let bytes = device.read_mapped(&self.staging, 16 * self.passes.get() as u64, None)?;
+    /// `None` where the device left a timestamp out, as some do for passes without launches.
+    fn elapsed(&self, device: &Device) -> Result<Option<Duration>> {
+        let bytes = device.read_mapped(&self.staging, 16, None)?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
-        let busy: u64 = ticks.chunks(2).map(|pass| pass[1].saturating_sub(pass[0])).sum();
-        Ok(Duration::from_nanos((busy as f64 * self.period as f64) as u64))
+        let span = if ticks[0] > 0 { ticks[1].checked_sub(ticks[0]) } else { None };
+        Ok(span.map(|ticks| Duration::from_nanos((ticks as f64 * self.period as f64) as u64)))
     }
 }
 

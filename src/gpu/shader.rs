@@ -5,6 +5,7 @@ use super::kernel::Kernel;
 use super::syntax::for_each_expression;
 use super::texels::TEXELS_PER_ROW;
 use crate::error::{Error, Result};
+use crate::files;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -147,18 +148,29 @@ fn compose(kernel: &Kernel) -> Result<TranslationUnit> {
     Ok(linked.syntax)
 }
 
-/// Checks linked WGSL without a device.
+/// Bytes of workgroup memory of every WebGPU device.
+const WORKGROUP_BYTES: u32 = 16 << 10;
+
+/// Checks linked WGSL without a device: that it is sound, has the entry point, and keeps to the workgroup memory that
+/// WebGPU guarantees.
 pub fn validate(kernel: &Kernel, wgsl: &str) -> Result<()> {
     let fail = |what: &str| failure(kernel, what);
     let parsed = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(&e.emit_to_string(wgsl)))?;
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
     validator.validate(&parsed).map_err(|e| fail(&e.emit_to_string(wgsl)))?;
-    if parsed.entry_points.iter().any(|entry| entry.name == kernel.entry) {
-        Ok(())
-    } else {
-        Err(fail(&format!("no entry point '{}'", kernel.entry)))
+    if !parsed.entry_points.iter().any(|entry| entry.name == kernel.entry) {
+        return Err(fail(&format!("no entry point '{}'", kernel.entry)));
     }
+    // Linking strips what the entry point does not use.
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(parsed.to_ctx()).map_err(|e| fail(&e.to_string()))?;
+    let shared = parsed.global_variables.iter().filter(|(_, it)| it.space == naga::AddressSpace::WorkGroup);
+    let bytes: u32 = shared.map(|(_, variable)| layouter[variable.ty].size).sum();
+    if bytes > WORKGROUP_BYTES {
+        return Err(fail(&format!("{bytes} bytes of workgroup memory, more than {WORKGROUP_BYTES}")));
+    }
+    Ok(())
 }
 
 fn failure(kernel: &Kernel, what: &str) -> Error {
@@ -183,7 +195,7 @@ fn overridden(name: &str) -> Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    std::fs::read_to_string(&path).map(Some).map_err(Error::io(&path))
+    files::read_text(&path, files::SETTINGS).map(Some)
 }
 
 #[cfg(test)]
@@ -244,6 +256,18 @@ mod tests {
             let error = link(&kernel).unwrap_err().to_string();
             assert!(error.contains("add.forward[") && error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn too_much_workgroup_memory_is_refused() {
+        let kernel = |keys| {
+            let kernel = Kernel::new("attention_forward", "forward").flag("vec4", true);
+            kernel.constant("HEAD_DIM", 160).constant("QUERIES", 64).constant("KEYS", keys)
+        };
+        let check = |kernel: Kernel| validate(&kernel, &link(&kernel).unwrap());
+        check(kernel(12)).unwrap();
+        let error = check(kernel(16)).unwrap_err().to_string();
+        assert!(error.contains("20480 bytes of workgroup memory"), "{error}");
     }
 
     #[test]

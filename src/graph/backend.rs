@@ -6,6 +6,7 @@ use super::store::Memory;
 use super::{Executor, Graph, Plan, Store, StorePlan};
 use crate::error::Result;
 use crate::gpu::{Caps, Device};
+use crate::report::out;
 use std::sync::Arc;
 
 /// Where a graph runs.
@@ -31,9 +32,9 @@ impl Backend {
         match Device::open(choice)? {
             Some(device) => Ok(Backend::Gpu(Arc::new(device))),
             None => {
-                eprintln!(
-                    "warning: no GPU and no software adapter found; computing on the CPU by the reference executor \
-                     (on Debian or Ubuntu: apt-get install mesa-vulkan-drivers)"
+                out::warn(
+                    "no GPU and no software adapter found; computing on the CPU by the reference executor \
+                     (on Debian or Ubuntu: apt-get install mesa-vulkan-drivers)",
                 );
                 Ok(Backend::Reference)
             }

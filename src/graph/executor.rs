@@ -36,6 +36,11 @@ pub trait Executor: Send {
     /// Fetches what [`Executor::read_later`] asked for.
     fn fetch(&mut self, ticket: Ticket) -> Result<HostTensor<'static>>;
 
+    /// Whether what [`Executor::read_later`] asked for is known to be there; does not wait.
+    fn is_done(&self, ticket: &Ticket) -> bool {
+        ticket.ready.is_some()
+    }
+
     /// Bytes allocated for the graph, without those of the store.
     fn allocated(&self) -> u64;
 

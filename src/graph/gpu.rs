@@ -185,6 +185,10 @@ impl Executor for GpuExecutor {
         Ok(HostTensor::from_bytes(self.element(ticket.value), &read))
     }
 
+    fn is_done(&self, _ticket: &Ticket) -> bool {
+        self.device.is_idle()
+    }
+
     fn allocated(&self) -> u64 {
         self.device.allocated()
     }

@@ -6,6 +6,7 @@ use super::{Graph, Kind, ProgramId};
 use crate::error::Result;
 use crate::ops::reference::Real;
 use crate::ops::{Data, HostTensor, Io, RefIo, ValueId};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A graph on the host, computed in `T`.
@@ -21,6 +22,8 @@ pub struct ReferenceExecutor<T> {
     stored: Vec<usize>,
     /// Last node that touches each root.
     last: Vec<usize>,
+    /// Reads that were asked for and not fetched, per value.
+    open: HashMap<ValueId, usize>,
 }
 
 impl<T: Real> ReferenceExecutor<T> {
@@ -55,7 +58,7 @@ impl<T: Real> ReferenceExecutor<T> {
             value.kind.is_stored() && value.root.0 as usize == i
         };
         let stored = (0..graph.values().len()).filter(in_store).collect();
-        ReferenceExecutor { graph, data, memory, store, stored, last }
+        ReferenceExecutor { graph, data, memory, store, stored, last, open: HashMap::new() }
     }
 
     fn root(&self, id: ValueId) -> usize {
@@ -147,10 +150,15 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
     }
 
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
+        // The host could do without this rule; but a device keeps it, and not everyone tests on one.
+        let open = self.open.entry(value).or_default();
+        assert!(*open < 2, "a third read of one value is open at a time");
+        *open += 1;
         Ok(Ticket { value, slot: 0, ready: Some(self.read(value)?) })
     }
 
     fn fetch(&mut self, ticket: Ticket) -> Result<HostTensor<'static>> {
+        *self.open.get_mut(&ticket.value).expect("the ticket is of this executor") -= 1;
         Ok(ticket.ready.expect("the host reads at once"))
     }
 

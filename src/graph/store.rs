@@ -2,7 +2,8 @@
 //!
 //! Graphs name what they bind: values of kind `Weight` and `OptimizerState` are the store's tensors of the same name. On
 //! software adapters, where weights that nobody changes are better read as textures, such a weight has a texture of
-//! its own and no buffer; so a store is planned for the graphs that will bind it.
+//! its own and no buffer, unless there is optimizer state: what is trained is also saved, frozen parameters included. So
+//! a store is planned for the graphs that will bind it.
 
 use super::Graph;
 use super::Kind;
@@ -62,6 +63,9 @@ impl StorePlan {
             let name = |id: ValueId| graph.root(id).name.clone();
             as_texture.extend(reads.textures.iter().map(|&(_, id, _)| name(id)));
             as_buffer.extend(reads.buffers.iter().map(|&id| name(id)));
+        }
+        if plan.tensors.values().any(|stored| stored.kind == Kind::OptimizerState) {
+            as_texture.clear();
         }
         for (kind, slab) in [(Kind::Weight, "weights"), (Kind::OptimizerState, "moments")] {
             let in_slab = |(name, stored): &(&String, &mut Stored)| {
@@ -127,7 +131,7 @@ pub struct Store {
 
 /// A store's memory, by backend.
 pub(super) enum Memory {
-    Device(DeviceMemory),
+    Device(Box<DeviceMemory>),
     F32(HostMemory<f32>),
     F64(HostMemory<f64>),
 }
@@ -161,7 +165,7 @@ impl Store {
         };
         let textures = textures.map(texture).collect::<Result<_>>()?;
         let staging = Mutex::new(device.staging_buffer("staging for weights", STAGING)?);
-        Ok(Store::new(plan, Memory::Device(DeviceMemory { device, buffers, textures, staging })))
+        Ok(Store::new(plan, Memory::Device(Box::new(DeviceMemory { device, buffers, textures, staging }))))
     }
 
     /// Allocates `plan` on the host, in f32.
@@ -247,12 +251,14 @@ impl Store {
     }
 
     fn write_tensor(&self, tensor: &str, data: HostTensor) {
+        let ty = &self.plan.stored(tensor).ty;
+        assert_eq!(data.element(), ty.element, "a write must have the tensor's type");
+        assert_eq!(data.bytes().len() as u64, ty.bytes(), "a write must fill the tensor");
         self.changed();
         match &self.memory {
             Memory::Device(memory) => match self.operand(memory, tensor) {
                 Operand::Texture(texture) => memory.device.write_texels(&texture, data.bytes()),
                 Operand::Window(window) => {
-                    assert_eq!(data.bytes().len() as u64, window.bytes, "a write must fill the tensor");
                     memory.device.write(&window.buffer, window.offset, data.bytes());
                 }
             },

@@ -226,6 +226,9 @@ impl Generator {
         uniform: &[f32],
         active: &[bool],
     ) -> Result<Vec<Option<Choice>>> {
+        if self.store.version() != self.version {
+            self.prompt(&self.sequences.clone())?;
+        }
         let room = |sequence: &Vec<u32>| !sequence.is_empty() && sequence.len() < self.model.sizes.context;
         let active: Vec<bool> =
             active.iter().zip(&self.sequences).map(|(&active, sequence)| active && room(sequence)).collect();

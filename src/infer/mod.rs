@@ -24,8 +24,17 @@ use std::sync::Arc;
 /// [`Error::Device`](crate::Error::Device) if memory runs out.
 pub fn load(backend: &Backend, model: &ModelFolder, graphs: &[&Graph]) -> Result<Arc<Store>> {
     let store = backend.store(StorePlan::new(graphs, &backend.caps()))?;
+    load_into(&store, model)?;
+    Ok(store)
+}
+
+/// The weights of a model folder, into a store that was planned for its shapes.
+///
+/// # Errors
+/// If a weight cannot be read.
+pub fn load_into(store: &Store, model: &ModelFolder) -> Result<()> {
     for (name, shape) in model.architecture.shapes() {
         store.write(&name, &model.tensors.read_f32(&name, &shape)?);
     }
-    Ok(store)
+    Ok(())
 }

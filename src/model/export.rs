@@ -5,7 +5,7 @@ use std::path::Path;
 use super::conversion::Conversion;
 use super::{ModelFolder, gguf, hf};
 use crate::checkpoint::gguf::Type;
-use crate::checkpoint::{Dtype, publish, verify_model};
+use crate::checkpoint::{Dtype, publish};
 use crate::error::{Error, Result};
 
 /// The layout to write.
@@ -49,17 +49,13 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Error::Input`] if `out` exists, the type does not go with the format or cannot hold a weight, or the tokenizer
-/// has no place in a GGUF file; [`Error::Damaged`] if the model is a checkpoint that is not what was written;
-/// [`Error::Io`]. Nothing is left at `out` then.
+/// has no place in a GGUF file; [`Error::Io`]. Nothing is left at `out` then.
 pub fn export(
     model: &ModelFolder,
     out: &Path,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report> {
-    if model.path.join("trainer").is_dir() {
-        verify_model(&model.path)?;
-    }
     let ty = match options.ty {
         Some(ty) => ty,
         None => Type::Plain(stored_type(model)?),

@@ -13,7 +13,7 @@ mod vocabulary;
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{TensorFile, folder};
+use crate::checkpoint::{TensorFile, folder, verify_model};
 use crate::error::{Error, Result};
 use crate::nn::Architecture;
 use crate::tokenizer::Tokenizer;
@@ -35,7 +35,8 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// Opens a model folder, or the newest whole checkpoint of a run folder.
     ///
-    /// No weight is read yet, except to compare `lm_head.weight` with the embedding where the configuration ties them.
+    /// The files of a checkpoint are read once, and compared with what was written. Of other folders no weight is read
+    /// yet, except to compare `lm_head.weight` with the embedding where the configuration ties them.
     ///
     /// # Errors
     /// [`Error::Input`] naming the file and the field, or the tensor that is missing, of another shape, or unknown to
@@ -77,6 +78,15 @@ fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
         return Err(Error::input(format!("{}: {why}", path.display())));
     }
     if path.join("config.json").exists() || !path.join("checkpoints").is_dir() {
+        if path.join("trainer").is_dir() {
+            verify_model(path).map_err(|error| match error {
+                Error::Damaged { path: file, what } => {
+                    let way = "to use the model as it is, copy its folder without trainer/";
+                    Error::Damaged { path: file, what: format!("{what}; take another checkpoint, or {way}") }
+                }
+                other => other,
+            })?;
+        }
         return Ok((path.into(), Vec::new()));
     }
     match folder::newest_whole(path)? {

@@ -98,6 +98,12 @@ impl LlamaConfig {
 
     /// The first field that no model can have, and why.
     pub fn problem(&self) -> Option<(&'static str, String)> {
+        self.problems().into_iter().next()
+    }
+
+    /// The fields that no model can have, and why.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
         // The largest values keep every product of sizes below 2^63.
         let sizes = [
             ("vocab_size", self.vocab_size, 1 << 24),
@@ -111,7 +117,7 @@ impl LlamaConfig {
         ];
         for (name, size, largest) in sizes {
             if !(1..=largest).contains(&size) {
-                return Some((name, format!("is {size}, but must be from 1 to {largest}")));
+                found.push((name, format!("is {size}, but must be from 1 to {largest}")));
             }
         }
         for (name, value) in [
@@ -121,29 +127,23 @@ impl LlamaConfig {
         ] {
             // Kernels take it as f32.
             if !(value as f32).is_finite() || value as f32 <= 0.0 {
-                return Some((
-                    name,
-                    format!("is {value}, but must be a positive number of single precision"),
-                ));
+                found.push((name, format!("is {value}, but must be a positive number of single precision")));
             }
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
-        if !heads.is_multiple_of(kv_heads) {
-            return Some((
-                "num_key_value_heads",
-                format!("is {kv_heads}, but must divide the {heads} heads"),
-            ));
+        if kv_heads > 0 && !heads.is_multiple_of(kv_heads) {
+            found.push(("num_key_value_heads", format!("is {kv_heads}, but must divide the {heads} heads")));
         }
         if !self.head_dim.is_multiple_of(2) {
             let why = format!("is {}, but must be even: RoPE turns pairs of elements", self.head_dim);
-            return Some(("head_dim", why));
+            found.push(("head_dim", why));
         }
         for (name, id) in [("bos_token_id", self.bos_token_id), ("eos_token_id", self.eos_token_id)] {
             if let Some(id) = id.filter(|&id| id as usize >= self.vocab_size) {
-                return Some((name, format!("is {id}, but must be below vocab_size {}", self.vocab_size)));
+                found.push((name, format!("is {id}, but must be below vocab_size {}", self.vocab_size)));
             }
         }
-        None
+        found
     }
 
     /// Checks that the fields fit together.

@@ -71,8 +71,15 @@ impl Attention {
     /// `starts`: which input they are, where they are given.
     fn check(&self, inputs: &[TensorType], starts: usize) {
         let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
-        assert_eq!(inputs.len(), starts + self.segments as usize, "attention: starts, where there are segments");
-        assert!(!self.segments || inputs[starts] == TensorType::u32(&[q.rows()]), "attention: a start per row");
+        assert_eq!(
+            inputs.len(),
+            starts + self.segments as usize,
+            "attention: starts, where there are segments"
+        );
+        assert!(
+            !self.segments || inputs[starts] == TensorType::u32(&[q.rows()]),
+            "attention: a start per row"
+        );
         assert!(q.rows().is_multiple_of(self.tokens) && self.heads.is_multiple_of(self.kv_heads));
         assert!(k == v && k.rows() == q.rows(), "attention: k {k:?}, v {v:?}, q {q:?}");
         assert_eq!(k.columns(), self.kv_heads * self.head_dim(q), "attention: heads differ in width");
@@ -93,8 +100,7 @@ impl Attention {
         let kernel = Kernel::new(shader, pass.entry())
             .constant("HEAD_DIM", e as u32)
             .constant("QUERIES", block as u32)
-            // Two tiles of keys must fit WebGPU's 16 KiB of workgroup memory.
-            .constant("KEYS", if e <= 64 { 32 } else { 16 })
+            .constant("KEYS", tile_keys(e) as u32)
             .constant("LANES", caps.lane_count())
             .constant("ROWS", (block as u32 / caps.lane_count()).max(1))
             .flag("subgroups", caps.subgroup.is_some())
@@ -127,6 +133,16 @@ impl Attention {
 
 /// Tokens of a `tiled` workgroup.
 const QUERIES: usize = 64;
+
+/// Keys that pass through a `tiled` workgroup's memory at a time: a tile of keys and one of values, both of f32, fit
+/// the 16 KiB that WebGPU guarantees.
+fn tile_keys(e: usize) -> usize {
+    let fit = (16 << 10) / (2 * 4 * e);
+    match fit {
+        32.. => 32,
+        _ => 1 << fit.max(1).ilog2(),
+    }
+}
 
 /// The kernels of this op.
 #[derive(Clone, Copy)]
@@ -346,6 +362,8 @@ pub fn cases() -> Vec<Case> {
         case((1, 65, 3, 1, 20), false),
         case((2, 33, 2, 2, 64), false),
         case((1, 9, 2, 1, 128), false),
+        case((1, 19, 1, 1, 160), false),
+        case((1, 5, 2, 1, 256), false),
         case((1, 130, 2, 1, 6), false),
         packed((1, 1, 1, 1, 2), &[1]),
         // A document per token.
@@ -354,6 +372,7 @@ pub fn cases() -> Vec<Case> {
         // Documents that end where sequences do not.
         packed((2, 70, 2, 2, 64), &[33, 64, 43]),
         packed((1, 9, 2, 1, 128), &[9]),
+        packed((1, 19, 1, 1, 160), &[7, 12]),
         packed((1, 130, 2, 1, 6), &[2, 127, 1]),
     ]
 }

@@ -281,7 +281,14 @@ pub fn cases() -> Vec<Case> {
             .fixed(TensorType::u32(&[rows]), Fill::Labels(vocab as u32));
         shards.iter().fold(case, |case, &shard| case.with(&[shard, d], Fill::Normal(0.3)))
     };
+    // Only the hidden states' gradient is wanted, or only the head's.
+    let frozen = |case: Case, trained: fn(usize) -> bool| {
+        let differentiable = case.differentiable.iter().copied().filter(|&i| trained(i)).collect();
+        Case { differentiable, ..case }
+    };
     vec![
+        frozen(case(9, 24, &[64, 31], 64), |input| input == 0),
+        frozen(case(9, 24, &[64, 31], 64), |input| input > 0),
         case(1, 1, &[1], 64),
         case(7, 65, &[131], 64),
         case(13, 32, &[64, 64, 7], 64),

@@ -191,11 +191,10 @@ impl OpDef for RmsNormBackward {
 
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
-    [[1, 2], [7, 65], [70, 64], [2100, 12]]
-        .map(|shape| {
-            Case::new(RmsNorm { eps: 1e-5 })
-                .with(&shape, Fill::Normal(1.5))
-                .with(&shape[1..], Fill::AroundOne)
-        })
-        .to_vec()
+    let case = |shape: [usize; 2]| Case::new(RmsNorm { eps: 1e-5 }).with(&shape, Fill::Normal(1.5));
+    let trained =
+        [[1, 2], [7, 65], [70, 64], [2100, 12]].map(|shape| case(shape).with(&shape[1..], Fill::AroundOne));
+    let frozen =
+        [[7, 65], [70, 64]].map(|shape| case(shape).fixed(TensorType::f32(&shape[1..]), Fill::AroundOne));
+    [trained.to_vec(), frozen.to_vec()].concat()
 }

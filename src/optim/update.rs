@@ -30,7 +30,11 @@ impl Update {
             .filter(|parameter| parameter.spec.trained)
             .flat_map(|parameter| parameter.shards.iter().map(|&shard| (shard, parameter.spec.decayed)))
             .collect();
-        let all: Vec<ValueId> = trained.iter().map(|(weight, _)| gradients[weight]).collect();
+        let gradient = |(weight, _): &(ValueId, bool)| {
+            let name = &graph.value(*weight).name;
+            *gradients.get(weight).unwrap_or_else(|| panic!("no loss depends on {name}, but it is trained"))
+        };
+        let all: Vec<ValueId> = trained.iter().map(gradient).collect();
         let hyper = graph.input("hyperparameters", TensorType::f32(&[8]));
         let states: Vec<[ValueId; 2]> = trained
             .iter()

@@ -2,39 +2,40 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::problem::{Check, KeyPath, Problem, key_path, require, suggest};
+use super::problem::{KeyPath, Problems, key_path, suggest};
 use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
 use super::timeline::{schedule_lengths, spans};
 use crate::data::microcosm::Register;
 
-/// Finds the first mistake.
-pub(super) fn check(recipe: &Recipe) -> Check {
-    require(is_name(&recipe.name), key_path!["name"], || name_rule(&recipe.name))?;
+/// Adds all mistakes to `problems`.
+pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
+    problems.require(is_name(&recipe.name), key_path!["name"], || name_rule(&recipe.name));
     for (key, seed) in [("seed", recipe.seed), ("data_seed", recipe.data_seed)] {
-        require(i64::try_from(seed).is_ok(), key_path![key], || "must be below 2^63".into())?;
+        problems.require(i64::try_from(seed).is_ok(), key_path![key], || "must be below 2^63".into());
     }
-    if let Some((field, why)) = recipe.model.problem() {
-        return Err(Problem { path: key_path!["model", field].to_vec(), message: why });
+    for (field, why) in recipe.model.problems() {
+        problems.require(false, key_path!["model", field], || why);
     }
-    check_tokenizer(recipe)?;
-    check_batch(&recipe.batch, key_path!["batch"])?;
-    let datasets = check_datasets(recipe)?;
-    check_stages(recipe, &datasets)?;
-    check_optimizers(recipe)?;
-    check_schedules(recipe)?;
-    check_reports(recipe)
+    check_tokenizer(problems, recipe);
+    check_batch(problems, &recipe.batch, key_path!["batch"]);
+    check_datasets(problems, recipe);
+    check_stages(problems, recipe);
+    check_optimizers(problems, recipe);
+    check_schedules(problems, recipe);
+    check_reports(problems, recipe);
 }
 
-fn positive(value: f64, path: &[String]) -> Check {
-    require(value.is_finite() && value > 0.0, path, || format!("is {value}, but must be positive"))
+fn positive(problems: &mut Problems, value: f64, path: &[String]) {
+    problems.require(value.is_finite() && value > 0.0, path, || format!("is {value}, but must be positive"))
 }
 
-fn not_negative(value: f64, path: &[String]) -> Check {
-    require(value.is_finite() && value >= 0.0, path, || format!("is {value}, but must not be negative"))
+fn not_negative(problems: &mut Problems, value: f64, path: &[String]) {
+    problems
+        .require(value.is_finite() && value >= 0.0, path, || format!("is {value}, but must not be negative"))
 }
 
-fn at_least_one(value: u64, path: &[String]) -> Check {
-    require(value >= 1, path, || "is 0, but must be at least 1".into())
+fn at_least_one(problems: &mut Problems, value: u64, path: &[String]) {
+    problems.require(value >= 1, path, || "is 0, but must be at least 1".into())
 }
 
 /// The path of a key in the table at `place`.
@@ -57,141 +58,187 @@ fn name_rule(name: &str) -> String {
     format!("is '{name}', but must be a letter, then letters, digits, '-' or '_'")
 }
 
-fn check_tokenizer(recipe: &Recipe) -> Check {
+fn check_tokenizer(problems: &mut Problems, recipe: &Recipe) {
     let tokenizer = &recipe.tokenizer;
-    require(tokenizer.path.is_some() != tokenizer.train.is_some(), key_path!["tokenizer"], || {
+    let given = usize::from(tokenizer.path.is_some()) + usize::from(tokenizer.train.is_some());
+    // Without one, it is that of the model that the run begins with.
+    problems.require(given == 1 || given == 0 && recipe.source.is_some(), key_path!["tokenizer"], || {
         "needs one of path (a tokenizer.json) and train".into()
-    })?;
-    let Some(train) = &tokenizer.train else { return Ok(()) };
+    });
+    if let Some(path) = &tokenizer.path {
+        problems.require(!path.as_os_str().is_empty(), key_path!["tokenizer", "path"], || {
+            "is empty, but must name a tokenizer.json".into()
+        });
+    }
+    let Some(train) = &tokenizer.train else { return };
     let (size, model) = (train.vocab_size, recipe.model.vocab_size);
-    require(size == model, key_path!["tokenizer", "train", "vocab_size"], || {
-        format!("is {size}, but model.vocab_size is {model}")
-    })?;
-    at_least_one(train.sample_documents as u64, key_path!["tokenizer", "train", "sample_documents"])
+    if problems.are_none_at(key_path!["model", "vocab_size"]) {
+        problems.require(size == model, key_path!["tokenizer", "train", "vocab_size"], || {
+            format!("is {size}, but model.vocab_size is {model}")
+        });
+    }
+    let documents = train.sample_documents as u64;
+    at_least_one(problems, documents, key_path!["tokenizer", "train", "sample_documents"]);
 }
 
-fn check_batch(batch: &Batch, place: &[String]) -> Check {
+/// Most sequences of a step: more tokens than anybody has trained on in one.
+const MOST_SEQUENCES: usize = 1 << 24;
+
+fn check_batch(problems: &mut Problems, batch: &Batch, place: &[String]) {
     let &Batch { sequences, micro_batch } = batch;
-    at_least_one(sequences as u64, &below(place, "sequences"))?;
-    require(micro_batch == 0 || sequences.is_multiple_of(micro_batch), &below(place, "micro_batch"), || {
+    problems.require((1..=MOST_SEQUENCES).contains(&sequences), &below(place, "sequences"), || {
         format!(
-            "is {micro_batch}, but must divide the {sequences} sequences of a batch, \
-             or be 0 for the largest that fits"
+            "is {sequences}, but must be {}",
+            if sequences == 0 { "at least 1" } else { "at most 16777216" }
         )
-    })
+    });
+    if problems.are_none_at(&below(place, "sequences")) {
+        let divides = micro_batch == 0 || sequences.is_multiple_of(micro_batch);
+        problems.require(divides, &below(place, "micro_batch"), || {
+            format!(
+                "is {micro_batch}, but must divide the {sequences} sequences of a batch, \
+                 or be 0 for the largest that fits"
+            )
+        });
+    }
 }
 
-fn check_optimizers(recipe: &Recipe) -> Check {
-    check_optimizer(&recipe.optimizer, key_path!["optimizer"])?;
+fn check_optimizers(problems: &mut Problems, recipe: &Recipe) {
+    check_optimizer(problems, &recipe.optimizer, key_path!["optimizer"]);
     let used: HashSet<&String> = recipe.stages.iter().filter_map(|stage| stage.optimizer.as_ref()).collect();
     for (name, optimizer) in &recipe.optimizers {
         let place = key_path!["optimizers", name];
-        check_named(name, used.contains(name), place)?;
-        check_optimizer(optimizer, place)?;
+        check_named(problems, name, used.contains(name), place);
+        check_optimizer(problems, optimizer, place);
     }
-    Ok(())
 }
 
 /// A table that stages name.
-fn check_named(name: &str, used: bool, place: &[String]) -> Check {
-    require(is_part(name), place, || name_rule(name))?;
-    require(used, place, || "is used by no stage: name it in one, or delete it".into())
+fn check_named(problems: &mut Problems, name: &str, used: bool, place: &[String]) {
+    problems.require(is_part(name), place, || name_rule(name));
+    problems.require(used, place, || "is used by no stage: name it in one, or delete it".into())
 }
 
-fn check_optimizer(optimizer: &Optimizer, place: &[String]) -> Check {
+fn check_optimizer(problems: &mut Problems, optimizer: &Optimizer, place: &[String]) {
     for (i, beta) in optimizer.betas.iter().enumerate() {
-        require((0.0..1.0).contains(beta), &below(&below(place, "betas"), &i.to_string()), || {
+        problems.require((0.0..1.0).contains(beta), &below(&below(place, "betas"), &i.to_string()), || {
             format!("is {beta}, but must be from 0 to below 1")
-        })?;
+        });
     }
-    positive(optimizer.eps, &below(place, "eps"))?;
-    not_negative(optimizer.weight_decay, &below(place, "weight_decay"))?;
-    positive(optimizer.clip_norm, &below(place, "clip_norm"))
+    positive(problems, optimizer.eps, &below(place, "eps"));
+    not_negative(problems, optimizer.weight_decay, &below(place, "weight_decay"));
+    positive(problems, optimizer.clip_norm, &below(place, "clip_norm"))
 }
 
-/// Returns the names of the datasets.
-fn check_datasets(recipe: &Recipe) -> Check<HashSet<&str>> {
-    require(!recipe.datasets.is_empty(), key_path!["datasets"], || "is empty: give at least one".into())?;
+fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
+    let given = !recipe.datasets.is_empty();
+    problems.require(given, key_path!["datasets"], || "is empty: give at least one".into());
     let mut names = HashSet::new();
     for (i, dataset) in recipe.datasets.iter().enumerate() {
-        check_dataset(i, dataset)?;
-        require(names.insert(dataset.name.as_str()), key_path!["datasets", i, "name"], || {
+        check_dataset(problems, i, dataset);
+        problems.require(names.insert(dataset.name.as_str()), key_path!["datasets", i, "name"], || {
             format!("is '{}', but an earlier dataset has that name", dataset.name)
-        })?;
+        });
     }
-    Ok(names)
 }
 
-fn check_dataset(i: usize, dataset: &Dataset) -> Check {
+fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     let name = &dataset.name;
-    require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name))?;
-    require(dataset.microcosm.is_some() == dataset.paths.is_empty(), key_path!["datasets", i], || {
-        format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)")
-    })?;
+    problems.require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name));
+    problems.require(
+        dataset.microcosm.is_some() == dataset.paths.is_empty(),
+        key_path!["datasets", i],
+        || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
+    );
     if let Some(register) = &dataset.microcosm {
         let known = Register::ALL.map(Register::name);
-        require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
+        problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
             format!("is '{register}'; {}", suggest(register, &known))
-        })?;
+        });
     }
-    require(
+    problems.require(
         dataset.microcosm.is_some() == dataset.documents.is_some(),
         key_path!["datasets", i, "documents"],
         || "goes with microcosm: it is the number of documents to generate".into(),
-    )?;
+    );
     if let Some(documents) = dataset.documents {
-        at_least_one(documents as u64, key_path!["datasets", i, "documents"])?;
+        at_least_one(problems, documents as u64, key_path!["datasets", i, "documents"]);
     }
-    require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
+    for (j, path) in dataset.paths.iter().enumerate() {
+        problems.require(!path.as_os_str().is_empty(), key_path!["datasets", i, "paths", j], || {
+            "is empty, but must name a file or a folder".into()
+        });
+    }
+    problems.require(!dataset.fields.is_empty(), key_path!["datasets", i, "fields"], || {
         "is empty, but must name the column that holds the text".into()
-    })?;
-    dataset.max_epochs.map_or(Ok(()), |epochs| positive(epochs, key_path!["datasets", i, "max_epochs"]))
+    });
+    if let Some(epochs) = dataset.max_epochs {
+        positive(problems, epochs, key_path!["datasets", i, "max_epochs"]);
+    }
 }
 
-fn check_stages(recipe: &Recipe, datasets: &HashSet<&str>) -> Check {
-    require(!recipe.stages.is_empty(), key_path!["stages"], || "is empty: give at least one".into())?;
+fn check_stages(problems: &mut Problems, recipe: &Recipe) {
+    let given = !recipe.stages.is_empty();
+    problems.require(given, key_path!["stages"], || "is empty: give at least one".into());
+    let datasets: HashSet<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
     let mut names = HashSet::new();
     for (i, stage) in recipe.stages.iter().enumerate() {
-        check_stage(recipe, i, stage, datasets)?;
-        require(names.insert(&stage.name), key_path!["stages", i, "name"], || {
+        check_stage(problems, recipe, i, stage, &datasets);
+        problems.require(names.insert(&stage.name), key_path!["stages", i, "name"], || {
             format!("is '{}', but an earlier stage has that name", stage.name)
-        })?;
+        });
     }
-    Ok(())
 }
 
-fn check_stage(recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) -> Check {
+fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
-    require(is_part(name), key_path!["stages", i, "name"], || name_rule(name))?;
-    require(stage.kind == StageKind::Pretrain, key_path!["stages", i, "kind"], || {
+    problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
+    problems.require(stage.kind == StageKind::Pretrain, key_path!["stages", i, "kind"], || {
         "is a kind that this version of smolter cannot train yet; only 'pretrain' can".into()
-    })?;
-    require(i64::try_from(stage.tokens).is_ok(), key_path!["stages", i, "tokens"], || {
-        "must be below 2^63".into()
-    })?;
+    });
+    check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
-    require((1..=longest).contains(&length), key_path!["stages", i, "sequence_length"], || {
-        format!("is {length}, but must be from 1 to model.max_position_embeddings {longest}")
-    })?;
+    if problems.are_none_at(key_path!["model", "max_position_embeddings"]) {
+        problems.require((1..=longest).contains(&length), key_path!["stages", i, "sequence_length"], || {
+            format!("is {length}, but must be from 1 to model.max_position_embeddings {longest}")
+        });
+    }
     if let Some(theta) = stage.rope_theta {
-        positive(theta, key_path!["stages", i, "rope_theta"])?;
+        positive(problems, theta, key_path!["stages", i, "rope_theta"]);
     }
     if let Some(batch) = &stage.batch {
-        check_batch(batch, key_path!["stages", i, "batch"])?;
+        check_batch(problems, batch, key_path!["stages", i, "batch"]);
     }
-    check_choices(recipe, i, stage)?;
-    check_mixture(recipe, i, stage, datasets)
+    check_choices(problems, recipe, i, stage);
+    check_mixture(problems, recipe, i, stage, datasets)
+}
+
+/// How long a stage is: in tokens, steps or epochs.
+fn check_length(problems: &mut Problems, i: usize, stage: &Stage) {
+    let given = [stage.tokens.is_some(), stage.steps.is_some(), stage.epochs.is_some()];
+    problems.require(given.into_iter().filter(|&it| it).count() == 1, key_path!["stages", i], || {
+        format!("('{}') needs one of tokens, steps and epochs", stage.name)
+    });
+    for (key, count) in [("tokens", stage.tokens), ("steps", stage.steps)] {
+        let Some(count) = count else { continue };
+        let place = key_path!["stages", i, key];
+        problems.require(i64::try_from(count).is_ok(), place, || "must be below 2^63".into());
+        at_least_one(problems, count, place);
+    }
+    if let Some(epochs) = stage.epochs {
+        positive(problems, epochs, key_path!["stages", i, "epochs"]);
+    }
 }
 
 /// The schedule and the optimizer that a stage names.
-fn check_choices(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
+fn check_choices(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage) {
     if let Some(name) = &stage.optimizer {
-        check_choice("optimizer", name, &recipe.optimizers, i)?;
+        check_choice(problems, "optimizer", name, &recipe.optimizers, i);
     }
     if let Some(name) = &stage.schedule {
-        return check_choice("schedule", name, &recipe.schedules, i);
+        return check_choice(problems, "schedule", name, &recipe.schedules, i);
     }
-    require(recipe.schedule.is_some(), key_path!["stages", i, "schedule"], || {
+    problems.require(recipe.schedule.is_some(), key_path!["stages", i, "schedule"], || {
         match names(&recipe.schedules)[..] {
             [] => "is missing: write a [schedule] for all stages".into(),
             ref known => {
@@ -202,8 +249,8 @@ fn check_choices(recipe: &Recipe, i: usize, stage: &Stage) -> Check {
     })
 }
 
-fn check_choice<T>(key: &str, name: &str, tables: &BTreeMap<String, T>, i: usize) -> Check {
-    require(tables.contains_key(name), key_path!["stages", i, key], || match names(tables)[..] {
+fn check_choice<T>(problems: &mut Problems, key: &str, name: &str, tables: &BTreeMap<String, T>, i: usize) {
+    problems.require(tables.contains_key(name), key_path!["stages", i, key], || match names(tables)[..] {
         [] => format!("is '{name}', but there is no [{key}s.{name}]: write it, or leave the key out"),
         ref known => format!("is '{name}'; {}", suggest(name, known)),
     })
@@ -213,82 +260,123 @@ fn names<T>(tables: &BTreeMap<String, T>) -> Vec<&str> {
     tables.keys().map(String::as_str).collect()
 }
 
-fn check_mixture(recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) -> Check {
-    require(!stage.mixture.is_empty(), key_path!["stages", i, "mixture"], || {
+fn check_mixture(
+    problems: &mut Problems,
+    recipe: &Recipe,
+    i: usize,
+    stage: &Stage,
+    datasets: &HashSet<&str>,
+) {
+    problems.require(!stage.mixture.is_empty(), key_path!["stages", i, "mixture"], || {
         "is empty, but must share out the tokens among datasets".into()
-    })?;
+    });
     for (name, &weight) in &stage.mixture {
-        require(datasets.contains(name.as_str()), key_path!["stages", i, "mixture", name], || {
-            let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-            format!("names no dataset; {}", suggest(name, &known))
-        })?;
-        positive(weight, key_path!["stages", i, "mixture", name])?;
+        if problems.are_none_at(key_path!["datasets"]) {
+            problems.require(
+                datasets.contains(name.as_str()),
+                key_path!["stages", i, "mixture", name],
+                || {
+                    let known: Vec<&str> =
+                        recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+                    format!("names no dataset; {}", suggest(name, &known))
+                },
+            );
+        }
+        positive(problems, weight, key_path!["stages", i, "mixture", name]);
     }
     let sum: f64 = stage.mixture.values().sum();
     // Wide enough for thirds written with seven digits.
-    require((sum - 1.0).abs() < 1e-6, key_path!["stages", i, "mixture"], || {
+    problems.require((sum - 1.0).abs() < 1e-6, key_path!["stages", i, "mixture"], || {
         format!("has weights that sum to {}, but must sum to 1", (sum * 1e9).round() / 1e9)
     })
 }
 
-fn check_schedules(recipe: &Recipe) -> Check {
-    let spans = spans(recipe)?;
-    let lengths = schedule_lengths(recipe, &spans);
-    let all = spans.last().map_or(0, |span| span.end_step);
+fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
+    let timed = [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
+    let spans = if timed { spans(recipe).map_err(|problem| problems.add(problem)).ok() } else { None };
+    let lengths = spans.as_ref().map(|spans| schedule_lengths(recipe, spans));
+    let all = spans.iter().flatten().last().map_or(0, |span| span.end_step);
+    // How many steps an epoch has is known when the text has been tokenised.
+    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
+    let length = |name: Option<&str>| {
+        let length = lengths.as_ref().and_then(|lengths| lengths.get(&name).copied());
+        length.filter(|_| known).unwrap_or(u64::MAX)
+    };
     if let Some(schedule) = &recipe.schedule {
-        check_schedule(schedule, lengths.get(&None).copied(), all, key_path!["schedule"])?;
+        check_schedule(problems, schedule, length(None), all, key_path!["schedule"]);
     }
+    let used: HashSet<&String> = recipe.stages.iter().filter_map(|stage| stage.schedule.as_ref()).collect();
     for (name, schedule) in &recipe.schedules {
-        let (place, length) = (key_path!["schedules", name], lengths.get(&Some(name.as_str())).copied());
-        check_named(name, length.is_some(), place)?;
-        check_schedule(schedule, length, all, place)?;
+        let place = key_path!["schedules", name];
+        check_named(problems, name, used.contains(name), place);
+        check_schedule(problems, schedule, length(Some(name.as_str())), all, place);
     }
-    Ok(())
 }
 
-/// A schedule over `length` steps of a run of `all`; it has no length if no stage uses it.
-fn check_schedule(schedule: &LearningRate, length: Option<u64>, all: u64, place: &[String]) -> Check {
-    positive(schedule.peak_lr, &below(place, "peak_lr"))?;
-    not_negative(schedule.min_lr, &below(place, "min_lr"))?;
-    require(schedule.min_lr <= schedule.peak_lr, &below(place, "min_lr"), || {
-        format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr)
-    })?;
-    let length = length.unwrap_or(u64::MAX);
+/// A schedule over `length` steps of a run of `all`; the length is the largest number where it is not known.
+fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64, all: u64, place: &[String]) {
+    positive(problems, schedule.peak_lr, &below(place, "peak_lr"));
+    not_negative(problems, schedule.min_lr, &below(place, "min_lr"));
+    problems.require(
+        schedule.min_lr <= schedule.peak_lr || schedule.peak_lr <= 0.0,
+        &below(place, "min_lr"),
+        || format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr),
+    );
     let only = || {
         let whose = if length == all { "the run has" } else { "the stages that use it have" };
         format!("but {whose} only {length} steps")
     };
-    require(schedule.warmup_steps <= length, &below(place, "warmup_steps"), || {
-        format!("is {}, {}", schedule.warmup_steps, only())
-    })?;
-    let given = schedule.decay_steps.is_some() as usize + schedule.decay_fraction.is_some() as usize;
-    let key = if schedule.decay_steps.is_some() { "decay_steps" } else { "decay_fraction" };
-    if schedule.kind != ScheduleKind::Wsd {
-        return require(given == 0, &below(place, key), || "is only for kind = \"wsd\"".into());
-    }
-    require(given == 1, place, || "needs one of decay_steps and decay_fraction".into())?;
-    if let Some(fraction) = schedule.decay_fraction {
-        require((0.0..=1.0).contains(&fraction), &below(place, "decay_fraction"), || {
+    let either = |one: &str, one_given: bool, other: &str, other_given: bool| {
+        (below(place, if one_given { one } else { other }), usize::from(one_given) + usize::from(other_given))
+    };
+    let (warmup_key, given) = either(
+        "warmup_steps",
+        schedule.warmup_steps.is_some(),
+        "warmup_fraction",
+        schedule.warmup_fraction.is_some(),
+    );
+    problems
+        .require(given <= 1, &warmup_key, || "stands beside warmup_fraction: leave one of them out".into());
+    let (decay_key, given) = either(
+        "decay_steps",
+        schedule.decay_steps.is_some(),
+        "decay_fraction",
+        schedule.decay_fraction.is_some(),
+    );
+    for (key, fraction) in
+        [("warmup_fraction", schedule.warmup_fraction), ("decay_fraction", schedule.decay_fraction)]
+    {
+        let Some(fraction) = fraction else { continue };
+        problems.require((0.0..=1.0).contains(&fraction), &below(place, key), || {
             format!("is {fraction}, but must be from 0 to 1")
-        })?;
+        });
     }
-    let (warmup, decay) = (schedule.warmup_steps, schedule.decay_steps(length));
-    require(decay <= length - warmup, &below(place, key), || {
+    let warmup = schedule.warmup_steps(length);
+    problems.require(warmup <= length, &warmup_key, || format!("is {warmup}, {}", only()));
+    if schedule.kind != ScheduleKind::Wsd {
+        return problems.require(given == 0, &decay_key, || "is only for kind = \"wsd\"".into());
+    }
+    problems.require(given == 1, place, || "needs one of decay_steps and decay_fraction".into());
+    let decay = schedule.decay_steps(length);
+    problems.require(decay <= length.saturating_sub(warmup), &decay_key, || {
         format!("makes {decay} steps of decay after {warmup} of warmup, {}", only())
-    })
+    });
 }
 
-fn check_reports(recipe: &Recipe) -> Check {
+fn check_reports(problems: &mut Problems, recipe: &Recipe) {
     let held_out = &recipe.held_out;
-    require((0.0..1.0).contains(&held_out.fraction), key_path!["held_out", "fraction"], || {
+    problems.require((0.0..1.0).contains(&held_out.fraction), key_path!["held_out", "fraction"], || {
         format!("is {}, but must be from 0 to below 1", held_out.fraction)
-    })?;
-    at_least_one(held_out.sequences as u64, key_path!["held_out", "sequences"])?;
-    at_least_one(held_out.every, key_path!["held_out", "every"])?;
-    at_least_one(recipe.checkpoint.every, key_path!["checkpoint", "every"])?;
-    at_least_one(recipe.checkpoint.keep as u64, key_path!["checkpoint", "keep"])?;
+    });
+    at_least_one(problems, held_out.sequences as u64, key_path!["held_out", "sequences"]);
+    at_least_one(problems, held_out.every, key_path!["held_out", "every"]);
+    at_least_one(problems, recipe.checkpoint.every, key_path!["checkpoint", "every"]);
+    not_negative(problems, recipe.checkpoint.minutes, key_path!["checkpoint", "minutes"]);
+    at_least_one(problems, recipe.checkpoint.keep as u64, key_path!["checkpoint", "keep"]);
     let sample = &recipe.sample;
-    at_least_one(sample.tokens as u64, key_path!["sample", "tokens"])?;
-    not_negative(sample.temperature, key_path!["sample", "temperature"])?;
-    require(i64::try_from(sample.seed).is_ok(), key_path!["sample", "seed"], || "must be below 2^63".into())
+    at_least_one(problems, sample.tokens as u64, key_path!["sample", "tokens"]);
+    not_negative(problems, sample.temperature, key_path!["sample", "temperature"]);
+    problems.require(i64::try_from(sample.seed).is_ok(), key_path!["sample", "seed"], || {
+        "must be below 2^63".into()
+    })
 }

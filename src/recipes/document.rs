@@ -9,9 +9,10 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::overrides::{assign, respan};
-use super::problem::{KeyPath, suggest};
-use crate::error::{Error, Result};
+use super::complaint::{Complaint, any_value};
+use super::overrides::{Places, assign, respan};
+use super::problem::{KeyPath, MOST, nearest};
+use crate::error::Error;
 
 /// A parsed recipe. Spans inside `text` are bytes; those that start at `text.len() + 1 + i` lie in override `i`.
 pub(super) struct Document<'a> {
@@ -19,39 +20,125 @@ pub(super) struct Document<'a> {
     text: &'a str,
     overrides: &'a [String],
     root: Spanned<DeValue<'a>>,
+    mistakes: Vec<(Range<usize>, String)>,
+    stand_ins: Vec<KeyPath>,
+    /// Whether all of the text could be parsed.
+    whole: bool,
+    /// Lines that could not: what is wrong with their keys is confusion about that.
+    garbled: Vec<usize>,
 }
 
 impl<'a> Document<'a> {
     /// Parses `text` and applies `overrides`, each `path.to.key=value`; `label` is what errors call the text.
-    pub fn parse(label: &'a str, text: &'a str, overrides: &'a [String]) -> Result<Self> {
-        let empty = Spanned::new(0..0, DeValue::Table(DeTable::new()));
-        let mut document = Document { label, text, overrides, root: empty };
-        let table = DeTable::parse(text)
-            .map_err(|error| document.error_at(&error.span().unwrap_or(0..0), error.message()))?;
-        document.root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+    ///
+    /// What cannot be parsed is a mistake, and the rest is there all the same.
+    pub fn parse(label: &'a str, text: &'a str, overrides: &'a [String]) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let root = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+        let mut document = Document {
+            label,
+            text,
+            overrides,
+            root,
+            mistakes: Vec::new(),
+            stand_ins: Vec::new(),
+            whole: errors.is_empty(),
+            garbled: Vec::new(),
+        };
+        for error in errors {
+            let place = error.span().unwrap_or(0..0);
+            let line = line_and_column(text, place.start).0;
+            if !document.garbled.contains(&line) {
+                document.mistake(place, error.message().to_string());
+                document.garbled.push(line);
+            }
+        }
         for (i, assignment) in overrides.iter().enumerate() {
             let start = text.len() + 1 + i;
-            let mut places = (start..).map(|end| start..end);
-            let fail = |why: &str| Error::input(format!("--set {assignment}: {why}"));
-            let (key, value) =
-                assignment.split_once('=').ok_or_else(|| fail("write it as path.to.key=value"))?;
-            let keys: Vec<&str> = key.split('.').map(str::trim).collect();
-            // What is no TOML value is taken as a string, so that shells need no nested quotes.
-            let value = match DeValue::parse(value.trim()) {
-                Ok(value) => respan(value.into_inner(), &mut places),
-                Err(_) => DeValue::String(Cow::Borrowed(value.trim())),
-            };
-            assign(&mut document.root, &keys, value, &mut places).map_err(|why| fail(&why))?;
+            if let Err(why) = document.apply(assignment, &mut (start..).map(|end| start..end)) {
+                document.mistake(start..start, why);
+            }
         }
-        Ok(document)
+        document
     }
 
-    /// Removes the string at `table.key` and returns it with its place; for keys that stand for others.
+    fn apply(&mut self, assignment: &'a str, places: Places) -> std::result::Result<(), String> {
+        let (key, value) = assignment.split_once('=').ok_or("write it as path.to.key=value")?;
+        let keys: Vec<&str> = key.split('.').map(str::trim).collect();
+        // What is no TOML value is taken as a string, so that shells need no nested quotes.
+        let value = match DeValue::parse(value.trim()) {
+            Ok(value) => respan(value.into_inner(), places),
+            Err(_) => DeValue::String(Cow::Borrowed(value.trim())),
+        };
+        assign(&mut self.root, &keys, value, places)
+    }
+
+    /// Notes a mistake at a place in the text.
+    pub fn mistake(&mut self, place: Range<usize>, message: String) {
+        let line = line_and_column(self.text, place.start.min(self.text.len())).0;
+        if place.start > self.text.len() || !self.garbled.contains(&line) {
+            self.mistakes.push((place, message));
+        }
+    }
+
+    /// Notes a mistake about the value at `path`, or about what would hold it if it is not there.
+    pub fn mistake_at(&mut self, path: &[String], message: String) {
+        self.mistake(self.place_of(path), message);
+    }
+
+    /// Whether no mistake has been noted.
+    pub fn is_sound(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// Whether all of the text could be parsed.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Where values stand in for mistaken ones.
+    pub fn stand_ins(&self) -> Vec<KeyPath> {
+        self.stand_ins.clone()
+    }
+
+    /// Says that what is at `path` stands in for what a mistake hides.
+    pub fn stands_in(&mut self, path: &[String]) {
+        self.stand_ins.push(path.to_vec());
+    }
+
+    /// All mistakes, in the order of their places.
+    pub fn into_error(mut self) -> Error {
+        self.mistakes.sort_by_key(|(place, _)| place.start);
+        let left_out = self.mistakes.len().saturating_sub(MOST);
+        let told = self.mistakes.iter().take(MOST);
+        let mut lines: Vec<String> = told.map(|(place, message)| self.line(place, message)).collect();
+        if left_out > 0 {
+            lines.push(format!("{}: {left_out} more mistakes", self.label));
+        }
+        match &lines[..] {
+            [only] => Error::input(only),
+            _ => Error::Mistakes(lines),
+        }
+    }
+
+    /// Removes the string at `table.key` and returns it with its place; for keys that stand for others. What is no
+    /// string is a mistake, and an empty one stands in for it.
     pub fn take_string(&mut self, table: &str, key: &str) -> Option<Spanned<String>> {
         let DeValue::Table(root) = self.root.get_mut() else { return None };
-        let DeValue::Table(table) = root.get_mut(table)?.get_mut() else { return None };
-        let text = table.get(key)?.get_ref().as_str()?.to_string();
-        table.remove(key).map(|value| Spanned::new(value.span(), text))
+        let DeValue::Table(keys) = root.get_mut(table)?.get_mut() else { return None };
+        let value = keys.remove(key)?;
+        let place = value.span();
+        match value.get_ref().as_str() {
+            Some(text) => Some(Spanned::new(place, text.to_string())),
+            None => {
+                let found = value.get_ref().type_str();
+                self.mistake(
+                    place.clone(),
+                    format!("{table}.{key} is of type {found}, but must be a string"),
+                );
+                Some(Spanned::new(place, String::new()))
+            }
+        }
     }
 
     /// Adds to `table` the keys of `defaults` that it does not have, as if they stood at `place`.
@@ -67,18 +154,99 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Reads the tree as a `T`.
-    pub fn decode<T: Deserialize<'a>>(&self) -> Result<T> {
-        T::deserialize(ValueDeserializer::from(self.root.clone())).map_err(|error| self.translate(&error))
+    /// Adds an empty `table` if there is none, as if it stood at `place`.
+    pub fn ensure_table(&mut self, table: &'static str, place: Range<usize>) {
+        let DeValue::Table(root) = self.root.get_mut() else { return };
+        let empty = Spanned::new(place.clone(), DeValue::Table(DeTable::new()));
+        root.entry(Spanned::new(place, table.into())).or_insert(empty);
     }
 
-    /// An error about the value at `path`, or about what would hold it if it is not there.
-    pub fn error(&self, path: &[String], message: &str) -> Error {
-        self.error_at(&self.place_of(path), message)
+    /// Reads the tree as a `T`. Where that fails, the mistake is noted and a value stands in, so that the others are
+    /// found too; `None` if nothing could stand in.
+    pub fn decode<T: Deserialize<'a>>(&mut self) -> Option<T> {
+        // Each mistake takes a few attempts, and one too many is enough to see that there are more.
+        for _ in 0..6 * MOST {
+            let error = match T::deserialize(ValueDeserializer::from(self.root.clone())) {
+                Ok(value) => return Some(value),
+                Err(error) => error,
+            };
+            if self.mistakes.len() > MOST || self.repair(&error).is_none() {
+                break;
+            }
+        }
+        None
     }
 
-    /// An error about a place in the text.
-    pub fn error_at(&self, place: &Range<usize>, message: &str) -> Error {
+    /// Notes what the TOML reader found wrong, and mends it. `None` if it cannot be mended.
+    fn repair(&mut self, error: &toml::de::Error) -> Option<()> {
+        let place = error.span().unwrap_or(0..0);
+        let root = || (place == (0..0) || place == self.root.span()).then(KeyPath::new);
+        let Some(path) = self.path_at(&place).or_else(root) else {
+            self.mistake(place, error.message().to_string());
+            return None;
+        };
+        let told = self.stand_ins.iter().any(|it| path.starts_with(it));
+        let complaint = Complaint::of(error.message());
+        let missing = matches!(complaint, Complaint::Missing(_));
+        // A key may be missing because its line could not be read.
+        if !told && (!missing || self.whole) {
+            self.mistake(place, complaint.message(&path));
+        }
+        match complaint {
+            Complaint::Unknown { key, known } => {
+                let table = &path[..path.len().checked_sub(1)?];
+                let DeValue::Table(table) = self.node_at(table)?.get_mut() else { return None };
+                let (name, _) = table.get_key_value(&*key)?;
+                let name = name.span();
+                let value = table.remove(&*key)?;
+                // Misspelt, it is there; its value may be wrong too.
+                if let Some(meant) = nearest(&key, &known).filter(|meant| !table.contains_key(*meant)) {
+                    table.insert(Spanned::new(name, Cow::Owned(meant.to_string())), value);
+                }
+            }
+            Complaint::Missing(key) => {
+                // A place of its own, behind those of the overrides, so that complaints lead back to its key.
+                let place = self.text.len() + self.overrides.len() + 2 + self.stand_ins.len();
+                let DeValue::Table(table) = self.node_at(&path)?.get_mut() else { return None };
+                // Of no type that could be wanted, so that the next complaint tells the type.
+                let nothing = DeValue::parse("1979-05-27").ok()?.into_inner();
+                let name = Spanned::new(place..place, Cow::Owned(key.clone()));
+                table.insert(name, Spanned::new(place..place, nothing));
+                self.stand_ins.push([path, vec![key]].concat());
+            }
+            Complaint::Variant { known, .. } => {
+                self.stand_in(path, DeValue::String(known.first()?.clone().into()))?
+            }
+            Complaint::Type { wanted, .. } => self.stand_in(path, any_value(&wanted)?)?,
+            Complaint::Other(_) => return None,
+        }
+        Some(())
+    }
+
+    fn stand_in(&mut self, path: KeyPath, value: DeValue<'a>) -> Option<()> {
+        *self.node_at(&path)?.get_mut() = value;
+        self.stand_ins.push(path);
+        Some(())
+    }
+
+    fn node_at(&mut self, path: &[String]) -> Option<&mut Spanned<DeValue<'a>>> {
+        path.iter().try_fold(&mut self.root, |node, segment| match node.get_mut() {
+            DeValue::Table(table) => table.get_mut(segment.as_str()),
+            DeValue::Array(array) => array.as_mut().get_mut(segment.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// The whole number at `path`, if there is one.
+    pub fn number(&self, path: &[&str]) -> Option<u64> {
+        let mut node = self.root.get_ref();
+        for segment in path {
+            node = node.get(*segment)?.get_ref();
+        }
+        node.as_integer()?.to_string().parse().ok()
+    }
+
+    fn line(&self, place: &Range<usize>, message: &str) -> String {
         let line = match self.override_at(place) {
             Some(assignment) => format!("--set {assignment}: {message}"),
             None => {
@@ -87,12 +255,17 @@ impl<'a> Document<'a> {
             }
         };
         // Quoted keys and values may hold line ends.
-        Error::input(line.replace(['\n', '\r'], " "))
+        line.replace(['\n', '\r'], " ")
     }
 
     /// Whether the value at `path` was given by `--set`.
     pub fn is_overridden(&self, path: &[String]) -> bool {
-        self.override_at(&self.place_of(path)).is_some()
+        self.is_override(&self.place_of(path))
+    }
+
+    /// Whether `place` lies in an override.
+    pub fn is_override(&self, place: &Range<usize>) -> bool {
+        self.override_at(place).is_some()
     }
 
     fn override_at(&self, place: &Range<usize>) -> Option<&'a String> {
@@ -100,7 +273,7 @@ impl<'a> Document<'a> {
     }
 
     /// The span of the deepest part of `path` that exists: its key if the file has it, else its value.
-    fn place_of(&self, path: &[String]) -> Range<usize> {
+    pub fn place_of(&self, path: &[String]) -> Range<usize> {
         let (mut node, mut place) = (&self.root, 0..0);
         for segment in path {
             match node.get_ref() {
@@ -118,39 +291,6 @@ impl<'a> Document<'a> {
             }
         }
         place
-    }
-
-    /// Says in the words of a recipe what the TOML reader found wrong.
-    fn translate(&self, error: &toml::de::Error) -> Error {
-        let place = error.span().unwrap_or(0..0);
-        let text = error.message();
-        let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
-        let message = if text.starts_with("unknown field") {
-            let key = quoted.first().copied().unwrap_or_default();
-            let mut section = self.path_at(&place).unwrap_or_default();
-            section.pop();
-            let mut known = quoted.get(1..).unwrap_or_default().to_vec();
-            if section == ["model"] {
-                known.push("preset");
-            }
-            format!("unknown key '{key}' in {}; {}", section_name(&section), suggest(key, &known))
-        } else if text.starts_with("unknown variant") {
-            let value = quoted.first().copied().unwrap_or_default();
-            let path = self.path_at(&place).unwrap_or_default().join(".");
-            format!("{path} is '{value}'; {}", suggest(value, quoted.get(1..).unwrap_or_default()))
-        } else if text.starts_with("missing field") {
-            let section = self.path_at(&place).unwrap_or_default();
-            format!("missing key '{}' in {}", quoted.first().unwrap_or(&""), section_name(&section))
-        } else if let Some((found, wanted)) =
-            text.strip_prefix("invalid ").and_then(|rest| rest.split_once(", expected "))
-        {
-            let found = found.split_once(": ").map_or(found, |(_, what)| what);
-            let path = self.path_at(&place).unwrap_or_default().join(".");
-            format!("{path} is {}, but must be {}", found.replace('`', ""), plain_type(wanted))
-        } else {
-            text.to_string()
-        };
-        self.error_at(&place, &message)
     }
 
     /// The path of the key or value whose span is `place`.
@@ -187,27 +327,6 @@ fn line_and_column(text: &str, byte: usize) -> (usize, usize) {
     (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
 }
 
-fn section_name(path: &[String]) -> String {
-    match path {
-        [] => "the recipe".to_string(),
-        [list, index] if index.parse::<usize>().is_ok() => format!("[[{list}]]"),
-        _ => format!("[{}]", path.join(".")),
-    }
-}
-
-/// The words of serde's types for people.
-fn plain_type(wanted: &str) -> &str {
-    match wanted {
-        "f64" => "a number",
-        "u32" | "u64" | "usize" => "a whole number from 0",
-        "a sequence" => "a list",
-        "a boolean" => "true or false",
-        "a map" => "a table",
-        struct_name if struct_name.starts_with("struct ") => "a table",
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +356,11 @@ mod tests {
 
     fn read(text: &str, overrides: &[&str]) -> std::result::Result<Outer, String> {
         let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-        Document::parse("r.toml", text, &overrides).and_then(|d| d.decode()).map_err(|e| e.to_string())
+        let mut document = Document::parse("r.toml", text, &overrides);
+        match document.decode() {
+            Some(outer) if document.is_sound() => Ok(outer),
+            _ => Err(document.into_error().to_string()),
+        }
     }
 
     const FILE: &str =
@@ -289,8 +412,11 @@ mod tests {
             ("[schedule\n", "r.toml:1:10: unclosed table, expected `]`"),
         ] {
             let error = read(text, &[]).expect_err(text);
-            assert!(error.starts_with(expected), "{text:?}\n  {error}\n  {expected}");
-            assert!(!error.contains('\n'), "{error}");
+            assert!(
+                error.lines().any(|line| line.starts_with(expected)),
+                "{text:?}\n  {error}\n  {expected}"
+            );
+            assert!(error.lines().all(|line| line.starts_with("r.toml:")), "{error}");
         }
     }
 
@@ -332,10 +458,11 @@ mod tests {
     #[test]
     fn places_of_present_absent_and_overridden_values() {
         let overrides = ["schedule.steps=1".to_string()];
-        let document = Document::parse("r.toml", FILE, &overrides).unwrap();
         let place = |path: &[&str]| {
+            let mut document = Document::parse("r.toml", FILE, &overrides);
             let path: KeyPath = path.iter().map(|s| s.to_string()).collect();
-            document.error(&path, "!").to_string()
+            document.mistake_at(&path, "!".into());
+            document.into_error().to_string()
         };
         assert_eq!(place(&["schedule", "name"]), "r.toml:3:1: !");
         assert_eq!(place(&["schedule", "peak_lr"]), "r.toml:2:2: !");

@@ -82,5 +82,7 @@ fn hash_of(mut recipe: Recipe) -> String {
     // From noise the moments start at zero in any case.
     recipe.stages[0].reset_optimizer = false;
     let json = serde_json::to_string(&recipe).unwrap_or_else(|e| unreachable!("a recipe is plain data: {e}"));
-    format!("{:016x}", xxh3_64(json.as_bytes()))
+    // What the model is that the run begins with counts, and not where it lies.
+    let source = recipe.source.and_then(|source| source.hash).unwrap_or_default();
+    format!("{:016x}", xxh3_64((json + &source).as_bytes()))
 }

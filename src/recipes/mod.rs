@@ -1,27 +1,32 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
 mod check;
+mod complaint;
+mod count;
 mod document;
 mod hash;
 mod overrides;
 mod problem;
 mod schema;
+mod source;
 mod timeline;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, Optimizer, Recipe, Sample, Saving, ScheduleKind, Stage,
-    StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
+    Stage, StageKind, TokenizerChoice, TokenizerTraining,
 };
+pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
 
+use crate::data::source::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::Architecture;
-use crate::nn::config::{LlamaConfig, PRESETS};
 use document::Document;
-use problem::suggest;
+use problem::{Problem, Problems, suggest};
 
 /// The recipes inside the program as (name, TOML text); the first is the default.
 pub const EMBEDDED: [(&str, &str); 4] = [
@@ -40,9 +45,19 @@ impl Recipe {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, else [`Error::Input`] with one line that names file, line and
     /// column, or the override, and the nearest known key or name.
+    ///
+    /// A model that `[model] from` names must be a folder; [`Recipe::load_with`] can fetch others.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Recipe> {
+        Self::load_with(name_or_path, overrides, &source::open_local)
+    }
+
+    /// [`Recipe::load`], with the model that `[model] from` names, if any, given by `open`.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`], and those of `open`.
+    pub fn load_with(name_or_path: &str, overrides: &[String], open: OpenModel) -> Result<Recipe> {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
-            return Self::parse(&format!("recipe {name}"), text, Path::new(""), overrides);
+            return Self::parse(&format!("recipe {name}"), text, Path::new(""), overrides, open);
         }
         let path = Path::new(name_or_path);
         if !path.is_file() && path.extension().is_none_or(|e| e != "toml") {
@@ -53,30 +68,81 @@ impl Recipe {
             )));
         }
         let text = files::read_text(path, files::SETTINGS)?;
-        Self::parse(name_or_path, &text, path.parent().unwrap_or(Path::new("")), overrides)
+        Self::parse(name_or_path, &text, path.parent().unwrap_or(Path::new("")), overrides, open)
     }
 
     /// Reads a recipe from `text`; `label` is what errors call it, and its relative paths start at `folder`.
-    fn parse(label: &str, text: &str, folder: &Path, overrides: &[String]) -> Result<Recipe> {
-        let presets = PRESETS.map(preset_text);
-        let mut document = Document::parse(label, text, overrides)?;
-        if let Some(preset) = document.take_string("model", "preset") {
-            let place = preset.span();
-            let Some(i) = PRESETS.iter().position(|name| name == preset.get_ref()) else {
-                let hint = suggest(preset.get_ref(), &PRESETS);
-                return Err(
-                    document.error_at(&place, &format!("model.preset is '{}'; {hint}", preset.get_ref()))
-                );
-            };
-            document.add_defaults("model", &presets[i], place);
+    fn parse(
+        label: &str,
+        text: &str,
+        folder: &Path,
+        overrides: &[String],
+        open: OpenModel,
+    ) -> Result<Recipe> {
+        // Text of keys that are added; it must be there as long as the document.
+        let (shape, derived) = (OnceCell::new(), OnceCell::new());
+        let mut document = Document::parse(label, text, overrides);
+        let source = source::take_source(&mut document, folder, open, &shape)?;
+        if source.is_none() {
+            source::take_preset(&mut document, &shape);
+            source::derive_keys(&mut document, &derived);
         }
-        let mut recipe: Recipe = document.decode()?;
-        if let Err(problem) = check::check(&recipe) {
-            let message = format!("{} {}", problem.path.join("."), problem.message);
-            return Err(document.error(&problem.path, &message));
+        let Some(mut recipe) = document.decode::<Recipe>() else { return Err(document.into_error()) };
+        let (source, own) = source.unzip();
+        recipe.source = source;
+        let mut problems = Problems::new(document.stand_ins());
+        if let Some(conflict) = own.flatten().and_then(|own| source::conflict(&recipe.model, &own)) {
+            problems.add(conflict);
         }
-        recipe.make_paths_absolute(&document, folder)?;
-        Ok(recipe)
+        // What the values mean is not asked where some of them could not be read.
+        if document.is_whole() {
+            check::check(&mut problems, &recipe);
+        }
+        if document.is_sound() && problems.found.is_empty() {
+            recipe.make_paths_absolute(&document, folder)?;
+            let estimate = recipe.estimate_tokens();
+            if let Err(problem) = timeline::settle_lengths(&mut recipe, &estimate, false) {
+                problems.add(problem);
+            }
+        }
+        for Problem { path, message } in problems.found {
+            document.mistake_at(&path, format!("{} {message}", path.join(".")));
+        }
+        if document.is_sound() { Ok(recipe) } else { Err(document.into_error()) }
+    }
+
+    /// About how many tokens each dataset has, where a stage's length is given in epochs.
+    fn estimate_tokens(&self) -> Vec<u64> {
+        if self.stages.iter().all(|stage| stage.epochs.is_none()) {
+            return Vec::new();
+        }
+        let bytes = |dataset: &Dataset| {
+            let files = Source::new(&dataset.paths).files().unwrap_or_default();
+            files.iter().filter_map(|path| path.metadata().ok()).map(|it| it.len()).sum::<u64>()
+        };
+        let tokens = |dataset: &Dataset| match dataset.documents {
+            // Of the generated world.
+            Some(documents) => documents as u64 * 200,
+            None => bytes(dataset) / 4,
+        };
+        self.datasets.iter().map(tokens).collect()
+    }
+
+    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset have been counted.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the key that does not fit that length.
+    pub fn settle_epochs(&mut self, dataset_tokens: &[u64]) -> Result<()> {
+        if self.stages.iter().all(|stage| stage.epochs.is_none()) {
+            return Ok(());
+        }
+        let mut problems = Problems::new(Vec::new());
+        if let Err(problem) = timeline::settle_lengths(self, dataset_tokens, true) {
+            problems.add(problem);
+        }
+        check::check(&mut problems, self);
+        let told = |Problem { path, message }| format!("recipe {}: {} {message}", self.name, path.join("."));
+        problems.found.into_iter().next().map_or(Ok(()), |problem| Err(Error::input(told(problem))))
     }
 
     /// Paths in the file are relative to its folder, those of overrides to the current one.
@@ -124,7 +190,17 @@ impl Recipe {
     /// # Errors
     /// [`Error::Input`] if a path is not Unicode.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))
+        let mut text =
+            toml::to_string(self).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))?;
+        if let Some(ModelSource { from, hash }) = &self.source {
+            let quoted = |text: &str| toml::Value::from(text).to_string();
+            let hash = hash.iter().map(|hash| format!("from_hash = {}\n", quoted(hash)));
+            let keys = format!("from = {}\n{}", quoted(from), hash.collect::<String>());
+            let header = "\n[model]\n";
+            let at = text.find(header).map_or(text.len(), |at| at + header.len());
+            text.insert_str(at, &keys);
+        }
+        Ok(text)
     }
 
     /// One line for a list of recipes: name, parameters, tokens and steps of all stages, and their names.
@@ -133,8 +209,9 @@ impl Recipe {
             tokens.saturating_add(span.steps().saturating_mul(span.tokens_per_step))
         };
         let stages: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+        let about = if self.stages.iter().any(|stage| stage.epochs.is_some()) { "about " } else { "" };
         format!(
-            "{}: {} parameters, {} tokens in {} steps, {} stage{} ({})",
+            "{}: {} parameters, {about}{} tokens in {about}{} steps, {} stage{} ({})",
             self.name,
             short(Architecture::from(self.model.clone()).num_parameters()),
             short(self.spans().into_iter().fold(0, trained)),
@@ -156,12 +233,6 @@ fn short(count: u64) -> String {
         _ if x >= 1e3 => format!("{:.1}K", x / 1e3),
         _ => format!("{count}"),
     }
-}
-
-/// A preset as the keys of `[model]`.
-fn preset_text(name: &str) -> String {
-    let text = LlamaConfig::preset(name).and_then(|config| toml::to_string(&config).ok());
-    text.unwrap_or_else(|| unreachable!("preset {name} is plain data"))
 }
 
 #[cfg(test)]

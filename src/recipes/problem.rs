@@ -1,4 +1,4 @@
-//! A mistake in a recipe: the key where it stands, and what to write there.
+//! Mistakes in a recipe: the keys where they stand, and what to write there.
 
 /// Keys and list indices from the root of a recipe to one of its values.
 pub(super) type KeyPath = Vec<String>;
@@ -10,8 +10,43 @@ pub(super) struct Problem {
     pub message: String,
 }
 
-/// What a check finds out: a `T`, or the first mistake.
+/// What may be the first mistake.
 pub(super) type Check<T = ()> = std::result::Result<T, Problem>;
+
+/// Mistakes that are told at once; whoever made more has the file upside down.
+pub(super) const MOST: usize = 20;
+
+/// The mistakes of a recipe, at most [`MOST`], in the order of the checks.
+pub(super) struct Problems {
+    /// Where values stand in for those that could not be read.
+    stand_ins: Vec<KeyPath>,
+    pub found: Vec<Problem>,
+}
+
+impl Problems {
+    /// None so far. At `stand_ins` are mistakes that have been told already, and values in their place.
+    pub fn new(stand_ins: Vec<KeyPath>) -> Self {
+        Problems { stand_ins, found: Vec::new() }
+    }
+
+    /// Adds a mistake at `path` unless it `holds`, or a mistake there is known.
+    pub fn require(&mut self, holds: bool, path: &[String], message: impl FnOnce() -> String) {
+        if !holds && self.found.len() < MOST && self.are_none_at(path) {
+            self.found.push(Problem { path: path.to_vec(), message: message() });
+        }
+    }
+
+    /// Adds what a check found.
+    pub fn add(&mut self, problem: Problem) {
+        self.require(false, &problem.path, || problem.message);
+    }
+
+    /// Whether no mistake is known at `path`, above or below: what depends on its value can be checked.
+    pub fn are_none_at(&self, path: &[String]) -> bool {
+        let touches = |other: &KeyPath| other.starts_with(path) || path.starts_with(other);
+        !self.stand_ins.iter().chain(self.found.iter().map(|it| &it.path)).any(touches)
+    }
+}
 
 /// A [`KeyPath`] from its parts.
 macro_rules! key_path {
@@ -23,13 +58,22 @@ pub(super) fn require(holds: bool, path: &[String], message: impl FnOnce() -> St
     if holds { Ok(()) } else { Err(Problem { path: path.to_vec(), message: message() }) }
 }
 
+/// The one of `known` that `word` is close to.
+pub(super) fn nearest<'k>(word: &str, known: &'k [impl AsRef<str>]) -> Option<&'k str> {
+    let distance = |name: &&str| strsim::osa_distance(&word.to_lowercase(), name);
+    let known = known.iter().map(AsRef::as_ref);
+    known.filter(|name| distance(name) <= 1 + word.chars().count() / 4).min_by_key(distance)
+}
+
+/// Names that an answer lists.
+const LISTED: usize = 40;
+
 /// "did you mean ...?" if `word` is close to one of `known`, else all of `known`.
 pub(super) fn suggest(word: &str, known: &[&str]) -> String {
-    let close =
-        |name: &&&str| strsim::osa_distance(&word.to_lowercase(), name) <= 1 + word.chars().count() / 4;
-    match known.iter().filter(close).min_by_key(|name| strsim::osa_distance(word, name)) {
+    match nearest(word, known) {
         Some(name) => format!("did you mean '{name}'?"),
         None if known.is_empty() => "there is none".into(),
+        None if known.len() > LISTED => format!("known: {}, ...", known[..LISTED].join(", ")),
         None => format!("known: {}", known.join(", ")),
     }
 }

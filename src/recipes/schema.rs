@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::count::{count, some_count};
 use crate::data::source::OnBroken;
 use crate::nn::config::LlamaConfig;
 
@@ -21,9 +22,12 @@ pub struct Recipe {
     /// Seed of the data order and of generated text.
     #[serde(default = "default_seed")]
     pub data_seed: u64,
-    /// `[model]`: the fields of [`LlamaConfig`], all of them, or `preset` and those that differ from it.
+    /// `[model]`: the fields of [`LlamaConfig`], all of them, or `preset` and those that differ from it, or `from`.
     pub model: LlamaConfig,
-    /// `[tokenizer]`
+    /// `from` in `[model]`: whose weights the first stage begins with; it begins with noise if not given.
+    #[serde(skip)]
+    pub source: Option<ModelSource>,
+    /// `[tokenizer]`: that of `from` in `[model]` if neither of its keys is given.
     pub tokenizer: TokenizerChoice,
     /// `[optimizer]`: of the stages that name none.
     #[serde(default)]
@@ -54,6 +58,15 @@ pub struct Recipe {
     pub sample: Sample,
 }
 
+/// Whose weights, shape and tokenizer a run begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSource {
+    /// An absolute path (a model folder, run folder or checkpoint), or `hf://owner/name[@revision]`.
+    pub from: String,
+    /// Hash of its weights and settings; known once a run has begun with it.
+    pub hash: Option<String>,
+}
+
 fn default_seed() -> u64 {
     8
 }
@@ -75,8 +88,10 @@ pub struct TokenizerChoice {
 #[serde(deny_unknown_fields)]
 pub struct TokenizerTraining {
     /// Number of tokens, special ones included; that of the model.
+    #[serde(deserialize_with = "count")]
     pub vocab_size: usize,
     /// Number of documents to learn from, drawn from all datasets.
+    #[serde(deserialize_with = "count")]
     pub sample_documents: usize,
 }
 
@@ -113,10 +128,14 @@ pub struct LearningRate {
     /// Learning rate at the end: the last step of all stages that use the schedule.
     #[serde(default)]
     pub min_lr: f64,
-    /// Steps of the linear rise from 0.
-    pub warmup_steps: u64,
-    /// Length of the decay of `wsd`, in steps before the end; or give `decay_fraction`.
+    /// Steps of the linear rise from 0; or give `warmup_fraction`. No rise if neither is given.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Length of the linear rise as a share of all steps of the schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_fraction: Option<f64>,
+    /// Length of the decay of `wsd`, in steps before the end; or give `decay_fraction`.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<u64>,
     /// Length of the decay of `wsd` as a share of all its steps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +159,7 @@ pub enum ScheduleKind {
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// Sequences per optimizer step.
+    #[serde(deserialize_with = "count")]
     pub sequences: usize,
     /// Sequences per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
     #[serde(default)]
@@ -156,7 +176,7 @@ pub struct Dataset {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microcosm: Option<String>,
     /// Number of documents to generate.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
     pub documents: Option<usize>,
     /// Files, or folders of files, relative to the recipe's folder (to the current folder if embedded).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -183,6 +203,7 @@ pub struct Stage {
     /// What reports and `--set` call it.
     pub name: String,
     /// What kind of training it is.
+    #[serde(default)]
     pub kind: StageKind,
     /// What the stage goes on from: `"STAGE"`, the end of an earlier stage, or `"STAGE@STEP"`, a step on the
     /// way there, counted over the whole run as in the names of checkpoints. If not given, the end of the stage
@@ -190,8 +211,15 @@ pub struct Stage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Tokens trained on at which the stage ends, counted from the start of the run along the stages that lead
-    /// to it.
-    pub tokens: u64,
+    /// to it; or give `steps` or `epochs`. A resolved recipe has only this one.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Optimizer steps of the stage itself.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Length of the stage itself: this many times the tokens of all datasets in its mixture, in whole steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
     /// Tokens per sequence.
     pub sequence_length: usize,
     /// Base of the rotary frequencies; that of the model if not given.
@@ -214,10 +242,11 @@ pub struct Stage {
 }
 
 /// Kind of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageKind {
     /// Next-token prediction on packed documents.
+    #[default]
     Pretrain,
     /// Reserved: longer sequences and a larger RoPE base.
     ExtendContext,
@@ -251,13 +280,24 @@ impl Default for HeldOutText {
 pub struct Saving {
     /// Steps between checkpoints; one more follows the last step.
     pub every: u64,
+    /// Minutes after which a step is saved even if its turn has not come; 0 saves by steps alone.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub minutes: f64,
     /// How many of the newest stay on disk.
     pub keep: usize,
 }
 
+/// Minutes between checkpoints where nothing else is said.
+const MINUTES: f64 = 10.0;
+
+/// Keeps the hashes of recipes that were written before the key existed.
+fn is_usual(minutes: &f64) -> bool {
+    *minutes == MINUTES
+}
+
 impl Default for Saving {
     fn default() -> Self {
-        Saving { every: 2000, keep: 2 }
+        Saving { every: 2000, minutes: MINUTES, keep: 2 }
     }
 }
 

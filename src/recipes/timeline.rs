@@ -60,6 +60,12 @@ pub enum Origin {
 /// The spans of all stages, or what keeps a stage from having one. The values of each stage on its own must
 /// have been checked.
 pub(super) fn spans(recipe: &Recipe) -> Check<Vec<Span>> {
+    spans_with(recipe, |stage, _| recipe.stages[stage].steps)
+}
+
+/// [`spans`], where `steps` gives the steps of a stage, from its index and the tokens of a step, if these do not follow
+/// from `tokens`.
+fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Check<Vec<Span>> {
     let mut spans: Vec<Span> = Vec::with_capacity(recipe.stages.len());
     let mut earlier = HashMap::new();
     for (i, stage) in recipe.stages.iter().enumerate() {
@@ -78,17 +84,26 @@ pub(super) fn spans(recipe: &Recipe) -> Check<Vec<Span>> {
                 )
             }
         };
-        require(stage.tokens > start_tokens, key_path!["stages", i, "tokens"], || {
-            format!(
-                "is {}, but must be above {start_tokens}: it counts from the start of the run",
-                stage.tokens
-            )
-        })?;
         let start_step = spans.last().map_or(0, |span| span.end_step);
-        let end_step = start_step + (stage.tokens - start_tokens).div_ceil(tokens_per_step);
-        require(i64::try_from(end_step).is_ok(), key_path!["stages", i, "tokens"], || {
-            format!("makes {end_step} steps of the run, but there must be less than 2^63")
-        })?;
+        let (key, steps) = match (steps(i, tokens_per_step), stage.tokens.unwrap_or(0)) {
+            (Some(steps), _) => ("steps", steps),
+            (None, tokens) => {
+                require(tokens > start_tokens, key_path!["stages", i, "tokens"], || {
+                    format!(
+                        "is {tokens}, but must be above {start_tokens}: it counts from the start of the run"
+                    )
+                })?;
+                ("tokens", (tokens - start_tokens).div_ceil(tokens_per_step))
+            }
+        };
+        let end_step = start_step.saturating_add(steps);
+        let end_tokens = steps.checked_mul(tokens_per_step).and_then(|it| it.checked_add(start_tokens));
+        let fits = |count: u64| i64::try_from(count).is_ok();
+        require(
+            fits(end_step) && (key == "tokens" || end_tokens.is_some_and(fits)),
+            key_path!["stages", i, key],
+            || format!("makes {end_step} steps of the run, but steps and tokens must be below 2^63"),
+        )?;
         spans.push(Span {
             stage: i,
             origin,
@@ -105,6 +120,29 @@ pub(super) fn spans(recipe: &Recipe) -> Check<Vec<Span>> {
     Ok(spans)
 }
 
+/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `dataset_tokens` has the tokens of
+/// each dataset; lengths in epochs stay in the recipe unless these are `exact`.
+pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact: bool) -> Check {
+    let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
+    let tokens_of: HashMap<&str, u64> = names.zip(dataset_tokens.iter().copied()).collect();
+    let steps = |stage: usize, tokens_per_step: u64| {
+        let stage = &recipe.stages[stage];
+        let Some(epochs) = stage.epochs else { return stage.steps };
+        let all: u64 = stage.mixture.keys().filter_map(|name| tokens_of.get(name.as_str())).sum();
+        // No more than so many epochs; a dataset's cap may be just that.
+        Some(((epochs * all as f64 / tokens_per_step as f64) as u64).max(1))
+    };
+    let spans = spans_with(recipe, steps)?;
+    for (stage, span) in recipe.stages.iter_mut().zip(&spans) {
+        if stage.steps.is_some() || stage.epochs.is_some() {
+            stage.tokens = Some(span.tokens_at(span.end_step));
+            stage.steps = None;
+        }
+        stage.epochs = stage.epochs.filter(|_| !exact);
+    }
+    Ok(())
+}
+
 /// What stage `i` goes on from, given the indices and spans of the stages before it.
 fn origin(recipe: &Recipe, i: usize, earlier: &HashMap<&str, usize>, spans: &[Span]) -> Check<Origin> {
     let end_of = |stage: usize| Origin::Step { stage, step: spans[stage].end_step };
@@ -113,7 +151,10 @@ fn origin(recipe: &Recipe, i: usize, earlier: &HashMap<&str, usize>, spans: &[Sp
     };
     let place = key_path!["stages", i, "from"];
     require(i > 0, place, || {
-        format!("is '{from}', but the first stage starts from noise: leave the key out")
+        format!(
+            "is '{from}', but no stage comes before the first one: leave the key out, or write from = \"FOLDER\" \
+             in [model] to begin with a model's weights"
+        )
     })?;
     let (name, step) = match from.split_once('@') {
         Some((name, step)) => (name, Some(step)),
@@ -155,9 +196,15 @@ impl LearningRate {
         self.decay_steps.unwrap_or((fraction * length as f64).round() as u64)
     }
 
+    /// Steps of the rise of a schedule of `length` steps.
+    pub(super) fn warmup_steps(&self, length: u64) -> u64 {
+        let fraction = self.warmup_fraction.unwrap_or(0.0);
+        self.warmup_steps.unwrap_or((fraction * length as f64).round() as u64)
+    }
+
     /// The schedule over `length` steps.
     fn over(&self, length: u64) -> Schedule {
-        let (peak, min, warmup_steps) = (self.peak_lr, self.min_lr, self.warmup_steps);
+        let (peak, min, warmup_steps) = (self.peak_lr, self.min_lr, self.warmup_steps(length));
         match self.kind {
             ScheduleKind::Wsd => {
                 let decay_steps = self.decay_steps(length);

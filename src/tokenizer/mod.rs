@@ -1,6 +1,7 @@
 //! Text to token ids and back: the byte-level BPE tokenizer of SmolLM2, or any other that
 //! comes as a Hugging Face `tokenizer.json`.
 
+mod growth;
 mod pieces;
 mod save;
 mod special;
@@ -11,7 +12,7 @@ mod train;
 pub use save::Role;
 pub use special::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use stream::{StopStrings, TextStream};
-pub use template::{ChatTemplate, Message};
+pub use template::{ChatTemplate, Message, confine_templates, render_confined};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
 
 use std::path::Path;
@@ -34,6 +35,8 @@ pub struct Tokenizer {
     place: String,
     /// Whether a long text may be encoded in pieces; see [`pieces`].
     divisible: bool,
+    /// How far its normalizer may stretch a text; see [`growth`].
+    growth: growth::Growth,
     vocab_size: usize,
     eos: u32,
 }
@@ -49,6 +52,11 @@ pub enum Special {
 
 /// Pieces that a long text is encoded in. The library holds about 160 bytes for each byte that it encodes.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Longest piece, as given and as the normalizer makes it: a text without a place to cut it takes the library's memory
+/// for each of its bytes.
+const LONGEST_PIECE: usize = 4 << 20;
+const LONGEST_NORMALISED: usize = 2 * LONGEST_PIECE;
 
 /// Longest token of a Unigram model, whose `vocab` is an array. The library keeps them as a trie and frees it by
 /// recursion, a call per byte, for which the stack must do.
@@ -90,12 +98,16 @@ impl Tokenizer {
         // A tokenizer.json may ask for both; either would cut or stretch documents behind our back.
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
+        // It may add special tokens, which we never ask for, or repeat the text.
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        let growth = growth::of_normalizer(&outline["normalizer"]).map_err(refuse)?;
+        growth::check_decoder(&outline["decoder"]).map_err(refuse)?;
         let eos = inner.token_to_id(END_OF_TEXT).ok_or_else(|| {
             refuse(format!("no token {END_OF_TEXT}, which ends a document: add it as a special token"))
         })?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let divisible = pieces::divisible(&inner);
-        Ok(Self { inner, ordinary: OnceLock::new(), json, place, divisible, vocab_size, eos })
+        Ok(Self { inner, ordinary: OnceLock::new(), json, place, divisible, growth, vocab_size, eos })
     }
 
     /// Encodes `text`. Special tokens written out in `text` become their ids, as in `transformers`; none are
@@ -168,9 +180,9 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str, piece_bytes: usize) -> Result<Vec<u32>> {
-        let piece_bytes = if self.divisible { piece_bytes } else { usize::MAX };
         let mut ids = Vec::with_capacity(text.len() / 4);
-        for piece in pieces::pieces(text, piece_bytes) {
+        for piece in self.pieces(text, piece_bytes) {
+            self.check_piece(piece).map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
             let encoding = caught(|| inner.encode_fast(piece, false)).map_err(Into::into);
             let encoding = encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
                 Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, text.len()))
@@ -178,6 +190,31 @@ impl Tokenizer {
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(ids)
+    }
+
+    fn pieces<'a>(&self, text: &'a str, piece_bytes: usize) -> impl Iterator<Item = &'a str> {
+        pieces::pieces(text, if self.divisible { piece_bytes } else { usize::MAX })
+    }
+
+    /// Why [`encode`](Self::encode) would refuse `text`, if its length is why.
+    pub fn too_long(&self, text: &str) -> Option<String> {
+        self.pieces(text, PIECE_BYTES).find_map(|piece| self.check_piece(piece).err())
+    }
+
+    fn check_piece(&self, piece: &str) -> std::result::Result<(), String> {
+        if piece.len() > LONGEST_PIECE {
+            let (length, most) = (piece.len(), LONGEST_PIECE >> 20);
+            return Err(format!(
+                "{length} bytes of text without a place where this tokenizer may cut it, more than {most} MiB: \
+                 divide it"
+            ));
+        }
+        self.growth.check(self.inner.get_normalizer(), piece, LONGEST_NORMALISED)
+    }
+
+    /// Whether `id` is in the vocabulary.
+    pub fn knows(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some()
     }
 }
 

@@ -17,34 +17,41 @@ pub enum Role {
 }
 
 impl Tokenizer {
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` into `folder`, such that
-    /// `transformers.AutoTokenizer` loads it. `model_max_length` is the context length in tokens.
-    ///
-    /// `tokenizer.json` is written byte for byte as it was loaded.
+    /// Writes the [`files`](Self::files) into `folder`, such that `transformers.AutoTokenizer` loads it.
     ///
     /// # Errors
-    /// [`Error::Io`] naming the file; [`Error::Input`] if `role` is [`Role::Chat`] and the vocabulary lacks the
-    /// tokens that frame a message.
+    /// [`Error::Io`] naming the file, and those of [`files`](Self::files).
     pub fn save(&self, folder: impl AsRef<Path>, model_max_length: usize, role: Role) -> Result<()> {
         let folder = folder.as_ref();
-        if role == Role::Chat && [IM_START, IM_END].iter().any(|token| self.token_to_id(token).is_none()) {
-            return Err(Error::input(format!(
-                "tokenizer: no {IM_START} and {IM_END} tokens, which chat needs: train with a tokenizer that has them"
-            )));
-        }
+        let files = self.files(model_max_length, role)?;
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let config = self.config(model_max_length, role);
-        let map = self.special_tokens_map(role);
-        let files = [
-            ("tokenizer.json", self.json.clone()),
-            ("tokenizer_config.json", format!("{config:#}\n").into_bytes()),
-            ("special_tokens_map.json", format!("{map:#}\n").into_bytes()),
-        ];
         for (name, contents) in files {
             let file = folder.join(name);
             std::fs::write(&file, contents).map_err(Error::io(&file))?;
         }
         Ok(())
+    }
+
+    /// Names and bytes of `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`.
+    /// `model_max_length` is the context length in tokens.
+    ///
+    /// `tokenizer.json` is byte for byte as it was loaded.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `role` is [`Role::Chat`] and the vocabulary lacks the tokens that frame a message.
+    pub fn files(&self, model_max_length: usize, role: Role) -> Result<[(&'static str, Vec<u8>); 3]> {
+        if role == Role::Chat && [IM_START, IM_END].iter().any(|token| self.token_to_id(token).is_none()) {
+            return Err(Error::input(format!(
+                "tokenizer: no {IM_START} and {IM_END} tokens, which chat needs: train with a tokenizer that has them"
+            )));
+        }
+        let config = self.config(model_max_length, role);
+        let map = self.special_tokens_map(role);
+        Ok([
+            ("tokenizer.json", self.json.clone()),
+            ("tokenizer_config.json", format!("{config:#}\n").into_bytes()),
+            ("special_tokens_map.json", format!("{map:#}\n").into_bytes()),
+        ])
     }
 
     fn config(&self, model_max_length: usize, role: Role) -> Value {

@@ -4,20 +4,27 @@
 //! the newline after a block and the blanks before it are dropped, `tojson` is Python's `json.dumps` with
 //! `ensure_ascii=False`, and `raise_exception`, `strftime_now`, `{% break %}` and `{% generation %}` exist.
 
+//!
+//! Templates come with models, from anybody. What a static check finds harmless is rendered in this process. Anything
+//! else is rendered in a process of its own with limits, once the program has said ([`confine_templates`]) that it
+//! can be started as one.
+
+mod confined;
 mod encode;
+mod harmless;
+mod jinja;
 mod json;
+
+pub use confined::{confine_templates, render_confined};
 
 use std::path::Path;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::panics::caught;
+use jinja::{Compiled, Variables};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,29 +44,26 @@ impl Message {
 
 /// The chat template of a model folder.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    engine: Engine,
     /// Where the template stands, for messages: a file, and the key in it.
     place: String,
     /// `bos_token` and its like, by name.
-    special_tokens: Map<String, serde_json::Value>,
+    special_tokens: Variables,
 }
 
-/// The one template of an environment.
-const NAME: &str = "chat";
+/// Where a template is rendered.
+enum Engine {
+    /// In this process, with bounded fuel.
+    InProcess(Box<Compiled>),
+    /// In a process of its own, with bounded time and memory; this is the source.
+    Confined(String),
+}
 
 const CONFIG: &str = "tokenizer_config.json";
-
-/// Instructions that rendering may take, about a second of work: a damaged template may loop for ever.
-const FUEL: u64 = 10_000_000;
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 /// Longest template, in bytes; those of large models with tools have a tenth of it.
 const MAX_SOURCE: usize = 128 << 10;
-
-/// Stack that compiling takes for each byte, at most: not all recursion of the compiler is bounded.
-const STACK_PER_BYTE: usize = 16 << 10;
-
-/// Most blanks per level that `tojson` writes.
-const MAX_INDENT: usize = 64;
 
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, or else `chat_template` in
@@ -71,7 +75,7 @@ impl ChatTemplate {
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let config = read_object(&folder.join(CONFIG))?;
-        let map = read_object(&folder.join("special_tokens_map.json"))?;
+        let map = read_object(&folder.join(SPECIAL_TOKENS))?;
         let file = folder.join("chat_template.jinja");
         let (place, source) = if file.exists() {
             (file.display().to_string(), files::read_text(&file, files::SETTINGS)?)
@@ -83,24 +87,28 @@ impl ChatTemplate {
         Self::parse(place, &source, special_tokens([map, config]))
     }
 
-    fn parse(place: String, source: &str, special_tokens: Map<String, serde_json::Value>) -> Result<Self> {
-        let source = without_generation_tags(source);
+    /// As [`load`](Self::load), but with the template in `file`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_file(file: &Path, folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let maps = [read_object(&folder.join(SPECIAL_TOKENS))?, read_object(&folder.join(CONFIG))?];
+        let source = files::read_text(file, files::SETTINGS)?;
+        Self::parse(file.display().to_string(), &source, special_tokens(maps))
+    }
+
+    fn parse(place: String, source: &str, special_tokens: Variables) -> Result<Self> {
         if source.len() > MAX_SOURCE {
             return Err(Error::input(format!("{place}: longer than {} KiB", MAX_SOURCE >> 10)));
         }
-        let stack = (1 << 20) + source.len() * STACK_PER_BYTE;
-        let compile = move || caught(|| compile(source));
-        let compiled = std::thread::Builder::new()
-            .stack_size(stack)
-            .spawn(compile)
-            .map_err(|error| Error::failure(format!("{place}: no thread to compile it: {error}")))?
-            .join();
-        let environment = match compiled {
-            Ok(Ok(Ok(environment))) => environment,
-            Ok(Ok(Err(error))) => return Err(Error::input(describe(&place, &error))),
-            Ok(Err(_)) | Err(_) => return Err(Error::input(format!("{place}: cannot be compiled"))),
+        let engine = if confined::is_on() && !harmless::is_harmless(source) {
+            confined::compile(source).map(|()| Engine::Confined(source.to_string()))
+        } else {
+            Compiled::new(source).map(|compiled| Engine::InProcess(Box::new(compiled)))
         };
-        Ok(ChatTemplate { environment, place, special_tokens })
+        let engine = engine.map_err(|fault| Error::input(format!("{place}{fault}")))?;
+        Ok(ChatTemplate { engine, place, special_tokens })
     }
 
     /// A special token by its role, such as `eos_token`.
@@ -122,17 +130,18 @@ impl ChatTemplate {
         let messages = serde_json::to_value(messages)
             .map_err(|error| Error::input(format!("{}: a message is not a map: {error}", self.place)))?;
         variables.insert("messages".into(), messages);
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Serde(variables)))
-            .map_err(|error| Error::input(describe(&self.place, &error)))
+        let text = match &self.engine {
+            Engine::InProcess(compiled) => compiled.render(variables),
+            Engine::Confined(source) => confined::render(source, variables),
+        };
+        text.map_err(|fault| Error::input(format!("{}{fault}", self.place)))
     }
 }
 
 /// A JSON object from a file; empty if there is no such file.
-fn read_object(file: &Path) -> Result<Map<String, serde_json::Value>> {
+fn read_object(file: &Path) -> Result<Variables> {
     if !file.exists() {
-        return Ok(Map::new());
+        return Ok(Variables::new());
     }
     serde_json::from_slice(&files::read(file, files::LISTS)?)
         .map_err(|error| Error::input(format!("{}: not a JSON object: {error}", file.display())))
@@ -153,12 +162,10 @@ fn no_template(folder: &Path) -> Error {
 }
 
 /// `bos_token` and its like: text, or an object whose `content` is the text. Later maps have the last word.
-fn special_tokens<const N: usize>(
-    maps: [Map<String, serde_json::Value>; N],
-) -> Map<String, serde_json::Value> {
+fn special_tokens<const N: usize>(maps: [Variables; N]) -> Variables {
     let content =
         |value: &serde_json::Value| value.as_str().or(value["content"].as_str()).map(|text| json!(text));
-    let mut found = Map::new();
+    let mut found = Variables::new();
     for (key, value) in maps.into_iter().flatten() {
         if key.ends_with("_token")
             && let Some(token) = content(&value)
@@ -171,81 +178,6 @@ fn special_tokens<const N: usize>(
         }
     }
     found
-}
-
-/// What `transformers` sets up, with minijinja's names.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("the usual delimiters are valid"));
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("tojson", to_json);
-    environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_function("strftime_now", strftime_now);
-    environment
-}
-
-fn compile(source: String) -> std::result::Result<Environment<'static>, minijinja::Error> {
-    let mut environment = environment();
-    environment.add_template_owned(NAME, source)?;
-    Ok(environment)
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False)`, with its arguments.
-fn to_json(
-    value: Serde<serde_json::Value>,
-    arguments: Kwargs,
-) -> std::result::Result<String, minijinja::Error> {
-    let style = json::Style {
-        ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        indent: arguments.get::<Option<usize>>("indent")?.map(|indent| indent.min(MAX_INDENT)),
-        separators: arguments.get::<Option<Vec<String>>>("separators")?,
-        sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    arguments.assert_all_used()?;
-    Ok(json::dumps(&value.0, &style))
-}
-
-/// The local time, written as C's `strftime` does.
-fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
-    use std::fmt::Write;
-    let mut text = String::new();
-    write!(text, "{}", chrono::Local::now().format(format)).map_err(|_| {
-        minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now cannot write '{format}'"))
-    })?;
-    Ok(text)
-}
-
-/// Writes `{% generation %}`, which marks what the assistant says, as `{% with %}`: the same scope and white space.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        result += before;
-        // The sign of `{%}` does not both open and close.
-        let end = tag[2..].find("%}").map_or(tag.len(), |end| 2 + end);
-        let (tag, after) = tag.split_at(end);
-        let signs = |c: char| c == '-' || c == '+';
-        result += &match tag[2..].trim_matches(signs).trim() {
-            "generation" => tag.replace("generation", "with"),
-            "endgeneration" => tag.replace("endgeneration", "endwith"),
-            _ => tag.to_string(),
-        };
-        rest = after;
-    }
-    result + rest
-}
-
-/// One line: place, line in the template, what is wrong.
-fn describe(place: &str, error: &minijinja::Error) -> String {
-    let line = error.line().map_or(String::new(), |line| format!(", line {line}"));
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-    format!("{place}{line}: {}", what.replace('\n', " "))
 }
 
 #[cfg(test)]

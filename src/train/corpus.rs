@@ -10,8 +10,10 @@ use crate::data::source::Source;
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
 use crate::recipes::{Dataset, Recipe};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::Tokenizer;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -27,6 +29,14 @@ pub struct Corpus {
     pub held_out: Vec<Option<TokenSet>>,
     /// Reads all sets in the background while the device is made ready.
     verification: Mutex<Option<JoinHandle<Result<()>>>>,
+}
+
+/// What a run was trained on so far, as its checkpoint knows it.
+pub struct Known {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Hashes of token sets, as [`Corpus::hashes`] gives them; an older version knew none.
+    pub sets: BTreeMap<String, String>,
 }
 
 /// The folder beside the run folders with the sets that they share. It may be deleted at any time.
@@ -46,13 +56,22 @@ impl Corpus {
     /// Opens the token sets in a run's data folder, and makes those first that are missing or out of date. Sets that
     /// another run beside this one made are linked instead. [`Corpus::verified`] tells whether all are sound.
     ///
+    /// A run that goes on gives what it is `known`: tokenizer and tokens are then these, or the run is refused. Text
+    /// is read only for sets that are not in the folder.
+    ///
     /// # Errors
-    /// Those of reading the sources, and [`Error::Damaged`] for a shard whose header is not what was written.
-    pub fn prepare(recipe: &Recipe, folder: &Path) -> Result<Corpus> {
-        recipe.check_files()?;
+    /// Those of reading the sources, [`Error::Damaged`] for a shard whose header is not what was written, and
+    /// [`Error::Input`] naming a dataset whose tokens are not those that are known.
+    pub fn prepare(recipe: &Recipe, folder: &Path, known: Option<Known>) -> Result<Corpus> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let world = &Microcosm::new(recipe.data_seed);
-        let tokenizer = tokenizer::prepare(recipe, world, folder)?;
+        let (tokenizer, known) = match known {
+            None => (tokenizer::prepare(recipe, world, folder)?, None),
+            Some(Known { tokenizer, sets }) => {
+                tokenizer::restore(&tokenizer, recipe, folder)?;
+                (tokenizer, Some(sets))
+            }
+        };
         if tokenizer.vocab_size() > recipe.model.vocab_size {
             return Err(Error::input(format!(
                 "recipe {}: the tokenizer has {} tokens, but model.vocab_size is {}",
@@ -63,7 +82,8 @@ impl Corpus {
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
         let shared = shared_sets(folder);
-        let preparation = Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared };
+        let preparation =
+            Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared, known };
         let (mut sets, mut held_out, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
         for dataset in &recipe.datasets {
             let (names, verified) = preparation.prepare(dataset)?;
@@ -88,6 +108,16 @@ impl Corpus {
         let running = self.verification.lock().expect("no thread panics while it waits").take();
         let Some(verification) = running else { return Ok(()) };
         verification.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Hashes of the sets, by the names of datasets, and by [`held_out_name`] for held-out ones.
+    pub fn hashes(&self, recipe: &Recipe) -> BTreeMap<String, String> {
+        let sets = self.sets.iter().zip(&self.held_out).zip(&recipe.datasets);
+        let named = sets.flat_map(|((set, held_out), dataset)| {
+            let held_out = held_out.iter().map(|set| (held_out_name(&dataset.name), set));
+            held_out.chain([(dataset.name.clone(), set)])
+        });
+        named.map(|(name, set)| (name, hex(set))).collect()
     }
 
     /// The mixture of a stage, given what earlier stages took from each dataset.
@@ -131,52 +161,117 @@ struct Preparation<'a> {
     folder: &'a Path,
     options: TokenizeOptions,
     shared: Option<SharedSets>,
+    /// Hashes of the sets that the run was trained on so far, if it goes on.
+    known: Option<BTreeMap<String, String>>,
 }
 
 impl Preparation<'_> {
     /// Has the sets of `dataset` ready in the folder. Returns their names, and whether they have been verified.
     fn prepare(&self, dataset: &Dataset) -> Result<(Vec<String>, bool)> {
         let name = &dataset.name;
-        let print = self.fingerprint(dataset)?;
-        let names = |held_out: String| match self.options.held_out_fraction {
+        let with = |held_out: String| match self.options.held_out_fraction {
             0.0 => vec![name.clone()],
             _ => vec![name.clone(), held_out],
         };
+        let names = with(held_out_name(name));
         // Before held-out sets had names of their own, they were called like this.
-        let earlier = names(format!("{name}-held-out"));
-        let names = names(held_out_name(name));
+        let earlier = with(format!("{name}-held-out"));
+        let known = self.known.as_ref().and_then(|sets| names.iter().map(|name| sets.get(name)).collect());
+        let Some(known): Option<Vec<&String>> = known else {
+            let print = self.fingerprint(dataset)?;
+            for names in [&names, &earlier] {
+                if self.has(names, |_, set| set.fingerprint() == print)? {
+                    return Ok((names.clone(), false));
+                }
+            }
+            let verified = self.make(dataset, &names, print)?;
+            return Ok((names, verified));
+        };
         for names in [&names, &earlier] {
-            let current = names.iter().map(|name| is_current(self.folder, name, print));
-            if current.collect::<Result<Vec<_>>>()?.into_iter().all(|current| current) {
+            if self.has(names, |i, set| hex(set) == *known[i])? {
+                self.tell_of_changes(dataset);
                 return Ok((names.clone(), false));
             }
         }
+        let places: Vec<String> = dataset.paths.iter().map(|path| path.display().to_string()).collect();
+        let tokens = self.folder.join(name);
+        let gone = |what: &str| {
+            Error::input(format!(
+                "{}: the tokens of dataset {name}, which the run was trained on, are missing or changed, and {what}; \
+                 put {} back as it was",
+                tokens.display(),
+                places.join(", ")
+            ))
+        };
+        out::warn(format_args!("{}: missing or changed; {name} is tokenised again", tokens.display()));
+        let print =
+            self.fingerprint(dataset).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
+        let verified = self.make(dataset, &names, print)?;
+        if self.has(&names, |i, set| hex(set) == *known[i])? {
+            return Ok((names, verified));
+        }
+        Err(gone("its text is another by now"))
+    }
+
+    /// Whether the folder has all these sets, and `fits` of each with its index. A set with a file missing is none.
+    fn has(&self, names: &[String], fits: impl Fn(usize, &TokenSet) -> bool) -> Result<bool> {
+        for (i, name) in names.iter().enumerate() {
+            match TokenSet::open(self.folder, name, Verify::Header) {
+                Ok(set) if fits(i, &set) => {}
+                Ok(_) => return Ok(false),
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The run's tokens stay what they are; that its text does not, the user should know.
+    fn tell_of_changes(&self, dataset: &Dataset) {
+        let set = TokenSet::open(self.folder, &dataset.name, Verify::Header);
+        if let (Ok(set), Ok(print)) = (set, self.fingerprint(dataset))
+            && set.fingerprint() != print
+        {
+            let name = &dataset.name;
+            out::warn(format_args!(
+                "{name}: its text was changed; the run goes on with the tokens that it has"
+            ));
+        }
+    }
+
+    /// Links or makes the sets `names` of `dataset`; returns whether they have been verified.
+    fn make(&self, dataset: &Dataset, names: &[String], print: u64) -> Result<bool> {
+        let name = &dataset.name;
         let key = format!("{name}-{:016x}", shared_key(dataset, print));
         if let Some(shared) = &self.shared {
-            match shared.take(&key, &names, print, self.folder) {
+            match shared.take(&key, names, print, self.folder) {
                 Ok(None) => {}
                 Ok(Some(sets)) => {
                     let documents: u64 = sets.iter().map(TokenSet::documents).sum();
                     let tokens: u64 = sets.iter().map(TokenSet::len).sum();
                     let held_out: u64 = sets[1..].iter().map(TokenSet::len).sum();
-                    println!("{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared");
-                    return Ok((names, true));
+                    out::say(format_args!(
+                        "{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared"
+                    ));
+                    return Ok(true);
                 }
                 Err(error) => {
                     let place = match error {
                         Error::Damaged { path, .. } | Error::Io { path, .. } => path.display().to_string(),
                         other => other.to_string(),
                     };
-                    eprintln!("warning: {place}: damaged or out of reach; {name} is tokenised again");
+                    out::warn(format_args!("{place}: damaged or out of reach; {name} is tokenised again"));
                 }
             }
         }
         self.tokenize(dataset, print)?;
         if let Some(shared) = &self.shared {
             // Where there can be no links, this run alone has the sets.
-            let _ = shared.put(&key, &names, self.folder);
+            let _ = shared.put(&key, names, self.folder);
         }
-        Ok((names, false))
+        Ok(false)
     }
 
     fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
@@ -190,10 +285,12 @@ impl Preparation<'_> {
     fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
         let Preparation { world, tokenizer, folder, options, .. } = *self;
         let name = &dataset.name;
-        let mut progress =
-            Progress::new(&format!("tokenising {name}"), dataset.documents.unwrap_or(0) as u64, 0);
+        let made = register(dataset)?;
+        // How many documents files hold is known in the end.
+        let total = made.as_ref().map(|&(_, count)| count);
+        let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
         let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        let (counts, broken) = match register(dataset)? {
+        let (counts, broken) = match made {
             Some((register, count)) => {
                 let options = TokenizeOptions { fingerprint: print, ..options };
                 let documents = (0..count).map(|index| Ok(world.document(register, index)));
@@ -206,28 +303,24 @@ impl Preparation<'_> {
             }
         };
         progress.finish();
-        println!(
+        out::say(format_args!(
             "{name}: {} documents, {} tokens ({} held out)",
             counts.documents, counts.tokens, counts.held_out_tokens
-        );
+        ));
         if let Some(report) = broken.filter(|report| report.broken > 0) {
-            eprintln!(
-                "warning: {name}: {} broken records skipped, first: {}",
+            out::warn(format_args!(
+                "{name}: {} broken records skipped, first: {}",
                 report.broken,
                 report.first_broken.join("; ")
-            );
+            ));
         }
         Ok(())
     }
 }
 
-/// Whether `folder` has the set `name`, made from what has this fingerprint. A set with a file missing is no set.
-fn is_current(folder: &Path, name: &str, print: u64) -> Result<bool> {
-    match TokenSet::open(folder, name, Verify::Header) {
-        Ok(set) => Ok(set.fingerprint() == print),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+/// A set's hash as state keeps it: many JSON readers round large numbers.
+fn hex(set: &TokenSet) -> String {
+    format!("{:016x}", set.hash())
 }
 
 /// A fingerprint knows files by their names, sizes and times; between runs, also by their places.

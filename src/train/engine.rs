@@ -125,16 +125,26 @@ impl Engine {
 
     /// Forward and backward of one micro-batch, whose weights count as they are, times `scale`. The ticket brings its
     /// nll per position.
+    ///
+    /// # Panics
+    /// If a position counts whose label is ignored: means would be too small.
     pub fn micro_batch(&mut self, batch: &Batch, scale: f64) -> Result<Ticket> {
-        let weight = |(&weight, &label): (&f32, &u32)| match label {
-            IGNORE => 0.0,
-            _ => (weight as f64 * scale) as f32,
+        let weight = |(&weight, &label): (&f32, &u32)| {
+            assert!(weight == 0.0 || label != IGNORE, "a position counts whose label is ignored");
+            (weight as f64 * scale) as f32
         };
         let weights: Vec<f32> = batch.weights.iter().zip(&batch.labels).map(weight).collect();
         let loss = &self.training.loss;
         self.executor.write(loss.tokens.ids, (&batch.ids).into());
         if let Some(order) = loss.tokens.order {
             self.executor.write(order, (&order_of(&batch.ids)).into());
+        }
+        if let Some(segments) = loss.tokens.segments {
+            let length = self.training.shape.length;
+            let positions: Vec<u32> =
+                batch.starts.iter().enumerate().map(|(n, &start)| (n % length) as u32 - start).collect();
+            self.executor.write(segments.starts, (&batch.starts).into());
+            self.executor.write(segments.positions, (&positions).into());
         }
         self.executor.write(loss.labels, (&batch.labels).into());
         self.executor.write(loss.weights, (&weights).into());
@@ -148,6 +158,11 @@ impl Engine {
         self.executor.write(self.training.update.hyper, HostTensor::from(hyper.at_step(t).as_slice()));
         self.executor.run(self.training.update.program)?;
         self.executor.read_later(self.training.update.norm)
+    }
+
+    /// Whether a result is known to be there; does not wait.
+    pub fn is_done(&self, ticket: &Ticket) -> bool {
+        self.executor.is_done(ticket)
     }
 
     /// Waits for a result.

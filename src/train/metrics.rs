@@ -1,10 +1,14 @@
 //! `metrics.jsonl`: one line per step. Everything in it but the `timing` object repeats bit for bit.
 
+use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
+use crate::files;
+use crate::report::curve::Curve;
+use crate::report::out;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// One step.
@@ -29,6 +33,16 @@ pub struct Metrics {
     pub timing: Timing,
 }
 
+impl Metrics {
+    /// Adds the step to a curve.
+    pub fn draw_on(&self, curve: &mut Curve) {
+        curve.push(self.step, self.loss);
+        if let Some(loss) = self.held_out_loss {
+            curve.push_held_out(self.step, loss);
+        }
+    }
+}
+
 /// A dataset's part of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DatasetMetrics {
@@ -41,7 +55,7 @@ pub struct DatasetMetrics {
 /// Speed and memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// Since the process began to train.
+    /// Spent on steps since the run began, whatever interrupted it: without evaluation, saving and making ready.
     pub seconds: f64,
     /// Of this step.
     pub tokens_per_second: f64,
@@ -55,17 +69,23 @@ pub struct Timing {
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
+    /// `timing.seconds` of the last line that was there when it was opened.
+    pub seconds: f64,
 }
 
 impl MetricsFile {
     /// Opens `path` at the end of step `step`: lines of later steps, from a run that was cut off after its last
     /// checkpoint, are dropped, because those steps will come again. Says on stderr which lines up to `step` are
-    /// missing or damaged.
+    /// missing or damaged. What is no file steps aside.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file that cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let lost = if path.exists() { cut_back(path, step)? } else { vec![(1, step)] };
+        if path.symlink_metadata().is_ok() && !path.is_file() {
+            let aside = files::set_aside(path)?;
+            out::warn(format_args!("{}: not a regular file; it is now {}", path.display(), aside.display()));
+        }
+        let (lost, seconds) = if path.exists() { cut_back(path, step)? } else { (vec![(1, step)], 0.0) };
         let lost: Vec<String> = lost
             .into_iter()
             .filter(|(first, last)| first <= last)
@@ -73,10 +93,10 @@ impl MetricsFile {
             .collect();
         if !lost.is_empty() {
             let (place, lost) = (path.display(), lost.join(", "));
-            eprintln!("warning: {place}: no sound lines of steps {lost}; the run goes on without them");
+            out::warn(format_args!("{place}: no sound lines of steps {lost}; the run goes on without them"));
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
-        Ok(MetricsFile { path: path.into(), file })
+        Ok(MetricsFile { path: path.into(), file, seconds })
     }
 
     /// Appends a step.
@@ -84,33 +104,61 @@ impl MetricsFile {
         let line = serde_json::to_string(metrics).expect("metrics are plain data") + "\n";
         self.file.write_all(line.as_bytes()).map_err(Error::io(&self.path))
     }
+
+    /// Forces what was appended to the medium.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
 }
 
 /// Keeps the lines of steps 1 to `step` that are sound and in order. Returns the steps that it lacks as ranges (first,
-/// last), which may be empty.
-fn cut_back(path: &Path, step: u64) -> Result<Vec<(u64, u64)>> {
+/// last), which may be empty, and the seconds that the last line tells.
+fn cut_back(path: &Path, step: u64) -> Result<(Vec<(u64, u64)>, f64)> {
     let temporary = path.with_extension("jsonl.tmp");
-    let mut kept = BufWriter::new(File::create(&temporary).map_err(Error::io(&temporary))?);
-    let (mut lost, mut next) = (Vec::new(), 1);
-    for line in lines(path)? {
-        let line = line?;
-        let found = serde_json::from_slice::<Metrics>(&line).ok().map(|metrics| metrics.step);
-        if let Some(found) = found.filter(|found| (next..=step).contains(found)) {
-            lost.push((next, found - 1));
-            next = found + 1;
-            kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
+    let (mut lost, mut next, mut seconds) = (Vec::new(), 1, 0.0);
+    write_file(&temporary, |kept| {
+        for line in lines(path)? {
+            let line = line?;
+            let found = serde_json::from_slice::<Metrics>(&line).ok();
+            if let Some(found) = found.filter(|found| (next..=step).contains(&found.step)) {
+                lost.push((next, found.step - 1));
+                (next, seconds) = (found.step + 1, found.timing.seconds);
+                kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
+            }
         }
-    }
+        Ok(())
+    })?;
     lost.push((next, step));
-    kept.flush().and_then(|()| kept.get_ref().sync_all()).map_err(Error::io(&temporary))?;
     std::fs::rename(&temporary, path).map_err(Error::io(path))?;
-    Ok(lost)
+    Ok((lost, seconds))
 }
 
-/// The lines of the file, one at a time.
+/// Longest line; what is longer is taken for several.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// The lines of the file, one at a time, without what ends them.
 fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    Ok(file.split(b'\n').map(move |line| line.map_err(Error::io(path))))
+    let mut file = BufReader::new(files::open(path)?);
+    Ok(std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                line.pop_if(|last| *last == b'\n');
+                Some(Ok(line))
+            }
+            Err(error) => Some(Err(Error::io(path)(error))),
+        }
+    }))
+}
+
+/// The file's sound lines; the others are left out. A line that cannot be read is the last one.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Input`] if there is no such file.
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Metrics> + use<>> {
+    let lines = BufReader::new(files::open(path)?).split(b'\n').map_while(std::io::Result::ok);
+    Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
 }
 
 /// The file's lines without what differs from run to run, for comparison.
@@ -131,7 +179,7 @@ mod tests {
     use super::*;
 
     fn line(step: u64) -> String {
-        let timing = Timing { seconds: 1.0, tokens_per_second: 2.0, gflops: 3.0, memory: 4 };
+        let timing = Timing { seconds: 0.5 * step as f64, tokens_per_second: 2.0, gflops: 3.0, memory: 4 };
         let datasets = BTreeMap::from([("a".into(), DatasetMetrics { tokens: 5, loss: Some(0.1) })]);
         let metrics = Metrics {
             step,
@@ -155,9 +203,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         std::fs::write(&path, text).unwrap();
-        let mut lost = cut_back(&path, step).unwrap();
+        let (mut lost, seconds) = cut_back(&path, step).unwrap();
         lost.retain(|(first, last)| first <= last);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(seconds, read(&path).unwrap().last().map_or(0.0, |last| last.timing.seconds));
         (std::fs::read_to_string(&path).unwrap(), lost)
     }
 
@@ -170,6 +219,13 @@ mod tests {
         // The last line was being written when the run was killed.
         assert_eq!(cut(&ten.as_bytes()[..ten.len() - 9], 9), (lines_of(1..=9), vec![]));
         assert_eq!(cut(b"", 0), (String::new(), vec![]));
+    }
+
+    #[test]
+    fn a_line_without_end_is_read_in_bounded_pieces() {
+        let endless = vec![b' '; LONGEST_LINE as usize + 7];
+        let text = [lines_of([1]).as_bytes(), &endless, b"\n", lines_of([3]).as_bytes()].concat();
+        assert_eq!(cut(&text, 3), (lines_of([1, 3]), vec![(2, 2)]));
     }
 
     #[test]

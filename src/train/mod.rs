@@ -5,14 +5,17 @@
 
 pub mod corpus;
 pub mod engine;
+pub mod events;
 pub mod fit;
 pub mod held_out;
 pub mod kinds;
 pub mod measure;
 pub mod metrics;
 pub mod objective;
+pub mod overview;
 pub mod pretrain;
 pub mod run;
+pub mod run_folder;
 pub mod saved;
 pub mod stages;
 pub mod trainer;

@@ -52,6 +52,9 @@ pub struct Batch {
     pub weights: Vec<f32>,
     /// The dataset of each sequence.
     pub datasets: Vec<usize>,
+    /// Index in its sequence of the first token of each token's document, where the stage's documents do not see each
+    /// other; empty elsewhere.
+    pub starts: Vec<u32>,
 }
 
 /// The data of one stage.

@@ -1,18 +1,21 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
-use super::saved::RECIPE_FILE;
+use super::overview::Record;
+use super::saved::{self, RECIPE_FILE};
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::folder;
+use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
+use crate::files;
 use crate::graph::Backend;
 use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
-use crate::report::{profile, table};
+use crate::report::{out, profile, quoted, table};
+use crate::tokenizer::ChatTemplate;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Device memory to plan for where the user gives none: hardware does not tell, so 4 GiB; a software adapter and the
 /// reference executor have half of what the machine has free.
@@ -28,88 +31,144 @@ pub fn default_memory(backend: &Backend) -> u64 {
     }
 }
 
-/// The first of `runs/NAME`, `runs/NAME-2`, ... that does not exist.
-pub fn fresh_folder(name: &str) -> PathBuf {
-    let candidate = |i: u32| match i {
-        1 => Path::new("runs").join(name),
-        _ => Path::new("runs").join(format!("{name}-{i}")),
-    };
-    (1..).map(candidate).find(|path| !path.exists()).expect("numbers are endless")
-}
-
 /// Trains `recipe` in the fresh folder `options.run`.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds a run already.
-pub fn start(recipe: Recipe, options: Options) -> Result<()> {
-    if options.run.join(RECIPE_FILE).exists() {
-        return Err(Error::input(format!(
-            "{}: holds a run already; continue it with --resume {0}, or give another --out",
-            options.run.display()
-        )));
-    }
+/// Those of [`Recipe::check_files`] and of training.
+pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
+    recipe.check_files()?;
     introduce(&recipe, &options);
-    let trainer = Trainer::new(recipe, options, None)?;
-    complete(trainer)
+    complete(Trainer::new(recipe, options, None)?)
 }
 
-/// Continues the run in `options.run` from its newest whole checkpoint.
+/// Continues the run in `options.run` from its newest whole checkpoint. A recipe that is lost is taken from there.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no run, [`Error::Damaged`] if none of its checkpoints is whole.
-pub fn resume(options: Options) -> Result<()> {
-    let path = options.run.join(RECIPE_FILE);
-    if !path.exists() {
-        return Err(Error::input(format!(
-            "{}: no run to resume here (no {RECIPE_FILE})",
-            options.run.display()
-        )));
-    }
-    let recipe = Recipe::load(&path.to_string_lossy(), &[])?;
+/// [`Error::Input`] or [`Error::Damaged`] if neither recipe nor checkpoint is whole, or they do not go together.
+pub fn resume(options: Options) -> Result<Ending> {
+    let found = folder::newest_whole(options.run);
+    let checkpoint = found.as_ref().ok().and_then(Option::as_ref).map(|(checkpoint, _)| checkpoint);
+    let recipe = resumed_recipe(options.run, checkpoint)?;
     introduce(&recipe, &options);
-    let checkpoint = match folder::newest_whole(&options.run)? {
+    let checkpoint = match found? {
         None => {
-            println!("no checkpoint yet: from the beginning");
+            out::say("no checkpoint yet: from the beginning");
             None
         }
         Some((checkpoint, warnings)) => {
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            println!("from {}", checkpoint.path.display());
+            warnings.iter().for_each(out::warn);
+            out::say(format_args!("from {}", checkpoint.path.display()));
             Some(checkpoint)
         }
     };
     complete(Trainer::new(recipe, options, checkpoint)?)
 }
 
-fn introduce(recipe: &Recipe, options: &Options) {
-    println!("{}", recipe.describe());
-    println!("device: {}", options.backend.description());
-    println!("run folder: {}", options.run.display());
+/// The recipe of a run that goes on. Says aloud if it is not what `checkpoint` was made with.
+fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe> {
+    let path = run.join(RECIPE_FILE);
+    let saved = checkpoint.map(saved::recipe_of).transpose().map(Option::flatten);
+    match (Recipe::load(&path.to_string_lossy(), &[]), saved) {
+        (Ok(recipe), Ok(Some(saved))) => {
+            let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
+            if !changed.is_empty() {
+                let changed = changed.join(", ");
+                out::warn(format_args!("{}: changed since the last checkpoint: {changed}", path.display()));
+            }
+            Ok(recipe)
+        }
+        (Ok(recipe), _) => Ok(recipe),
+        (Err(error), Ok(Some(saved))) => {
+            // It may hold what its owner has just written.
+            let aside = if path.symlink_metadata().is_ok() {
+                format!("; it is now {}", files::set_aside(&path)?.display())
+            } else {
+                String::new()
+            };
+            out::warn(format_args!("{error}: the recipe is that of the last checkpoint{aside}"));
+            Ok(saved)
+        }
+        (Err(error), _) => Err(Error::input(format!(
+            "{error}; {}: no checkpoint has the recipe either: put it back, or start a new run",
+            run.display()
+        ))),
+    }
 }
 
-fn complete(mut trainer: Trainer) -> Result<()> {
-    let ending = trainer.run()?;
+/// Lines of `after` that `before` lacks, and those that only `before` has. How work is cut may change.
+fn changed_lines(before: &str, after: &str) -> Vec<String> {
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|it| !it.is_empty() && !it.starts_with("micro_batch")).map(String::from).collect()
+    };
+    let (before, after) = (lines(before), lines(after));
+    let new = after.iter().filter(|line| !before.contains(line)).cloned();
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer {line}"));
+    new.chain(gone).collect()
+}
+
+fn introduce(recipe: &Recipe, options: &Options) {
+    out::say(recipe.describe());
+    out::say(format_args!("device: {}", options.backend.description()));
+    out::say(format_args!("run folder: {}", options.run.display()));
+}
+
+fn complete(mut trainer: Trainer) -> Result<Ending> {
+    let run = trainer.options().run.to_path_buf();
+    Record::clear(&run)?;
+    let ending = trainer.run();
+    let record = match &ending {
+        Ok(Ending::Finished) => Record::Finished,
+        Ok(Ending::Stopped { .. }) => Record::Stopped,
+        Err(error) => Record::Failed { error: error.to_string() },
+    };
+    // The ending itself is what matters.
+    let _ = record.write(&run);
+    let ending = ending.map_err(|error| with_remedy(error, trainer.last_saved()))?;
     if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
         let training = engine.training();
         for program in [training.micro, training.update.program] {
             let times = profile::table(&engine.executor().profile(program));
-            eprintln!("{}:\n{times}", training.graph.program_name(program));
+            out::note(format_args!("{}:\n{times}", training.graph.program_name(program)));
         }
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
     match ending {
         Ending::Stopped { step } => {
-            println!("stopped after step {step}; saved {saved}");
-            let run =
-                Path::new(&saved).ancestors().nth(2).map(|p| p.display().to_string()).unwrap_or_default();
-            println!("continue with: smolter train --resume {run}");
+            out::say(format_args!("stopped after step {step}; saved {saved}"));
+            out::say(format_args!("continue with: smolter train --resume {}", quoted(&run)));
         }
         Ending::Finished => {
             report(&mut trainer)?;
-            println!("saved {saved}");
+            out::say(format_args!("saved {saved}"));
+            suggest(&trainer, &run);
         }
     }
-    Ok(())
+    Ok(ending)
+}
+
+/// What to do with a finished run, as commands to copy.
+fn suggest(trainer: &Trainer, run: &Path) {
+    let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    let run = quoted(run);
+    let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
+    out::say(format_args!("continue text: smolter generate {run} --prompt {}", quoted(Path::new(prompt))));
+    if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
+        out::say(format_args!("talk with it:  smolter chat {run}"));
+    }
+    let file = quoted(Path::new(&format!("{name}.gguf")));
+    out::say(format_args!("for llama.cpp: smolter export {run} --out {file}"));
+    out::say(format_args!("loss curve:    smolter runs show {run}"));
+}
+
+/// What a lost device leaves behind, and how to go on from there.
+fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
+    match (error, saved) {
+        (Error::Device(message), Some(saved)) => {
+            let run = saved.ancestors().nth(2).unwrap_or(saved).display();
+            Error::Device(format!("{message}; continue from {} with --resume {run}", saved.display()))
+        }
+        (error, _) => error,
+    }
 }
 
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
@@ -121,7 +180,10 @@ fn report(trainer: &mut Trainer) -> Result<()> {
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
             let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
-            let grams = baselines.iter().map(|model| format!("{:.3}", model.mean_loss(windows.clone())));
+            let grams = baselines.iter().map(|model| {
+                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
+            });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
         };
         for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
@@ -130,19 +192,26 @@ fn report(trainer: &mut Trainer) -> Result<()> {
             }
         }
         row("all", loss.mean, &|_| true);
-        println!("\n{table}\n");
+        out::say(format_args!("\n{table}\n"));
+    } else {
+        out::say("no held-out loss: no documents are held out");
     }
-    samples(trainer)?.iter().for_each(|text| println!("{text}\n"));
+    samples(trainer)?.iter().for_each(|text| out::say(format_args!("{text}\n")));
     Ok(())
 }
 
 /// Most tokens per dataset that an n-gram baseline learns from.
 const BASELINE_TOKENS: u64 = 20_000_000;
 
-fn baseline(trainer: &Trainer, order: usize) -> NGram {
+/// `None` where the vocabulary is too large for it.
+fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
+    let vocab_size = trainer.recipe().model.vocab_size;
+    if vocab_size > NGram::largest_vocabulary(order) {
+        return None;
+    }
     let streams: Vec<Vec<u32>> =
         trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
-    NGram::train(order, trainer.recipe().model.vocab_size, streams.iter().map(Vec::as_slice))
+    Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
 /// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its

@@ -1,24 +1,41 @@
 //! Between a run and its folder: checkpoints and the resolved recipe.
 
+use super::corpus::{Corpus, Known};
 use super::stages::PlannedStage;
-use crate::checkpoint::{Checkpoint, Contents, Part, TrainerState, folder};
+use crate::checkpoint::{Checkpoint, Contents, Part, TrainerState, folder, replace};
+use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::Store;
 use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
-use crate::recipes::Recipe;
+use crate::recipes::{Dataset, Recipe};
 use crate::tokenizer::{Role, Tokenizer};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// File of the resolved recipe in a run folder.
 pub const RECIPE_FILE: &str = "recipe.toml";
 
-/// Writes the resolved recipe into the run folder.
+/// The same in a checkpoint, as it was when that was made.
+const SAVED_RECIPE: &str = "trainer/recipe.toml";
+
+/// Writes the resolved recipe into the run folder, unless it is there already.
 pub fn write_recipe(recipe: &Recipe, run: &Path) -> Result<()> {
-    let path = run.join(RECIPE_FILE);
-    std::fs::write(&path, recipe.to_toml()?).map_err(Error::io(&path))
+    let (path, text) = (run.join(RECIPE_FILE), recipe.to_toml()?);
+    let unchanged = files::read(&path, files::SETTINGS).is_ok_and(|bytes| bytes == text.as_bytes());
+    if unchanged { Ok(()) } else { replace(&path, text.as_bytes()) }
+}
+
+/// The recipe that a checkpoint holds; none if it is of a version that saved none.
+///
+/// # Errors
+/// As [`Recipe::load`].
+pub fn recipe_of(checkpoint: &Checkpoint) -> Result<Option<Recipe>> {
+    let path = checkpoint.path.join(SAVED_RECIPE);
+    path.exists().then(|| Recipe::load(&path.to_string_lossy(), &[])).transpose()
 }
 
 /// Saves the state after the run's step `step` of `stage`; returns the checkpoint's folder and warnings.
@@ -26,7 +43,7 @@ pub fn save(
     store: &Store,
     recipe: &Recipe,
     stage: &PlannedStage,
-    tokenizer: &Tokenizer,
+    corpus: &Corpus,
     run: &Path,
     step: u64,
 ) -> Result<(PathBuf, Vec<String>)> {
@@ -39,19 +56,17 @@ pub fn save(
             "micro_batch": stage.shape.micro_batch,
             "recompute": stage.shape.recompute.name(),
             "schedule": stage.schedule,
+            "sets": corpus.hashes(recipe),
         }),
         ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
     };
     let mut files = vec![
         ("config.json".to_string(), architecture.to_hf_json("float32").into_bytes()),
         ("generation_config.json".to_string(), architecture.to_generation_json().into_bytes()),
+        (SAVED_RECIPE.to_string(), recipe.to_toml()?.into_bytes()),
     ];
-    let staging = run.join("data").join("tokenizer-files");
-    tokenizer.save(&staging, architecture.positions(), Role::Base)?;
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
-        let path = staging.join(name);
-        files.push((name.into(), std::fs::read(&path).map_err(Error::io(&path))?));
-    }
+    let tokenizer = corpus.tokenizer.files(architecture.positions(), Role::Base)?;
+    files.extend(tokenizer.map(|(name, bytes)| (name.to_string(), bytes)));
     let mut read = |part: Part, name: &str| {
         let values = match part {
             Part::Weights => store.read(name),
@@ -96,13 +111,15 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
     let damaged = |what: &str| {
         Error::damaged(
             checkpoint.path.join("trainer/state.json"),
-            format!("{what}; resume from another checkpoint"),
+            format!("{what}; remove this checkpoint to go on from the one before"),
         )
     };
     let other = |why: String| {
         let path = checkpoint.path.display();
+        let saved = checkpoint.path.join(SAVED_RECIPE);
+        let copy = if saved.exists() { format!(": copy {} there", saved.display()) } else { String::new() };
         Error::input(format!(
-            "{path}: was made by another recipe ({why}); resume with its run's {RECIPE_FILE} as it was"
+            "{path}: was made by another recipe ({why}); resume with its run's {RECIPE_FILE} as it was{copy}"
         ))
     };
     let Some(stage) = recipe.stages.iter().position(|stage| stage.name == state.stage) else {
@@ -127,6 +144,31 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
         return Err(damaged("its micro_batch does not divide batch.sequences"));
     }
     Ok((stage, micro_batch))
+}
+
+/// What a checkpoint knows of the data of its run; `recipe` has passed [`check`].
+///
+/// # Errors
+/// As [`Tokenizer::load`].
+pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
+    let tokenizer = Tokenizer::load(&checkpoint.path)?;
+    let mut sets: BTreeMap<String, String> =
+        serde_json::from_value(checkpoint.state.extra["sets"].clone()).unwrap_or_default();
+    // Datasets of later stages may be others by now.
+    let before = recipe_of(checkpoint).ok().flatten().map_or(Vec::new(), |before| before.datasets);
+    for dataset in &recipe.datasets {
+        if !before.iter().any(|it| origin(it) == origin(dataset)) {
+            sets.remove(&dataset.name);
+            sets.remove(&held_out_name(&dataset.name));
+        }
+    }
+    Ok(Known { tokenizer, sets })
+}
+
+/// What the tokens of a dataset are made from, wherever its files lie.
+fn origin(dataset: &Dataset) -> Dataset {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().into();
+    Dataset { max_epochs: None, paths: dataset.paths.iter().map(name).collect(), ..dataset.clone() }
 }
 
 /// The checkpoint of a step that a stage branches off.

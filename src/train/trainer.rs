@@ -4,17 +4,21 @@
 
 use super::corpus::Corpus;
 use super::engine::{Engine, Ticket, TrainGraph, initialize};
+use super::events::EventFile;
 use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
-use super::metrics::{DatasetMetrics, Metrics, MetricsFile, Timing};
+use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Timing};
 use super::objective::{Batch, Batches};
+use super::run_folder::RunFolder;
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
+use crate::infer;
 use crate::nn::Architecture;
-use crate::recipes::{Origin, Recipe};
+use crate::recipes::{Origin, Recipe, Saving};
+use crate::report::out;
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,15 +29,26 @@ use std::time::Instant;
 /// How to run a recipe.
 pub struct Options<'a> {
     /// The run folder.
-    pub run: PathBuf,
+    pub run: &'a RunFolder,
     /// Where to compute.
     pub backend: Backend,
     /// Bytes of device memory to stay within.
     pub memory: u64,
     /// Stop, with a checkpoint, after this step.
     pub until: Option<u64>,
-    /// Set when the user asks to stop.
-    pub interrupted: &'a AtomicBool,
+    /// What the user asks for meanwhile.
+    pub requests: &'a Requests,
+}
+
+/// What the user asks of a run while it trains, and what he should know for that; shared with other threads.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// Finish the step, save, and stop.
+    pub stop: AtomicBool,
+    /// Save after this step, and go on.
+    pub save: AtomicBool,
+    /// Whether there are steps that a stop at once would lose; the trainer says so.
+    pub unsaved: AtomicBool,
 }
 
 /// How a run ended.
@@ -52,8 +67,8 @@ pub enum Ending {
 enum Pending {
     /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences.
     Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize> },
-    /// Gradient norm, the last result of its step.
-    Norm { ticket: Ticket, step: u64, lr: f64 },
+    /// Gradient norm, the last result of its step, and when it was first seen to be there.
+    Norm { ticket: Ticket, step: u64, lr: f64, done: Option<Instant> },
 }
 
 /// A dataset's part of a step whose results are coming in.
@@ -65,6 +80,9 @@ struct Sum {
     /// Weighted.
     nll: f64,
 }
+
+/// File of the metrics in a run folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// A run in progress.
 pub struct Trainer<'a> {
@@ -81,6 +99,8 @@ pub struct Trainer<'a> {
     engine: Option<Engine>,
     held_out: Option<HeldOut>,
     metrics: MetricsFile,
+    /// For TensorBoard, as long as they can be written.
+    events: Option<EventFile>,
     progress: Progress,
     /// Steps submitted.
     step: u64,
@@ -88,34 +108,54 @@ pub struct Trainer<'a> {
     sums: Vec<Sum>,
     step_flops: f64,
     held_out_loss: Option<f64>,
-    begun: Instant,
-    last_step: Instant,
+    /// Time spent on steps, that of earlier sittings included.
+    seconds: f64,
+    /// When the last step was done, or evaluation, saving or making ready after it.
+    last_done: Instant,
     last_saved: Option<PathBuf>,
+    /// When that was, or when the run began.
+    saved_at: Instant,
 }
 
 impl<'a> Trainer<'a> {
     /// Prepares data and model, from `checkpoint` if there is one, and writes the resolved recipe. Whatever any stage
     /// needs is checked here.
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
-        std::fs::create_dir_all(&options.run).map_err(Error::io(&options.run))?;
-        folder::clean(&options.run)?;
-        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"))?);
-        let (step, begun) = match &checkpoint {
-            None => (0, None),
-            Some(checkpoint) => (checkpoint.state.step, Some(saved::check(checkpoint, &recipe)?)),
+        folder::clean(options.run)?;
+        let (step, begun, known) = match &checkpoint {
+            None => (0, None, None),
+            Some(checkpoint) => {
+                let begun = saved::check(checkpoint, &recipe)?;
+                (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
+            }
         };
+        // Before all else: with its recipe, a run that is cut off can be resumed.
+        saved::write_recipe(&recipe, options.run)?;
+        // A checkpoint has all that the run began with.
+        let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
+        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
+        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
-        saved::write_recipe(&recipe, &options.run)?;
+        saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => initialize(&store, architecture, recipe.seed),
+            None => match &source {
+                Some(source) => infer::load_into(&store, source)?,
+                None => initialize(&store, architecture, recipe.seed),
+            },
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
-        let metrics = MetricsFile::open(&options.run.join("metrics.jsonl"), step)?;
-        let progress = Progress::new("training", recipe.total_steps(), step);
-        let now = Instant::now();
+        let path = options.run.join(METRICS_FILE);
+        let metrics = MetricsFile::open(&path, step)?;
+        let mut progress = Progress::new("training", recipe.total_steps(), step).with_curve();
+        for earlier in metrics::read(&path)? {
+            show(&mut progress, &earlier);
+        }
+        let events = EventFile::create(options.run, step);
+        let events =
+            events.map_err(|error| out::warn(format_args!("no events for TensorBoard: {error}"))).ok();
         Ok(Trainer {
             sums: vec![Sum::default(); recipe.datasets.len()],
             recipe,
@@ -126,20 +166,29 @@ impl<'a> Trainer<'a> {
             current: 0,
             engine: None,
             held_out: None,
+            seconds: metrics.seconds,
             metrics,
+            events,
             progress,
             step,
             pending: VecDeque::new(),
             step_flops: 0.0,
             held_out_loss: None,
-            begun: now,
-            last_step: now,
+            last_done: Instant::now(),
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
+            saved_at: Instant::now(),
         })
     }
 
     /// Trains to the end of the recipe, to `until`, or until interrupted. A checkpoint is on disk when it returns.
     pub fn run(&mut self) -> Result<Ending> {
+        let ending = self.train();
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
+        self.progress.finish();
+        ending
+    }
+
+    fn train(&mut self) -> Result<Ending> {
         let kept = self.recipe.kept_steps();
         for index in 0..self.stages.len() {
             self.enter(index)?;
@@ -147,20 +196,22 @@ impl<'a> Trainer<'a> {
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
             let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
-            data.notes(stage.steps(), stage.shape)?.iter().for_each(|note| self.progress.line(note));
+            data.notes(stage.steps(), stage.shape)?.iter().for_each(out::say);
             while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
                 self.train_step(&*data)?;
-                let stop = self.options.interrupted.load(Ordering::Relaxed)
+                let requests = self.options.requests;
+                requests.unsaved.store(true, Ordering::Relaxed);
+                let stop = requests.stop.load(Ordering::Relaxed)
                     || self.options.until.is_some_and(|until| self.step >= until);
                 let last = self.step == self.recipe.total_steps();
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
-                let due = self.step.is_multiple_of(self.recipe.checkpoint.every);
-                if stop || due || kept.contains(&self.step) {
+                let asked = requests.save.swap(false, Ordering::Relaxed);
+                if stop || asked || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
                 if stop && !last {
@@ -182,7 +233,7 @@ impl<'a> Trainer<'a> {
             if let Origin::Step { step, .. } = stage.span.origin
                 && step != self.step
             {
-                saved::load(&self.store, &saved::of_step(&self.options.run, step)?, architecture)?;
+                saved::load(&self.store, &saved::of_step(self.options.run, step)?, architecture)?;
             }
             if stage.reset_optimizer {
                 saved::reset_optimizer(&self.store, architecture);
@@ -191,6 +242,7 @@ impl<'a> Trainer<'a> {
         let graph = TrainGraph::new(architecture, stage.work.add_loss, stage.shape);
         self.step_flops = graph.step_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
+        self.last_done = Instant::now();
         Ok(())
     }
 
@@ -202,7 +254,14 @@ impl<'a> Trainer<'a> {
         let stage = &self.stages[self.current];
         let batches = data.step(self.step - stage.span.start_step, stage.shape)?;
         let (hyper, t) = stage.update(self.step + 1);
+        self.look_for_norms();
         let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
+        if weight <= 0.0 {
+            let step = self.step + 1;
+            return Err(Error::failure(format!(
+                "step {step}: no position of its sequences counts; check the data"
+            )));
+        }
         self.engine().begin_step()?;
         for batch in batches {
             self.collect_down_to(1)?;
@@ -213,8 +272,22 @@ impl<'a> Trainer<'a> {
         self.step += 1;
         self.collect_down_to(1)?;
         let ticket = self.engine().update(&hyper, t)?;
-        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr });
+        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr, done: None });
+        self.look_for_norms();
         Ok(())
+    }
+
+    /// Notes which steps are done. A device that is quicker than the host is done before its results are fetched.
+    fn look_for_norms(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        for pending in &mut self.pending {
+            if let Pending::Norm { ticket, done, .. } = pending
+                && done.is_none()
+                && engine.is_done(ticket)
+            {
+                *done = Some(Instant::now());
+            }
+        }
     }
 
     /// Looks at results until at most `open` are outstanding.
@@ -232,9 +305,9 @@ impl<'a> Trainer<'a> {
                         sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
                     }
                 }
-                Pending::Norm { ticket, step, lr } => {
+                Pending::Norm { ticket, step, lr, done } => {
                     let norm = self.engine().fetch(ticket)?[0] as f64;
-                    self.step_done(step, lr, norm)?;
+                    self.step_done(step, lr, norm, done.unwrap_or_else(Instant::now))?;
                 }
             }
         }
@@ -245,8 +318,8 @@ impl<'a> Trainer<'a> {
         self.collect_down_to(0)
     }
 
-    /// Checks and reports a step whose results are all in.
-    fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64) -> Result<()> {
+    /// Checks and reports a step whose results are all in since `done`.
+    fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64, done: Instant) -> Result<()> {
         let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
         let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
         let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;
@@ -255,8 +328,10 @@ impl<'a> Trainer<'a> {
                 self.diverged(&format!("step {step}: loss {loss}, gradient norm {grad_norm}: not finite"))
             );
         }
-        let seconds = self.last_step.elapsed().as_secs_f64();
-        self.last_step = Instant::now();
+        // Never zero: a speed that is not finite is no JSON.
+        let seconds = done.saturating_duration_since(self.last_done).as_secs_f64().max(1e-9);
+        self.last_done = done;
+        self.seconds += seconds;
         let stage = &self.stages[self.current];
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
         let metrics = Metrics {
@@ -273,14 +348,19 @@ impl<'a> Trainer<'a> {
                 .collect(),
             held_out_loss: self.held_out_loss.take(),
             timing: Timing {
-                seconds: self.begun.elapsed().as_secs_f64(),
+                seconds: self.seconds,
                 tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
                 gflops: self.step_flops / seconds / 1e9,
                 memory: self.allocated(),
             },
         };
         self.metrics.append(&metrics)?;
-        self.progress.set(step, &format!("loss {loss:.3}  {:.0} tokens/s", metrics.timing.tokens_per_second));
+        self.options.run.keep();
+        if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(&metrics)) {
+            out::warn(format_args!("no more events for TensorBoard: {error}"));
+            self.events = None;
+        }
+        show(&mut self.progress, &metrics);
         Ok(())
     }
 
@@ -296,7 +376,9 @@ impl<'a> Trainer<'a> {
             Some(path) => format!("the last good checkpoint is {}", path.display()),
             None => "there is no checkpoint yet".into(),
         };
-        Error::failure(format!("{what}; {good}; lower schedule.peak_lr or check the data"))
+        Error::failure(format!(
+            "{what}; {good}; check the data, or start again with a lower schedule.peak_lr"
+        ))
     }
 
     /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
@@ -315,22 +397,30 @@ impl<'a> Trainer<'a> {
         self.collect_down_to(1)?;
         self.held_out_loss = Some(mean);
         self.drain()?;
-        self.progress.line(&format!("step {:>6}  held-out loss {mean:.4}", self.step));
-        self.last_step = Instant::now();
+        out::say(format_args!("step {:>6}  held-out loss {mean:.4}", self.step));
+        self.last_done = Instant::now();
         Ok(())
+    }
+
+    fn save_is_due(&self) -> bool {
+        let Saving { every, minutes, .. } = self.recipe.checkpoint;
+        let late = minutes > 0.0 && self.saved_at.elapsed().as_secs_f64() >= 60.0 * minutes;
+        self.step.is_multiple_of(every) || late
     }
 
     fn save(&mut self) -> Result<()> {
         self.drain()?;
-        let (stage, tokenizer) = (&self.stages[self.current], &self.corpus.tokenizer);
-        let saved = saved::save(&self.store, &self.recipe, stage, tokenizer, &self.options.run, self.step);
+        self.metrics.sync()?;
+        let stage = &self.stages[self.current];
+        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, self.options.run, self.step);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
         })?;
-        warnings.iter().for_each(|warning| self.progress.line(&format!("warning: {warning}")));
+        warnings.iter().for_each(out::warn);
         self.last_saved = Some(path);
-        self.last_step = Instant::now();
+        self.last_done = Instant::now();
+        self.saved_at = self.last_done;
         Ok(())
     }
 
@@ -366,4 +456,13 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
+}
+
+/// Shows a step in the bar and on the curve.
+fn show(progress: &mut Progress, metrics: &Metrics) {
+    if let Some(curve) = progress.curve() {
+        metrics.draw_on(curve);
+    }
+    let (loss, speed) = (metrics.loss, metrics.timing.tokens_per_second);
+    progress.set(metrics.step, &format!("loss {loss:.3}  {speed:.0} tokens/s"));
 }

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::manifest::{Manifest, manifest_path, shard_path};
-use super::{Header, REMEDY, Shard, Verify};
+use super::{Header, REMEDY, Shard, Verify, with_remedy};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -26,7 +28,7 @@ impl TokenSet {
     pub fn open(folder: impl AsRef<Path>, name: &str, verify: Verify) -> Result<Self> {
         let folder = folder.as_ref();
         let path = manifest_path(folder, name);
-        let json = files::read(&path, files::LISTS)?;
+        let json = files::read(&path, files::LISTS).map_err(|error| with_remedy(&path, error))?;
         let damaged = |what: &str| Error::damaged(&path, format!("{what}; {REMEDY}"));
         let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| damaged(&e.to_string()))?;
         let hash = |hex: &str| u64::from_str_radix(hex, 16).map_err(|_| damaged("not a hash"));
@@ -77,6 +79,19 @@ impl TokenSet {
     /// What the writer was told about the set's origin; another value means that the set is out of date.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// Identifies the tokens and the documents: two sets with the same hash are read as the same stream.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for Header { vocab_size, tokens, documents, payload_hash, .. } in
+            self.shards.iter().map(|it| it.header)
+        {
+            for field in [vocab_size, tokens, documents, payload_hash] {
+                hasher.update(&field.to_le_bytes());
+            }
+        }
+        hasher.digest()
     }
 
     /// Fills `out` with the tokens from `start` on, across shards.

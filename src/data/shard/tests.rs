@@ -85,7 +85,7 @@ fn every_flipped_bit_and_every_cut_is_refused_by_name() {
         std::fs::write(&path, contents).unwrap();
         let error = TokenSet::open(folder.path(), "web", Verify::Full).unwrap_err();
         assert!(matches!(&error, Error::Damaged { path: p, .. } if *p == path), "{what}: {error}");
-        assert!(error.to_string().contains("delete it and run again"), "{what}: {error}");
+        assert!(error.to_string().contains("remove it, and it is made again"), "{what}: {error}");
     };
     for i in 0..whole.len() {
         let mut flipped = whole.clone();

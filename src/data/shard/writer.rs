@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::manifest::{Manifest, SetFormat, ShardEntry, manifest_path, shard_path};
 use super::{HEADER_BYTES, Header, token_bytes};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Documents in a shard at most, so that their starts stay under 128 MiB of memory.
 const MAX_DOCUMENTS: usize = 1 << 24;
@@ -159,7 +160,7 @@ impl TemporaryFile {
         let mut temporary = path.clone().into_os_string();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
-        let file = File::create(&temporary).map_err(Error::io(&temporary))?;
+        let file = files::create(&temporary).map_err(Error::io(&temporary))?;
         Ok(Self { path, temporary, writer: BufWriter::with_capacity(1 << 20, file), published: false })
     }
 
@@ -205,7 +206,10 @@ pub fn link(from: &Path, to: &Path, name: &str) -> Result<()> {
     remove_shards(to, name, 0)?;
     let shards = (0..).map(|i| (shard_path(from, name, i), shard_path(to, name, i)));
     shards.take_while(|(old, _)| old.is_file()).try_for_each(|(old, new)| link(&old, &new))?;
-    link(&manifest_path(from, name), &manifest_path(to, name))
+    link(&manifest_path(from, name), &manifest_path(to, name))?;
+    #[cfg(unix)]
+    File::open(to).and_then(|folder| folder.sync_all()).map_err(Error::io(to))?;
+    Ok(())
 }
 
 /// Removes shards of the set `name` from the one of this index on; an earlier set of that name may have had more.

@@ -4,9 +4,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::files::{Compression, classify};
-use super::{Entries, Entry, MAX_RECORD_BYTES};
+use super::{Entries, Entry};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Line};
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -56,53 +56,54 @@ fn damage(path: &Path, compression: Compression, e: io::Error) -> Error {
     Error::input(format!("{}: truncated or damaged ({e}): fetch or make it again", path.display()))
 }
 
-pub(super) fn too_long() -> String {
-    format!("longer than {} MiB", MAX_RECORD_BYTES >> 20)
+/// What is broken about a record of more than `most` bytes.
+pub(super) fn too_long(most: usize) -> String {
+    let size =
+        if most.is_multiple_of(1 << 20) { format!("{} MiB", most >> 20) } else { format!("{most} bytes") };
+    format!("longer than max_record_bytes ({size})")
 }
 
-/// The lines of `path` that are not blank, without their ends.
-pub(super) fn lines(path: &Path) -> Result<Entries<Vec<u8>>> {
+/// The lines of `path` that are not blank, without their ends, of at most `most` bytes.
+pub(super) fn lines(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
     let mut stream = Stream::open(path)?;
     let mut number = 0;
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
             number += 1;
-            let mut line = Vec::new();
-            let limit = MAX_RECORD_BYTES as u64 + 1;
-            match (&mut stream.reader).take(limit).read_until(b'\n', &mut line) {
-                Ok(0) => return None,
-                Ok(_) => {}
+            match files::line(&mut stream.reader, most) {
+                Ok(Line::End) => return None,
+                Ok(Line::Whole(mut line)) if !line.trim_ascii().is_empty() => {
+                    line.truncate(line.trim_ascii_end().len());
+                    return Some(Ok((number, Ok(line))));
+                }
+                Ok(Line::Whole(_)) => {}
+                Ok(Line::TooLong) => {
+                    let rest = stream.reader.skip_until(b'\n');
+                    return Some(rest.map(|_| (number, Err(too_long(most)))).map_err(|e| stream.damage(e)));
+                }
                 Err(e) => return Some(Err(stream.damage(e))),
-            }
-            if line.len() > MAX_RECORD_BYTES && line.last() != Some(&b'\n') {
-                let rest = stream.reader.skip_until(b'\n');
-                return Some(rest.map(|_| (number, Err(too_long()))).map_err(|e| stream.damage(e)));
-            }
-            if !line.trim_ascii().is_empty() {
-                line.truncate(line.trim_ascii_end().len());
-                return Some(Ok((number, Ok(line))));
             }
         }
     })))
 }
 
-/// All of `path`, as one text.
-pub(super) fn whole_text(path: &Path) -> Result<Entries<String>> {
+/// All of `path`, as one text of at most `most` bytes.
+pub(super) fn whole_text(path: &Path, most: usize) -> Result<Entries<String>> {
     let mut stream = Stream::open(path)?;
     let mut bytes = Vec::new();
-    let limit = MAX_RECORD_BYTES as u64 + 1;
+    let limit = most as u64 + 1;
     (&mut stream.reader).take(limit).read_to_end(&mut bytes).map_err(|e| stream.damage(e))?;
-    let text = if bytes.len() > MAX_RECORD_BYTES {
-        Err(format!("{}: split it, or make it a .jsonl of documents", too_long()))
+    let text = if bytes.len() > most {
+        Err(format!("{}: split it, or make it a .jsonl of documents", too_long(most)))
     } else {
         String::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
     };
     Ok(Box::new(std::iter::once(Ok((1, text)))))
 }
 
-/// The elements of the JSON array that `path` is, unparsed.
-pub(super) fn elements(path: &Path) -> Result<Entries<Vec<u8>>> {
-    let mut elements = Elements { stream: Stream::open(path)?, number: 0, ended: false };
+/// The elements of the JSON array that `path` is, unparsed, of at most `most` bytes.
+pub(super) fn elements(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
+    let mut elements = Elements { stream: Stream::open(path)?, most, number: 0, ended: false };
     match elements.next_byte()? {
         Some(b'[') => Ok(Box::new(elements)),
         _ => Err(Error::input(format!(
@@ -114,6 +115,8 @@ pub(super) fn elements(path: &Path) -> Result<Entries<Vec<u8>>> {
 
 struct Elements {
     stream: Stream,
+    /// Longest element, in bytes.
+    most: usize,
     number: u64,
     ended: bool,
 }
@@ -157,7 +160,7 @@ impl Elements {
                 }
                 false
             });
-            long |= element.len() + end.unwrap_or(buffer.len()) > MAX_RECORD_BYTES;
+            long |= element.len() + end.unwrap_or(buffer.len()) > self.most;
             if long {
                 element = Vec::new();
             } else {
@@ -173,7 +176,7 @@ impl Elements {
         let blank = element.trim_ascii().is_empty() && !long;
         Ok(match blank && self.ended {
             true => None,
-            false => Some(if long { Err(too_long()) } else { Ok(element) }),
+            false => Some(if long { Err(too_long(self.most)) } else { Ok(element) }),
         })
     }
 }

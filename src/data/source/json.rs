@@ -1,5 +1,8 @@
 //! JSON objects, and the text in them.
 
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Entries, Entry};
@@ -7,49 +10,74 @@ use crate::error::Result;
 
 type Object = Map<String, Value>;
 
+/// Most values of an object that is parsed whole: each takes up to a hundred bytes, whatever its text takes.
+const MAX_VALUES: usize = 1 << 20;
+
 /// Parses each raw record.
 pub(super) fn objects(raw: Entries<Vec<u8>>) -> Result<Entries<Object>> {
-    Ok(Box::new(raw.map(|entry| and_then(entry, |bytes| parse(&bytes)))))
+    Ok(Box::new(raw.map(|entry| and_then(entry, |bytes| whole(&bytes)))))
 }
 
-/// Parses each raw record and joins its `fields`.
+/// Joins the `fields` of each raw record; nothing else of it is kept in memory.
 pub(super) fn texts(raw: Entries<Vec<u8>>, fields: &[String], joiner: &str) -> Result<Entries<String>> {
     let (fields, joiner) = (fields.to_vec(), joiner.to_string());
-    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| join(parse(&bytes)?, &fields, &joiner)))))
+    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| join(&bytes, &fields, &joiner)))))
 }
 
 fn and_then<A, B>(entry: Entry<A>, f: impl FnOnce(A) -> std::result::Result<B, String>) -> Entry<B> {
     entry.map(|(number, value)| (number, value.and_then(f)))
 }
 
-fn parse(bytes: &[u8]) -> std::result::Result<Object, String> {
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(format!("{} instead of a JSON object", name(&other))),
-        Err(_) if std::str::from_utf8(bytes).is_err() => Err("not UTF-8".into()),
-        Err(e) => Err(format!("bad JSON: {}", e.to_string().replace(" at line 1 column ", " at byte "))),
+fn whole(bytes: &[u8]) -> std::result::Result<Object, String> {
+    if values(bytes) > MAX_VALUES {
+        return Err(format!("more than {MAX_VALUES} values"));
+    }
+    match parse(bytes, Whole)? {
+        Value::Object(object) => Ok(object),
+        other => Err(format!("{} instead of a JSON object", name(&other))),
     }
 }
 
-fn join(mut object: Object, fields: &[String], joiner: &str) -> std::result::Result<String, String> {
+/// The number of values in a JSON text, or a few more.
+fn values(bytes: &[u8]) -> usize {
+    let (mut in_string, mut escaped, mut count) = (false, false, 1);
+    for &byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+fn parse<'a, S: DeserializeSeed<'a>>(bytes: &'a [u8], seed: S) -> std::result::Result<S::Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let parsed = seed.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+    parsed.map_err(|e| format!("bad JSON: {}", e.to_string().replace(" at line 1 column ", " at byte ")))
+}
+
+fn join(bytes: &[u8], fields: &[String], joiner: &str) -> std::result::Result<String, String> {
+    let (mut parts, keys) = match parse(bytes, Picked { fields })? {
+        Outline::Object { parts, keys } => (parts, keys),
+        Outline::Other(name) => return Err(format!("{name} instead of a JSON object")),
+    };
     let mut text = String::new();
     for (i, field) in fields.iter().enumerate() {
-        match object.get_mut(field) {
-            Some(Value::String(part)) if i == 0 => text = std::mem::take(part),
-            Some(Value::String(part)) => {
+        match parts[i].take() {
+            Some(Part::Text(part)) if i == 0 => text = part,
+            Some(Part::Text(part)) => {
                 text.push_str(joiner);
-                text.push_str(part);
+                text.push_str(&part);
             }
-            Some(other) => return Err(format!("field \"{field}\" is {}, not a string", name(other))),
-            None => return Err(format!("no field \"{field}\" among: {}", keys(&object))),
+            Some(Part::Other(name)) => return Err(format!("field \"{field}\" is {name}, not a string")),
+            None => return Err(format!("no field \"{field}\" among: {}", keys.join(", "))),
         }
     }
     Ok(text)
-}
-
-fn keys(object: &Object) -> String {
-    let some: Vec<_> = object.keys().take(10).map(String::as_str).collect();
-    some.join(", ")
 }
 
 fn name(value: &Value) -> &'static str {
@@ -60,5 +88,145 @@ fn name(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+/// Parses any value.
+struct Whole;
+
+impl<'de> DeserializeSeed<'de> for Whole {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        serde::Deserialize::deserialize(deserializer)
+    }
+}
+
+/// How many keys a message names.
+const NAMED: usize = 10;
+
+/// What is wanted of a record.
+enum Outline {
+    /// The wanted fields, where they are, and the first keys, wanted or not.
+    Object { parts: Vec<Option<Part>>, keys: Vec<String> },
+    /// It is no object but this.
+    Other(&'static str),
+}
+
+/// A field's value.
+#[derive(Clone)]
+enum Part {
+    Text(String),
+    /// It is no string but this.
+    Other(&'static str),
+}
+
+/// Picks `fields` out of an object; the last counts where a key occurs again.
+struct Picked<'a> {
+    fields: &'a [String],
+}
+
+/// Takes strings and leaves everything else out.
+struct Strings;
+
+/// What either makes of the kinds of value that it does not want.
+macro_rules! others {
+    ($lifetime:lifetime, $made:expr) => {
+        fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+            Ok($made("null"))
+        }
+        fn visit_bool<E>(self, _: bool) -> std::result::Result<Self::Value, E> {
+            Ok($made("a boolean"))
+        }
+        fn visit_u64<E>(self, _: u64) -> std::result::Result<Self::Value, E> {
+            Ok($made("a number"))
+        }
+        fn visit_i64<E>(self, _: i64) -> std::result::Result<Self::Value, E> {
+            Ok($made("a number"))
+        }
+        fn visit_f64<E>(self, _: f64) -> std::result::Result<Self::Value, E> {
+            Ok($made("a number"))
+        }
+        fn visit_seq<A: SeqAccess<$lifetime>>(
+            self,
+            mut seq: A,
+        ) -> std::result::Result<Self::Value, A::Error> {
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok($made("an array"))
+        }
+    };
+}
+
+impl<'de> DeserializeSeed<'de> for Picked<'_> {
+    type Value = Outline;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Outline, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Picked<'_> {
+    type Value = Outline;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    others!('de, Outline::Other);
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Outline, E> {
+        Ok(Outline::Other("a string"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Outline, A::Error> {
+        let mut parts: Vec<Option<Part>> = self.fields.iter().map(|_| None).collect();
+        let mut keys = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            // The same field may be wanted twice.
+            let mut wanted = (0..parts.len()).filter(|&i| self.fields[i] == key);
+            match wanted.next() {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(first) => {
+                    let part = map.next_value_seed(Strings)?;
+                    wanted.for_each(|i| parts[i] = Some(part.clone()));
+                    parts[first] = Some(part);
+                }
+            }
+            if keys.len() < NAMED && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        Ok(Outline::Object { parts, keys })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strings {
+    type Value = Part;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Part, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strings {
+    type Value = Part;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    others!('de, Part::Other);
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Part, E> {
+        Ok(Part::Text(text.into()))
+    }
+
+    fn visit_string<E>(self, text: String) -> std::result::Result<Part, E> {
+        Ok(Part::Text(text))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Part, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Part::Other("an object"))
     }
 }

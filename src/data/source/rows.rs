@@ -1,4 +1,4 @@
-//! Texts from the string columns of a Parquet file, a few hundred rows in memory at a time.
+//! Texts from the string columns of a Parquet file, a page and a row in memory at a time.
 //!
 //! Arrow's three string types (Utf8, LargeUtf8, Utf8View) are one byte-array column in the file. It is read as
 //! bytes, so that one row that is not UTF-8 is one broken record.
@@ -12,16 +12,15 @@ use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::{Entries, Entry, MAX_RECORD_BYTES};
+use super::{Entries, Entry, pages};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::panics::caught;
 
-const BATCH_ROWS: usize = 256;
-
-/// The text of each row of `path`: its `columns`, joined by `joiner`.
-pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Entries<String>> {
+/// The text of each row of `path`: its `columns`, joined by `joiner`, of at most `most` bytes.
+pub(super) fn texts(path: &Path, columns: &[String], joiner: &str, most: usize) -> Result<Entries<String>> {
     let file = files::open(path)?;
+    let raw = file.try_clone().map_err(Error::io(path))?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
     let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
@@ -30,12 +29,13 @@ pub(super) fn texts(path: &Path, columns: &[String], joiner: &str) -> Result<Ent
         path: path.to_path_buf(),
         present,
         file,
+        raw,
+        most,
         names: columns.to_vec(),
         indices,
         joiner: joiner.to_string(),
         group: 0,
         readers: Vec::new(),
-        batch: Vec::new().into_iter(),
         number: 0,
     }))
 }
@@ -81,6 +81,10 @@ type Cells = Vec<Option<ByteArray>>;
 struct Rows {
     path: PathBuf,
     file: SerializedFileReader<File>,
+    /// The same file, for a look at its pages.
+    raw: File,
+    /// Longest text, in bytes.
+    most: usize,
     names: Vec<String>,
     indices: Vec<usize>,
     /// Definition level of a value that is there, per column: anything less is null.
@@ -89,46 +93,34 @@ struct Rows {
     /// The row group that comes next.
     group: usize,
     readers: Vec<ColumnReaderImpl<ByteArrayType>>,
-    batch: std::vec::IntoIter<Cells>,
     number: u64,
 }
 
 impl Rows {
+    /// The next row. One at a time: each may be as large as a page, whatever the file's size.
     fn next_cells(&mut self) -> parquet::errors::Result<Option<Cells>> {
         loop {
-            if let Some(cells) = self.batch.next() {
-                return Ok(Some(cells));
-            }
-            let batch = self.next_batch()?;
-            if batch.is_empty() {
-                if self.group == self.file.num_row_groups() {
-                    return Ok(None);
-                }
-                let group = self.file.get_row_group(self.group)?;
-                self.readers = self
-                    .indices
-                    .iter()
-                    .map(|&column| group.get_column_reader(column).map(get_typed_column_reader))
-                    .collect::<parquet::errors::Result<_>>()?;
-                self.group += 1;
-            }
-            self.batch = batch.into_iter();
-        }
-    }
-
-    fn next_batch(&mut self) -> parquet::errors::Result<Vec<Cells>> {
-        let mut batch: Vec<Cells> = Vec::new();
-        for (i, (reader, &present)) in self.readers.iter_mut().zip(&self.present).enumerate() {
-            let column = cells(reader, present)?;
-            if i == 0 {
-                batch.resize_with(column.len(), Vec::new);
-            }
-            if column.len() != batch.len() {
+            let row =
+                self.readers.iter_mut().zip(&self.present).map(|(reader, &present)| cell(reader, present));
+            let row = row.collect::<parquet::errors::Result<Vec<_>>>()?;
+            let cells = row.iter().filter(|cell| cell.is_some()).count();
+            if cells > 0 && cells < row.len() {
                 return Err(ParquetError::General("columns of different lengths".into()));
             }
-            batch.iter_mut().zip(column).for_each(|(row, cell)| row.push(cell));
+            if cells > 0 {
+                return Ok(Some(row.into_iter().flatten().collect()));
+            }
+            if self.group == self.file.num_row_groups() {
+                return Ok(None);
+            }
+            let group = self.file.get_row_group(self.group)?;
+            let readers = self.indices.iter().map(|&column| {
+                pages::check(&self.raw, group.metadata().column(column))?;
+                group.get_column_reader(column).map(get_typed_column_reader)
+            });
+            self.readers = readers.collect::<parquet::errors::Result<_>>()?;
+            self.group += 1;
         }
-        Ok(batch)
     }
 
     fn text(&self, cells: &Cells) -> std::result::Result<String, String> {
@@ -140,8 +132,8 @@ impl Rows {
             if i > 0 {
                 text.push_str(&self.joiner);
             }
-            if text.len() + part.len() > MAX_RECORD_BYTES {
-                return Err(super::bytes::too_long());
+            if text.len() + part.len() > self.most {
+                return Err(super::bytes::too_long(self.most));
             }
             text.push_str(part);
         }
@@ -149,18 +141,14 @@ impl Rows {
     }
 }
 
-/// The next cells of one column; empty at the end of the row group.
-fn cells(
+/// The next cell of one column; none at the end of the row group.
+fn cell(
     reader: &mut ColumnReaderImpl<ByteArrayType>,
     present: i16,
-) -> parquet::errors::Result<Vec<Option<ByteArray>>> {
+) -> parquet::errors::Result<Option<Option<ByteArray>>> {
     let (mut levels, mut values) = (Vec::new(), Vec::new());
-    reader.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values)?;
-    let mut values = values.into_iter();
-    Ok(match present {
-        0 => values.map(Some).collect(),
-        _ => levels.into_iter().map(|level| if level == present { values.next() } else { None }).collect(),
-    })
+    let (records, ..) = reader.read_records(1, Some(&mut levels), None, &mut values)?;
+    Ok((records > 0).then(|| values.pop()).map(|value| value.filter(|_| present == 0 || levels == [present])))
 }
 
 impl Iterator for Rows {

@@ -1,9 +1,12 @@
 //! The recipe's tokenizer: loaded, or trained on documents spread over all datasets.
 
 use super::{register, source};
+use crate::checkpoint::replace;
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
-use crate::recipes::{Dataset, Recipe};
+use crate::files;
+use crate::recipes::{Dataset, Recipe, open_model};
+use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{Role, Tokenizer};
 use std::collections::BinaryHeap;
@@ -12,19 +15,31 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Loads the tokenizer, or trains it and keeps it in `folder`.
 pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
-    let Some(training) = &recipe.tokenizer.train else {
-        return Tokenizer::load(recipe.tokenizer.path.as_ref().expect("a checked recipe has a tokenizer"));
-    };
-    let kept = folder.join("tokenizer");
-    let key = xxh3_64(format!("{training:?} {:?} {}", recipe.datasets, recipe.data_seed).as_bytes());
-    let note = kept.join("made-from");
-    if std::fs::read_to_string(&note).is_ok_and(|text| text == key.to_string()) {
-        return Tokenizer::load(&kept);
+    if let Some(path) = &recipe.tokenizer.path {
+        return Tokenizer::load(path);
     }
+    let kept = folder.join(KEPT);
+    let note = note(recipe);
+    // The note comes last, and knows the tokenizer: without it, or with another, there is none.
+    if let Ok(written) = files::read_text(&kept.join(NOTE), files::SETTINGS)
+        && let Some(hash) = written.strip_prefix(&note)
+    {
+        match Tokenizer::load(&kept) {
+            Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
+            _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
+        }
+    }
+    let Some(training) = &recipe.tokenizer.train else {
+        // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
+        let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
+        let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
+        keep(&tokenizer, recipe, &kept)?;
+        return Ok(tokenizer);
+    };
     let share = training.sample_documents.div_ceil(recipe.datasets.len());
     let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
-    let total = samples.iter().map(|sample| sample.count).sum();
+    let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
     let mut failed = None;
     let documents = samples.into_iter().flat_map(|sample| sample.documents);
@@ -35,9 +50,51 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         return Err(error);
     }
     let tokenizer = trained?;
-    tokenizer.save(&kept, recipe.model.max_position_embeddings, Role::Base)?;
-    std::fs::write(&note, key.to_string()).map_err(Error::io(&note))?;
+    keep(&tokenizer, recipe, &kept)?;
     Ok(tokenizer)
+}
+
+/// The folder of a trained tokenizer among a run's data.
+const KEPT: &str = "tokenizer";
+
+/// File that says what the tokenizer beside it was trained on, and which it is.
+const NOTE: &str = "made-from";
+
+/// What [`NOTE`] says of where a tokenizer comes from; its hash follows.
+fn note(recipe: &Recipe) -> String {
+    let source = recipe.source.as_ref().map(|source| &source.hash);
+    let made = format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
+    format!("{} ", xxh3_64(made.as_bytes()))
+}
+
+fn hex(tokenizer: &Tokenizer) -> String {
+    format!("{:016x}", tokenizer.hash())
+}
+
+fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
+    if kept.symlink_metadata().is_ok() && !kept.is_dir() {
+        files::set_aside(kept)?;
+    }
+    std::fs::create_dir_all(kept).map_err(Error::io(kept))?;
+    for (name, bytes) in tokenizer.files(recipe.model.max_position_embeddings, Role::Base)? {
+        replace(&kept.join(name), &bytes)?;
+    }
+    replace(&kept.join(NOTE), format!("{}{}", note(recipe), hex(tokenizer)).as_bytes())
+}
+
+/// Compares what the recipe or the folder has with `tokenizer`, which the run was trained with. That stays the run's;
+/// a difference is told, and mended in the folder.
+pub(super) fn restore(tokenizer: &Tokenizer, recipe: &Recipe, folder: &Path) -> Result<()> {
+    let (place, trained) = match &recipe.tokenizer.path {
+        Some(path) => (path.clone(), false),
+        None => (folder.join(KEPT), true),
+    };
+    if Tokenizer::load(&place).is_ok_and(|found| found.hash() == tokenizer.hash()) {
+        return Ok(());
+    }
+    let what = "missing, damaged or another one; the run goes on with its checkpoint's tokenizer";
+    out::warn(format_args!("{}: {what}", place.display()));
+    if trained { keep(tokenizer, recipe, &place) } else { Ok(()) }
 }
 
 /// The documents of a dataset that a tokenizer is trained on, as they stream.
@@ -57,7 +114,7 @@ impl<'a> Sample<'a> {
         let source = source(dataset);
         let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
         // How many documents files hold is known only when they have been read, so they are read twice.
-        let mut reading = Progress::new(&format!("sampling {}", dataset.name), 0, 0);
+        let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
             reading.set(number, "documents");
             text
