@@ -28,7 +28,7 @@ fn add_mean_nll(graph: &mut Graph, model: &Llama, shape: Shape, tokens: Tokens) 
     let weights = graph.input("loss weights", TensorType::f32(&rows));
     let hidden = model.hidden(graph, &tokens);
     let nll = model.nll(graph, hidden, labels);
-    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll }
+    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll, pairs: None }
 }
 
 /// Windows of token sets.
