@@ -1,10 +1,11 @@
 // Losses of pairs of sequences, and their gradients by the log-probabilities of both; an invocation per pair. The
-// formulas stand in src/ops/preference_loss.rs. Conditions: one of sigmoid, hinge, ipo, orpo, simpo; mean, where
-// log-probabilities count per judged token; reference, where they count relative to a frozen model's.
+// formulas stand in src/ops/preference_loss.rs. Conditions: one of sigmoid, hinge, ipo, orpo, simpo; reference, where
+// log-probabilities count relative to a frozen model's.
 
 import package::constants::EG;
 
-struct Params { pairs: u32, beta: f32, label_smoothing: f32, gamma: f32, lambda: f32 }
+// mean: whether log-probabilities count per judged token.
+struct Params { pairs: u32, mean: u32, beta: f32, label_smoothing: f32, gamma: f32, lambda: f32 }
 
 @group(0) @binding(0) var<storage, read> log_prob: array<f32>; // per pair: chosen, rejected
 @group(0) @binding(1) var<storage, read> counts: array<u32>;   // judged tokens, likewise
@@ -19,9 +20,11 @@ struct Params { pairs: u32, beta: f32, label_smoothing: f32, gamma: f32, lambda:
 @if(reference) @group(0) @binding(5) var<uniform> b_p: Params;
 @if(!reference) @group(0) @binding(4) var<uniform> b_p: Params;
 
-// What a sum of log-probabilities is divided by.
-@if(mean) fn divisor(i: u32) -> f32 { return f32(max(counts[i], 1u)); }
-@if(!mean) fn divisor(i: u32) -> f32 { return 1.0; }
+// What the two sums of log-probabilities are divided by.
+fn divisors(pair: u32, s: Params) -> vec2f {
+    let judged = vec2u(counts[2u * pair], counts[2u * pair + 1u]);
+    return select(vec2f(1.0), vec2f(max(judged, vec2u(1u))), s.mean != 0u);
+}
 
 // ln(1 + e^x), exact to the last bits where it is small too.
 fn softplus(x: f32) -> f32 {
@@ -97,7 +100,7 @@ fn forward(
     if (pair >= p.pairs) { return; }
     var logp = vec2f(log_prob[2u * pair], log_prob[2u * pair + 1u]);
     @if(reference) logp -= vec2f(reference[2u * pair], reference[2u * pair + 1u]);
-    logp /= vec2f(divisor(2u * pair), divisor(2u * pair + 1u));
+    logp /= divisors(pair, p);
     loss[pair] = loss_of(logp.x, logp.y, p);
 }
 
@@ -111,9 +114,9 @@ fn backward(
     if (pair >= b_p.pairs) { return; }
     var logp = vec2f(log_prob[2u * pair], log_prob[2u * pair + 1u]);
     @if(reference) logp -= vec2f(b_reference[2u * pair], b_reference[2u * pair + 1u]);
-    let divisors = vec2f(divisor(2u * pair), divisor(2u * pair + 1u));
-    logp /= divisors;
-    let d = slopes(logp.x, logp.y, b_p) * d_loss[pair] / divisors;
+    let divisor = divisors(pair, b_p);
+    logp /= divisor;
+    let d = slopes(logp.x, logp.y, b_p) * d_loss[pair] / divisor;
     d_log_prob[2u * pair] = d.x;
     d_log_prob[2u * pair + 1u] = d.y;
 }

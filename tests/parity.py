@@ -264,7 +264,8 @@ def check_case(run, folder, device, options):
         results["update"] = nmse({"all weights": change[0]}, {"all weights": change[1]})
     else:
         results["update"] = results["weights"]
-    pairs, frozen = load_file(folder / "pairs.safetensors"), load_model(folder / "reference", torch.float64)
+    model, frozen = (load_model(it, torch.float64) for it in (folder, folder / "reference"))  # the steps changed it
+    pairs = load_file(folder / "pairs.safetensors")
     worst = {"pairs": (0.0, ""), "pair grad": (0.0, "")}
     for variant, has_reference in VARIANTS.items():
         given = {"reference": folder / "reference"} if has_reference else {}

@@ -88,6 +88,7 @@ pub struct PreferenceLossBackward(pub PreferenceLoss);
 #[derive(Clone, Copy, bytemuck::NoUninit)]
 struct Params {
     pairs: u32,
+    mean: u32,
     beta: f32,
     label_smoothing: f32,
     gamma: f32,
@@ -184,10 +185,10 @@ impl PreferenceLoss {
         let kernel = Kernel::new("preference_loss", entry)
             .constant("EG", ELEMENT_GROUP)
             .flag(self.variant.name(), true)
-            .flag("mean", self.variant.is_mean())
             .flag("reference", self.variant.has_reference());
         let params = Params {
             pairs: pairs as u32,
+            mean: self.variant.is_mean() as u32,
             beta: self.beta as f32,
             label_smoothing: self.label_smoothing as f32,
             gamma: self.gamma as f32,
