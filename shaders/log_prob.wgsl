@@ -1,16 +1,14 @@
-// Log-probability of sequences: minus the sum of nll over the positions of each. Rows of the launch are sequences;
-// sequence s is the positions ends[s - 1]..ends[s].
+// Log-probability of sequences: minus the sum of nll over the positions of each, as a whole number and a rest in
+// (-1, 0]. Rows of the launch are sequences; sequence s is the positions ends[s - 1]..ends[s].
 
 import package::constants::WG;
 import package::shared::rows::{row_of, first_of, STRIDE, leads, row_sum};
-
-const BLOCK = 32u; // terms of a partial sum, so that long sums round less
 
 struct Params { sequences: u32 }
 
 @group(0) @binding(0) var<storage, read> nll: array<f32>;
 @group(0) @binding(1) var<storage, read> ends: array<u32>;
-@group(0) @binding(2) var<storage, read_write> log_prob: array<f32>;
+@group(0) @binding(2) var<storage, read_write> log_prob: array<f32>; // [S, 2]
 @group(0) @binding(3) var<uniform> p: Params;
 
 fn begin_of(sequence: u32) -> u32 {
@@ -27,17 +25,23 @@ fn forward(
     let sequence = row_of(group, groups, lane);
     if (sequence >= p.sequences) { return; }
     let end = ends[sequence];
-    var sum = 0.0;
-    for (var first = begin_of(sequence) + first_of(lane); first < end; first += BLOCK * STRIDE) {
-        var part = 0.0;
-        for (var n = first; n < min(first + BLOCK * STRIDE, end); n += STRIDE) { part += nll[n]; }
-        sum += part;
+    // Whole numbers add up exactly, and what is below 1 rounds little.
+    var whole = 0.0;
+    var rest = 0.0;
+    for (var n = begin_of(sequence) + first_of(lane); n < end; n += STRIDE) {
+        let sum = rest + fract(nll[n]);
+        whole += floor(nll[n]) + floor(sum);
+        rest = fract(sum);
     }
-    let all = row_sum(sum, lane);
-    if (leads(lane)) { log_prob[sequence] = -all; }
+    let all_whole = row_sum(whole, lane);
+    let all_rest = row_sum(rest, lane);
+    if (leads(lane)) {
+        log_prob[2u * sequence] = -(all_whole + floor(all_rest));
+        log_prob[2u * sequence + 1u] = -fract(all_rest);
+    }
 }
 
-@group(0) @binding(0) var<storage, read> d_log_prob: array<f32>;
+@group(0) @binding(0) var<storage, read> d_log_prob: array<f32>; // [S, 2]
 @group(0) @binding(2) var<storage, read_write> d_nll: array<f32>; // zero so far
 
 @compute @workgroup_size(WG)
@@ -49,5 +53,5 @@ fn backward(
     let sequence = row_of(group, groups, lane);
     if (sequence >= p.sequences) { return; }
     let end = ends[sequence];
-    for (var n = begin_of(sequence) + first_of(lane); n < end; n += STRIDE) { d_nll[n] = -d_log_prob[sequence]; }
+    for (var n = begin_of(sequence) + first_of(lane); n < end; n += STRIDE) { d_nll[n] = -d_log_prob[2u * sequence + 1u]; }
 }

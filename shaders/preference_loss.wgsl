@@ -7,8 +7,8 @@ import package::constants::EG;
 // mean: whether log-probabilities count per judged token.
 struct Params { pairs: u32, mean: u32, beta: f32, label_smoothing: f32, gamma: f32, lambda: f32 }
 
-@group(0) @binding(0) var<storage, read> log_prob: array<f32>; // per pair: chosen, rejected
-@group(0) @binding(1) var<storage, read> counts: array<u32>;   // judged tokens, likewise
+@group(0) @binding(0) var<storage, read> log_prob: array<f32>; // per pair: chosen, rejected, two parts each
+@group(0) @binding(1) var<storage, read> counts: array<u32>;   // judged tokens: chosen, rejected
 @group(0) @binding(2) var<storage, read_write> loss: array<f32>;
 @if(reference) @group(0) @binding(3) var<storage, read> reference: array<f32>;
 @if(reference) @group(0) @binding(4) var<uniform> p: Params;
@@ -19,6 +19,11 @@ struct Params { pairs: u32, mean: u32, beta: f32, label_smoothing: f32, gamma: f
 @if(reference) @group(0) @binding(4) var<storage, read> b_reference: array<f32>;
 @if(reference) @group(0) @binding(5) var<uniform> b_p: Params;
 @if(!reference) @group(0) @binding(4) var<uniform> b_p: Params;
+
+// Both parts of the log-probabilities of chosen and rejected.
+fn parts_of(pair: u32) -> vec4f {
+    return vec4f(log_prob[4u * pair], log_prob[4u * pair + 1u], log_prob[4u * pair + 2u], log_prob[4u * pair + 3u]);
+}
 
 // What the two sums of log-probabilities are divided by.
 fn divisors(pair: u32, s: Params) -> vec2f {
@@ -98,9 +103,11 @@ fn forward(
 ) {
     let pair = invocation(group, groups, lane);
     if (pair >= p.pairs) { return; }
-    var logp = vec2f(log_prob[2u * pair], log_prob[2u * pair + 1u]);
-    @if(reference) logp -= vec2f(reference[2u * pair], reference[2u * pair + 1u]);
-    logp /= divisors(pair, p);
+    var parts = parts_of(pair);
+    @if(reference) parts -= vec4f(
+        reference[4u * pair], reference[4u * pair + 1u], reference[4u * pair + 2u], reference[4u * pair + 3u],
+    );
+    let logp = (parts.xz + parts.yw) / divisors(pair, p);
     loss[pair] = loss_of(logp.x, logp.y, p);
 }
 
@@ -112,11 +119,15 @@ fn backward(
 ) {
     let pair = invocation(group, groups, lane);
     if (pair >= b_p.pairs) { return; }
-    var logp = vec2f(log_prob[2u * pair], log_prob[2u * pair + 1u]);
-    @if(reference) logp -= vec2f(b_reference[2u * pair], b_reference[2u * pair + 1u]);
+    var parts = parts_of(pair);
+    @if(reference) parts -= vec4f(
+        b_reference[4u * pair], b_reference[4u * pair + 1u], b_reference[4u * pair + 2u], b_reference[4u * pair + 3u],
+    );
     let divisor = divisors(pair, b_p);
-    logp /= divisor;
+    let logp = (parts.xz + parts.yw) / divisor;
     let d = slopes(logp.x, logp.y, b_p) * d_loss[pair] / divisor;
-    d_log_prob[2u * pair] = d.x;
-    d_log_prob[2u * pair + 1u] = d.y;
+    d_log_prob[4u * pair] = d.x;
+    d_log_prob[4u * pair + 1u] = d.x;
+    d_log_prob[4u * pair + 2u] = d.y;
+    d_log_prob[4u * pair + 3u] = d.y;
 }

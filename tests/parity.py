@@ -30,7 +30,9 @@ from transformers.models.llama import modeling_llama
 
 # Limits on the normalised mean squared error, sum (a - b)^2 / sum b^2, of the worst tensor. `update` is the change of
 # all weights taken as one: it shows what vanishes beside the weights themselves, such as a forgotten weight decay.
-LIMITS = {"logits": 1e-9, "loss": 1e-9, "gradient": 1e-9, "weights": 1e-7, "update": 1e-6, "pairs": 1e-9, "pair grad": 1e-9}
+# `pairs` are log-probabilities, rewards and losses of pairs: the latter are small differences of large sums.
+LIMITS = {"logits": 1e-9, "loss": 1e-9, "gradient": 1e-9, "weights": 1e-7, "update": 1e-6}
+LIMITS |= {"pairs": 1e-7, "pair grad": 1e-9}
 ADAMW = {"steps": 10, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.01, "clip": 1.0}
 VARIANTS = {"sigmoid": True, "hinge": True, "ipo": True, "orpo": False, "simpo": False}  # True: has a reference
 PREFERENCE = {"beta": 0.5, "label_smoothing": 0.1, "gamma": 0.7, "lambda": 0.3}
@@ -359,15 +361,15 @@ FAULTS = {
     "one gradient 0.01% small": {"backward": lambda out: out[UP_PROJ].mul_(0.9999)},
     "one gradient missing": {"backward": lambda out: out.pop(UP_PROJ)},
     "one gradient transposed": {"backward": lambda out: out.update({UP_PROJ: out[UP_PROJ].T})},
-    "-100 labels counted": {"batch": lambda batch: batch.update(labels=batch["input_ids"])},
+    "-100 labels counted": {"batch": lambda b: "labels" in b and b.update(labels=b["input_ids"])},
     "one step too few": {"options": lambda o: "steps" in o and o.update(steps=9)},
     "no clipping": {"options": lambda o: "clip" in o and o.update(clip=1e9)},
     "no weight decay": {"options": lambda o: "weight_decay" in o and o.update(weight_decay=0.0)},
     "beta2 ignored": {"options": lambda o: "beta2" in o and o.update(beta2=0.999)},
     "no label smoothing": {"options": lambda o: "lambda" in o and o.update(label_smoothing=0.0)},
     "beta 0.01% large": {"options": lambda o: "lambda" in o and o.update(beta=0.50005)},
-    "weight of the odds 0.01% small": {"options": lambda o: "lambda" in o and o.update({"lambda": 0.29997})},
-    "chosen and rejected exchanged": {"preference": lambda out: out.update(chosen_logps=out["rejected_logps"])},
+    "weight of the odds 0.1% small": {"options": lambda o: "lambda" in o and o.update({"lambda": 0.2997})},
+    "chosen and rejected exchanged": {"preference": lambda out: out.update(chosen_logps=out["rejected_logps"].clone())},
 }
 
 

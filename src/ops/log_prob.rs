@@ -1,9 +1,12 @@
 //! Log-probability of sequences: `logp[s] = - sum of nll[n] over the positions of sequence s`. nll [N] is a
 //! cross-entropy's, 0 where the label is ignored, so only judged tokens count. ends [S], u32, never falling: sequence s
 //! is the positions `ends[s - 1]..ends[s]` (the first begins at 0); what lies behind the last end belongs to none.
-//! f32 sums in two stages.
 //!
-//! Backward: `dnll[n] = - dlogp[s]` for the positions of sequence s, 0 behind the last end.
+//! logp [S, 2] is in two parts that add up to it, a whole number and a rest in (-1, 0]: losses are of small differences of
+//! such sums, which an f32 for both would round away.
+//!
+//! Backward: `dnll[n] = - dlogp[s, 1]` for the positions of sequence s, 0 behind the last end; the whole number is
+//! constant.
 
 use super::reference::Real;
 use super::{
@@ -12,7 +15,7 @@ use super::{
 };
 use std::ops::Range;
 
-/// nll, ends -> logp [S]. See the module.
+/// nll, ends -> logp. See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogProb;
 
@@ -21,6 +24,11 @@ pub struct LogProb;
 pub struct LogProbBackward {
     /// N.
     pub positions: usize,
+}
+
+/// The two parts of a log-probability.
+pub fn parts(logp: f64) -> [f64; 2] {
+    [logp.ceil(), logp - logp.ceil()]
 }
 
 /// A launch over sequences.
@@ -44,11 +52,11 @@ impl OpDef for LogProb {
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         let sequences = inputs[1].elements();
         assert_eq!(inputs[1], TensorType::u32(&[sequences]), "log_prob: ends");
-        Signature::of([TensorType::f32(&[sequences])])
+        Signature::of([TensorType::f32(&[sequences, 2])])
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
-        vec![launch(caps, "forward", io.output(0).elements())]
+        vec![launch(caps, "forward", io.output(0).rows())]
     }
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
@@ -65,8 +73,9 @@ impl OpDef for LogProb {
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
         let (nll, ends) = (io.input(0), io.indices(1));
-        for (logp, sequence) in io.out(0).iter_mut().zip(sequences(ends)) {
-            *logp = T::of(-nll[sequence].iter().map(|x| x.f64()).sum::<f64>());
+        for (logp, sequence) in io.out(0).chunks_mut(2).zip(sequences(ends)) {
+            let sum: f64 = nll[sequence].iter().map(|x| x.f64()).sum();
+            logp.copy_from_slice(&parts(-sum).map(T::of));
         }
     }
 }
@@ -81,7 +90,7 @@ impl OpDef for LogProbBackward {
     }
 
     fn lower(&self, io: &Io, caps: &Caps) -> Vec<Command> {
-        vec![Command::Clear(Slot::Out(0)), launch(caps, "backward", io.input(0).elements())]
+        vec![Command::Clear(Slot::Out(0)), launch(caps, "backward", io.input(0).rows())]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -90,8 +99,8 @@ impl OpDef for LogProbBackward {
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
         let (dlogp, ends) = (io.input(0), io.indices(1));
-        for (&d, sequence) in dlogp.iter().zip(sequences(ends)) {
-            io.out(0)[sequence].fill(-d);
+        for (d, sequence) in dlogp.chunks(2).zip(sequences(ends)) {
+            io.out(0)[sequence].fill(-d[1]);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Losses of pairs of sequences, one of which is preferred. Inputs: log-probabilities [2 B] of the judged tokens, summed,
-//! pair by pair (chosen, rejected); counts [2 B], u32, of judged tokens; the same sums under a frozen model, reference
-//! [2 B], where the variant has one. loss [B]. Named as TRL names them. With c, r the chosen's and the rejected's
+//! Losses of pairs of sequences, one of which is preferred. Inputs: log-probabilities [2 B, 2] of the judged tokens,
+//! pair by pair (chosen, rejected), in the two parts of [`log_prob`](super::log_prob); counts [2 B], u32, of judged tokens;
+//! the same log-probabilities under a frozen model, reference [2 B, 2], where the variant has one. loss [B]. Named as TRL names them. With c, r the chosen's and the rejected's
 //! log-probability less the reference's, or where the variant says so their means per judged token:
 //!
 //! ```text
@@ -15,8 +15,9 @@
 //! e is the label smoothing. Means divide by at least 1; the odds of orpo take means as at most -2^-24, since f32 makes 0
 //! of the log-probability of a certain token, whose odds are infinite.
 //!
-//! Backward: dloss [B] -> dlogp [2 B]; nothing is saved.
+//! Backward: dloss [B] -> dlogp [2 B, 2], the same for both parts; nothing is saved.
 
+use super::log_prob::parts;
 use super::reference::Real;
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, ELEMENT_GROUP, Fill, Io, Kernel, NodeIo, Op, OpDef, RefIo,
@@ -162,10 +163,10 @@ impl PreferenceLoss {
         reference: Option<&[T]>,
     ) -> impl Iterator<Item = (f64, [f64; 2])> {
         let counted = move |i: usize| {
-            let reference = reference.map_or(0.0, |reference| reference[i].f64());
-            self.counted(logp[i].f64(), reference, counts[i])
+            let sum = |logp: &[T]| logp[2 * i].f64() + logp[2 * i + 1].f64();
+            self.counted(sum(logp), reference.map_or(0.0, sum), counts[i])
         };
-        (0..logp.len() / 2).map(move |pair| {
+        (0..counts.len() / 2).map(move |pair| {
             let (loss, slopes) = self.of_pair(counted(2 * pair), counted(2 * pair + 1));
             (loss, [0, 1].map(|side| slopes[side] / self.divisor(counts[2 * pair + side])))
         })
@@ -174,8 +175,9 @@ impl PreferenceLoss {
     /// `inputs`: logp, counts, [reference].
     fn check(&self, inputs: &[TensorType]) {
         let (logp, counts) = (&inputs[0], &inputs[1]);
-        assert!(logp.elements().is_multiple_of(2), "preference_loss: {logp:?} is no pairs");
-        assert_eq!(*counts, TensorType::u32(&logp.shape), "preference_loss: a count per sequence");
+        let n = counts.elements();
+        assert_eq!(*counts, TensorType::u32(&[n]), "preference_loss: a count per sequence");
+        assert!(n.is_multiple_of(2) && *logp == TensorType::f32(&[n, 2]), "preference_loss: {logp:?}");
         assert_eq!(inputs.len(), 2 + self.variant.has_reference() as usize, "preference_loss: reference");
         assert!(inputs[2..].iter().all(|reference| reference == logp), "preference_loss: {inputs:?}");
     }
@@ -209,7 +211,7 @@ impl OpDef for PreferenceLoss {
 
     fn infer(&self, inputs: &[TensorType]) -> Signature {
         self.check(inputs);
-        Signature::of([TensorType::f32(&[inputs[0].elements() / 2])])
+        Signature::of([TensorType::f32(&[inputs[0].rows() / 2])])
     }
 
     fn lower(&self, io: &Io, _caps: &Caps) -> Vec<Command> {
@@ -262,9 +264,9 @@ impl OpDef for PreferenceLossBackward {
         let (dloss, logp, counts) = (io.input(0), io.input(1), io.indices(2));
         let reference = self.0.variant.has_reference().then(|| io.input(3));
         let pairs = self.0.pairs(logp, counts, reference).zip(dloss);
-        for (out, ((_, slopes), d)) in io.out(0).chunks_mut(2).zip(pairs) {
-            out[0] = T::of(slopes[0] * d.f64());
-            out[1] = T::of(slopes[1] * d.f64());
+        for (out, ((_, slopes), d)) in io.out(0).chunks_mut(4).zip(pairs) {
+            let [chosen, rejected] = slopes.map(|slope| T::of(slope * d.f64()));
+            out.copy_from_slice(&[chosen, chosen, rejected, rejected]);
         }
     }
 }
@@ -287,15 +289,16 @@ pub fn cases() -> Vec<Case> {
         let n = 2 * means.len();
         let counts: Vec<u32> = (0..n as u32).map(|i| [1, 7, 65, 2][i as usize / 2 % 4] + i % 2).collect();
         let sums = |share: f64| -> Vec<f64> {
-            means.as_flattened().iter().zip(&counts).map(|(x, &n)| share * x * n as f64).collect()
+            let sums = means.as_flattened().iter().zip(&counts).map(|(x, &n)| share * x * n as f64);
+            sums.flat_map(parts).collect()
         };
         let case = match differentiable {
-            true => case.with(&[n], Fill::Floats(sums(1.0))),
-            false => case.fixed(TensorType::f32(&[n]), Fill::Floats(sums(1.0))),
+            true => case.with(&[n, 2], Fill::Floats(sums(1.0))),
+            false => case.fixed(TensorType::f32(&[n, 2]), Fill::Floats(sums(1.0))),
         };
         let case = case.fixed(TensorType::u32(&[n]), Fill::Indices(counts.clone()));
         match variant.has_reference() {
-            true => case.fixed(TensorType::f32(&[n]), Fill::Floats(sums(0.7))),
+            true => case.fixed(TensorType::f32(&[n, 2]), Fill::Floats(sums(0.7))),
             false => case,
         }
     };

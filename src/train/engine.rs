@@ -12,6 +12,7 @@ use crate::graph::{Executor, Graph, ProgramId, Store, StorePlan};
 use crate::nn::{Architecture, Llama, init};
 use crate::ops::adamw::Hyper;
 use crate::ops::host::{IGNORE, order_of};
+use crate::ops::log_prob::parts;
 use crate::ops::{HostTensor, ValueId};
 use crate::optim::update::Update;
 use std::collections::HashMap;
@@ -129,7 +130,9 @@ impl Engine {
     /// If the loss is not of pairs.
     pub fn read_pairs(&mut self) -> Result<(Vec<f64>, Vec<f64>)> {
         let pairs = self.training.loss.pairs.expect("the loss is of pairs");
-        Ok((self.executor.read_f64(pairs.losses)?, self.executor.read_f64(pairs.log_probs)?))
+        let log_probs = self.executor.read_f64(pairs.log_probs)?;
+        let log_probs = log_probs.chunks(2).map(|parts| parts.iter().sum()).collect();
+        Ok((self.executor.read_f64(pairs.losses)?, log_probs))
     }
 
     /// Starts a step: gradients of several passes are summed from zero.
@@ -155,7 +158,8 @@ impl Engine {
             self.executor.write(pairs.ends, (&batch.ends).into());
             self.executor.write(pairs.counts, (&counts).into());
             if let Some(reference) = pairs.reference {
-                self.executor.write_f64(reference, &batch.reference);
+                let split: Vec<f64> = batch.reference.iter().flat_map(|&logp| parts(logp)).collect();
+                self.executor.write_f64(reference, &split);
             }
         } else {
             let mut positions = batch.weights.iter().zip(&batch.labels);

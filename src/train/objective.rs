@@ -46,9 +46,9 @@ pub struct Pairs {
     pub ends: ValueId,
     /// Judged tokens of each sequence [2 P].
     pub counts: ValueId,
-    /// Log-probability of each sequence under a frozen model [2 P], where the loss has one.
+    /// Log-probability of each sequence under a frozen model [2 P, 2], where the loss has one.
     pub reference: Option<ValueId>,
-    /// Log-probability of each sequence [2 P]; the host reads it.
+    /// Log-probability of each sequence [2 P, 2]; the host reads it.
     pub log_probs: ValueId,
     /// Loss of each pair [P]; the host reads it.
     pub losses: ValueId,

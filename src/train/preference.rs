@@ -29,14 +29,14 @@ pub fn add_loss(
     let reference = loss
         .variant
         .has_reference()
-        .then(|| graph.input("reference log-probabilities", TensorType::f32(&[2 * pairs])));
+        .then(|| graph.input("reference log-probabilities", TensorType::f32(&[2 * pairs, 2])));
     let inputs: Vec<ValueId> = [log_probs, counts].into_iter().chain(reference).collect();
     let losses = graph.push(loss.clone(), &inputs)[0];
     let pairs = Some(Pairs { ends, counts, reference, log_probs, losses });
     Loss { tokens, labels, weights, seeds: vec![(losses, weights)], nll, pairs }
 }
 
-/// Log-probabilities of `sequences` sequences from the negative log-likelihoods of all positions, and the input that says
+/// Log-probabilities of `sequences` sequences [S, 2] from the negative log-likelihoods of all positions, and the input that says
 /// where each sequence ends.
 pub fn add_log_probs(graph: &mut Graph, nll: ValueId, sequences: usize) -> (ValueId, ValueId) {
     let ends = graph.input("sequence ends", TensorType::u32(&[sequences]));
