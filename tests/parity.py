@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks smolter against transformers' LlamaForCausalLM, computed in float64.
 
-  parity.py SMOLTER [--device NAME] [--cases N] [--seed S]   random models: logits, loss, gradients, AdamW steps
+  parity.py SMOLTER [--device NAME] [--cases N] [--seed S]   random models: logits, loss, gradients, AdamW
+                                                             steps, losses of pairs and their gradients
   parity.py SMOLTER --checkpoint DIR [--device NAME]         one text through the model and tokenizer in DIR
   parity.py --self-check [--cases N]                         torch in float32 takes smolter's place and must pass;
                                                              then with planted faults, each of which must be caught
@@ -29,8 +30,12 @@ from transformers.models.llama import modeling_llama
 
 # Limits on the normalised mean squared error, sum (a - b)^2 / sum b^2, of the worst tensor. `update` is the change of
 # all weights taken as one: it shows what vanishes beside the weights themselves, such as a forgotten weight decay.
+# `pairs` are log-probabilities, rewards and losses of pairs: the latter are small differences of large sums.
 LIMITS = {"logits": 1e-9, "loss": 1e-9, "gradient": 1e-9, "weights": 1e-7, "update": 1e-6}
+LIMITS |= {"pairs": 1e-7, "pair grad": 1e-9}
 ADAMW = {"steps": 10, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.01, "clip": 1.0}
+VARIANTS = {"sigmoid": True, "hinge": True, "ipo": True, "orpo": False, "simpo": False}  # True: has a reference
+PREFERENCE = {"beta": 0.5, "label_smoothing": 0.1, "gamma": 0.7, "lambda": 0.3}
 TEXT = (
     "A model learns one step at a time: it reads a sequence, guesses every next token, and moves each weight a little "
     "towards the guess it should have made. After 1,000 steps, def f(x): return x**2 + 3*x is no longer a surprise."
@@ -71,6 +76,16 @@ def random_batch(vocab, batch, length, generator, empty_row=False):
     return {"input_ids": input_ids, "labels": input_ids.masked_fill(masked, -100)}
 
 
+def random_pairs(vocab, pairs, length, generator):
+    """Two batches of rows that each have something to judge."""
+    result = {}
+    for side in ("chosen", "rejected"):
+        batch = random_batch(vocab, pairs, length, generator)
+        batch["labels"][:, -1] = batch["input_ids"][:, -1]
+        result |= {f"{side}_{name}": tensor for name, tensor in batch.items()}
+    return result
+
+
 def next_token_loss(logits, labels):
     """transformers' own loss, which rounds logits to float32 first, without that rounding."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
@@ -95,6 +110,48 @@ def step(model, batch, steps, lr, beta1, beta2, eps, weight_decay, clip):
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return weights(model)
+
+
+def log_probs(model, ids, labels):
+    """Per row the summed log-probability of the judged tokens, and their number."""
+    logits, labels = model(ids).logits[:, :-1], labels[:, 1:]
+    judged = labels != -100
+    of_labels = logits.log_softmax(-1).gather(-1, labels.masked_fill(~judged, 0)[..., None])[..., 0]
+    return of_labels.masked_fill(~judged, 0).sum(-1), judged.sum(-1)
+
+
+def preference(model, reference, pairs, loss, **options):
+    """The loss of pairs under its name in TRL, what it is made of, and all gradients. Gradients are of the mean loss."""
+    beta, smoothing, gamma, weight = (options[name] for name in ("beta", "label_smoothing", "gamma", "lambda"))
+    sides = ("chosen", "rejected")
+    rows = lambda model: [log_probs(model, pairs[f"{side}_input_ids"], pairs[f"{side}_labels"]) for side in sides]
+    model.zero_grad()
+    (chosen, chosen_count), (rejected, rejected_count) = rows(model)
+    result = {"chosen_logps": chosen, "rejected_logps": rejected}
+    if reference:
+        with torch.no_grad():
+            frozen = [sums for sums, _ in rows(reference)]
+        result |= {"reference_chosen_logps": frozen[0], "reference_rejected_logps": frozen[1]}
+        chosen, rejected = chosen - frozen[0], rejected - frozen[1]
+    if loss in ("ipo", "orpo", "simpo"):
+        chosen, rejected = chosen / chosen_count, rejected / rejected_count
+    result |= {"chosen_rewards": beta * chosen, "rejected_rewards": beta * rejected}
+    margin = chosen - rejected
+    smoothed = lambda x: -F.logsigmoid(x) * (1 - smoothing) - F.logsigmoid(-x) * smoothing
+    if loss == "sigmoid":
+        losses = smoothed(beta * margin)
+    elif loss == "hinge":
+        losses = torch.relu(1 - beta * margin)
+    elif loss == "ipo":
+        losses = (margin - 1 / (2 * beta)) ** 2
+    elif loss == "orpo":
+        odds = margin - (torch.log1p(-chosen.exp()) - torch.log1p(-rejected.exp()))
+        losses = -chosen - weight * F.logsigmoid(odds)
+    elif loss == "simpo":
+        losses = smoothed(beta * (margin - gamma / beta))
+    losses.mean().backward()
+    result = {"loss": losses.mean()} | result
+    return {name: x.detach() for name, x in result.items()} | {name: p.grad for name, p in model.named_parameters()}
 
 
 def greedy(model, ids, count, banned=()):
@@ -154,6 +211,8 @@ def random_case(index, seed, folder):
     }
     random_model(config, generator).save_pretrained(folder)
     save_file(random_batch(config["vocab_size"], rows, length, generator), folder / "input.safetensors")
+    random_model(config, generator).save_pretrained(folder / "reference")
+    save_file(random_pairs(config["vocab_size"], rows, length, generator), folder / "pairs.safetensors")
     c = list(config.values())
     line = f"B{rows} T{length} V{c[0]} D{c[1]} F{c[2]} L{c[3]} H{c[4]}/{c[5]} E{c[6]} {'tied' if c[7] else 'untied'}"
     return line, options if index else ADAMW
@@ -187,9 +246,9 @@ def nmse(got, want):
 def check_case(run, folder, device, options):
     """{quantity: (nmse, tensor name)} for one case; `run` takes smolter's arguments and writes OUT."""
 
-    def ask(command, **more):
+    def ask(command, given="input", **more):
         out = folder / f"{command}.safetensors"
-        run(command_line(command, folder, folder / "input.safetensors", out, device, **more))
+        run(command_line(command, folder, folder / f"{given}.safetensors", out, device, **more))
         return load_file(out)
 
     batch = load_file(folder / "input.safetensors")
@@ -207,7 +266,19 @@ def check_case(run, folder, device, options):
         results["update"] = nmse({"all weights": change[0]}, {"all weights": change[1]})
     else:
         results["update"] = results["weights"]
-    return results
+    model, frozen = (load_model(it, torch.float64) for it in (folder, folder / "reference"))  # the steps changed it
+    pairs = load_file(folder / "pairs.safetensors")
+    worst = {"pairs": (0.0, ""), "pair grad": (0.0, "")}
+    for variant, has_reference in VARIANTS.items():
+        given = {"reference": folder / "reference"} if has_reference else {}
+        got = ask("preference", "pairs", options=given | {"loss": variant} | PREFERENCE)
+        want = preference(model, frozen if has_reference else None, pairs, variant, **PREFERENCE)
+        got["loss"] = got.get("loss", torch.tensor(float("nan"))).reshape(())
+        for quantity, is_gradient in (("pairs", False), ("pair grad", True)):
+            some = [{k: v for k, v in side.items() if ("." in k) == is_gradient} for side in (got, want)]
+            error, name = nmse(*some)
+            worst[quantity] = max(worst[quantity], (error, f"{variant} {name}"))
+    return results | worst
 
 
 def check_cases(run, cases, seed, device=None, show=True):
@@ -259,11 +330,15 @@ def stand_in(fault):
         command, *rest = arguments
         given = {flag[2:].replace("-", "_"): value for flag, value in zip(rest[::2], rest[1::2])}
         model, batch = load_model(given.pop("model"), torch.float32), load_file(given.pop("input"))
-        out = given.pop("out")
-        options = {name: type(ADAMW[name])(value) for name, value in given.items()}
+        out, frozen, variant = given.pop("out"), given.pop("reference", None), given.pop("loss", None)
+        options = {name: type((ADAMW | PREFERENCE)[name])(value) for name, value in given.items()}
         for where, value in (("model", model), ("batch", batch), ("options", options)):
             fault.get(where, lambda value: None)(value)
-        result = {"forward": forward, "backward": backward, "step": step}[command](model, batch, **options)
+        if command == "preference":
+            frozen = frozen and load_model(frozen, torch.float32)
+            result = preference(model, frozen, batch, variant, **options)
+        else:
+            result = {"forward": forward, "backward": backward, "step": step}[command](model, batch, **options)
         fault.get(command, lambda value: None)(result)
         save_file({name: tensor.contiguous() for name, tensor in result.items()}, out)
 
@@ -286,11 +361,15 @@ FAULTS = {
     "one gradient 0.01% small": {"backward": lambda out: out[UP_PROJ].mul_(0.9999)},
     "one gradient missing": {"backward": lambda out: out.pop(UP_PROJ)},
     "one gradient transposed": {"backward": lambda out: out.update({UP_PROJ: out[UP_PROJ].T})},
-    "-100 labels counted": {"batch": lambda batch: batch.update(labels=batch["input_ids"])},
+    "-100 labels counted": {"batch": lambda b: "labels" in b and b.update(labels=b["input_ids"])},
     "one step too few": {"options": lambda o: "steps" in o and o.update(steps=9)},
     "no clipping": {"options": lambda o: "clip" in o and o.update(clip=1e9)},
     "no weight decay": {"options": lambda o: "weight_decay" in o and o.update(weight_decay=0.0)},
     "beta2 ignored": {"options": lambda o: "beta2" in o and o.update(beta2=0.999)},
+    "no label smoothing": {"options": lambda o: "lambda" in o and o.update(label_smoothing=0.0)},
+    "beta 0.01% large": {"options": lambda o: "lambda" in o and o.update(beta=0.50005)},
+    "weight of the odds 0.1% small": {"options": lambda o: "lambda" in o and o.update({"lambda": 0.2997})},
+    "chosen and rejected exchanged": {"preference": lambda out: out.update(chosen_logps=out["rejected_logps"].clone())},
 }
 
 
