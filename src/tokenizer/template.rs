@@ -14,16 +14,20 @@ mod encode;
 mod harmless;
 mod jinja;
 mod json;
+mod judged;
 
 pub use confined::{confine_templates, render_confined};
+pub use judged::{Judged, JudgedTokens};
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::tokenizer::special::{IM_END, IM_START, chat_template};
 use jinja::{Compiled, Variables};
 
 /// One message of a conversation.
@@ -33,12 +37,15 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// Whatever else templates may read, such as `tool_calls` or `name`.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
 impl Message {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), extra: Map::new() }
     }
 }
 
@@ -49,6 +56,12 @@ pub struct ChatTemplate {
     place: String,
     /// `bos_token` and its like, by name.
     special_tokens: Variables,
+    /// Identifies template and special tokens.
+    hash: u64,
+    /// Whether it says what the assistant says, with `{% generation %}`.
+    marks_generation: bool,
+    /// Whether it writes tools and their calls.
+    writes_tools: bool,
 }
 
 /// Where a template is rendered.
@@ -108,7 +121,28 @@ impl ChatTemplate {
             Compiled::new(source).map(|compiled| Engine::InProcess(Box::new(compiled)))
         };
         let engine = engine.map_err(|fault| Error::input(format!("{place}{fault}")))?;
-        Ok(ChatTemplate { engine, place, special_tokens })
+        let hash = xxh3_64(format!("{source}{special_tokens:?}").as_bytes());
+        let marks_generation = jinja::has_generation_tags(source);
+        let writes_tools = ["tools", "tool_calls"].iter().any(|name| source.contains(name));
+        Ok(ChatTemplate { engine, place, special_tokens, hash, marks_generation, writes_tools })
+    }
+
+    /// SmolLM2's own template and special tokens, for tokenizers that come without.
+    pub fn smollm2() -> Self {
+        let tokens = [("bos_token", IM_START), ("eos_token", IM_END), ("pad_token", IM_END)];
+        let tokens = tokens.map(|(role, token)| (role.to_string(), json!(token))).into_iter().collect();
+        Self::parse("SmolLM2's chat template".into(), &chat_template(), tokens)
+            .expect("our own template compiles")
+    }
+
+    /// Identifies the template and the special tokens that it writes.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether the template writes tools and their calls; one that does not leaves them out.
+    pub fn writes_tools(&self) -> bool {
+        self.writes_tools
     }
 
     /// A special token by its role, such as `eos_token`.
@@ -123,10 +157,24 @@ impl ChatTemplate {
     /// [`Error::Input`] naming file and line if the template refuses the conversation (`raise_exception`) or asks
     /// for what does not exist.
     pub fn render<M: Serialize>(&self, messages: &[M], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, &[], add_generation_prompt, false)
+    }
+
+    /// As [`render`](Self::render), with tools; what stands in `{% generation %}` is marked if `marks`.
+    fn render_with<M: Serialize>(
+        &self,
+        messages: &[M],
+        tools: &[Value],
+        add_generation_prompt: bool,
+        marks: bool,
+    ) -> Result<String> {
         let mut variables = self.special_tokens.clone();
-        variables.insert("tools".into(), json!(null));
+        variables.insert("tools".into(), if tools.is_empty() { json!(null) } else { json!(tools) });
         variables.insert("documents".into(), json!(null));
         variables.insert("add_generation_prompt".into(), json!(add_generation_prompt));
+        if marks {
+            variables.insert(jinja::MARKS.into(), json!(true));
+        }
         let messages = serde_json::to_value(messages)
             .map_err(|error| Error::input(format!("{}: a message is not a map: {error}", self.place)))?;
         variables.insert("messages".into(), messages);

@@ -14,7 +14,7 @@ fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// A template that stands nowhere else.
-fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<ChatTemplate> {
+pub(super) fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<ChatTemplate> {
     let special_tokens = special_tokens.iter().map(|&(name, token)| (name.into(), json!(token))).collect();
     ChatTemplate::parse("chat template".into(), source, special_tokens)
 }
