@@ -1,7 +1,8 @@
 //! Losses of pairs of sequences, one of which is preferred. Inputs: log-probabilities [2 B, 2] of the judged tokens,
 //! pair by pair (chosen, rejected), in the two parts of [`log_prob`](super::log_prob); counts [2 B], u32, of judged tokens;
-//! the same log-probabilities under a frozen model, reference [2 B, 2], where the variant has one. loss [B]. Named as TRL names them. With c, r the chosen's and the rejected's
-//! log-probability less the reference's, or where the variant says so their means per judged token:
+//! the same log-probabilities under a frozen model, reference [2 B, 2], where the variant has one. loss [B]. Named as TRL
+//! names them. With c, r the chosen's and the rejected's log-probability less the reference's, or where the variant says
+//! so their means per judged token:
 //!
 //! ```text
 //! sigmoid  m = beta (c - r)            (1 - e) softplus(-m) + e softplus(m)            arXiv 2305.18290; e: 2403.00409
@@ -117,9 +118,15 @@ impl PreferenceLoss {
         if self.variant.is_mean() { count.max(1) as f64 } else { 1.0 }
     }
 
-    /// What the model prefers, in units of the loss: `beta` times the counted log-probability.
+    /// What a sequence earns, as TRL logs it: `beta` times its log-probability less the reference's (0 where there is
+    /// none). Without a reference it is the mean per judged token that counts; orpo weighs it with `lambda`, which TRL
+    /// calls beta there.
     pub fn reward(&self, logp: f64, reference: f64, count: u32) -> f64 {
-        self.beta * self.counted(logp, reference, count)
+        match self.variant {
+            Variant::Sigmoid | Variant::Hinge | Variant::Ipo => self.beta * (logp - reference),
+            Variant::Simpo => self.beta * self.counted(logp, reference, count),
+            Variant::Orpo => self.lambda * self.counted(logp, reference, count),
+        }
     }
 
     /// The loss of a pair from its counted log-probabilities, and its derivatives by them.
