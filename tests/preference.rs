@@ -32,7 +32,7 @@ fn read(path: &Path, prefix: &str) -> Tensors {
 /// The command for a loss, with the options of the fixture.
 fn command(variant: Variant, device: &str, out: &Path) -> Command {
     let mut command = smolter(&["debug", "preference", "--device", device, "--loss", variant.name()]);
-    command.args(["--beta", "0.5", "--label-smoothing", "0.1", "--gamma", "0.7", "--lambda", "0.3"]);
+    command.args(["--beta", "0.5", "--label-smoothing", "0.1", "--gamma", "0.7", "--lambda", "3.0"]);
     command.arg("--model").arg(fixture("llama_grouped"));
     command.arg("--input").arg(fixture("preference/input.safetensors")).arg("--out").arg(out);
     if variant.has_reference() {
@@ -64,8 +64,8 @@ fn losses_and_gradients_of_pairs_are_torchs() {
             let want = read(&fixture("preference/expected.safetensors"), &format!("{}.", variant.name()));
             let got = read(&out, "");
             let (values, gradients) = errors(got.clone(), want.clone());
-            // On a device the small difference of large sums rounds.
-            let limit = if device == "reference" { 1e-6 } else { 1e-4 };
+            // On a device rewards are small differences of sums that are rounded.
+            let limit = if device == "reference" { 1e-6 } else { 1e-5 };
             assert!(values < limit, "{variant:?} on {device}: {values:e}");
             assert!(gradients < 1e-9, "{variant:?} on {device}: gradients {gradients:e}");
             // A loss or a gradient that is a hundredth off is seen.
