@@ -1,12 +1,14 @@
-//! `smolter debug forward|backward|step|score`: logits, gradients, weights or scores of a model folder on given token ids.
+//! `smolter debug forward|backward|step|score|preference`: logits, gradients, weights, scores or losses of pairs of a model
+//! folder on given token ids.
 
 use super::DeviceFlag;
 use crate::check::debug::{self, Job};
-use crate::check::score;
-use crate::error::Result;
+use crate::check::{preference, score};
+use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::model::hub;
 use crate::ops::adamw::Hyper;
+use crate::ops::preference_loss::{PreferenceLoss, Variant};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -20,6 +22,9 @@ pub enum Debug {
     Step(Step),
     /// Writes the negative log-likelihood of each token given those before it, as JSON Lines.
     Score(Score),
+    /// Writes the loss of pairs of sequences, one of which is preferred, with log-probabilities, rewards and the gradient
+    /// of every parameter.
+    Preference(Preference),
 }
 
 #[derive(Args)]
@@ -48,6 +53,40 @@ pub struct Score {
     /// Where the lines {"nll": [...]} go.
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceFlag,
+}
+
+#[derive(Args)]
+pub struct Preference {
+    /// Hugging Face model folder (config.json, model.safetensors), or hf://owner/name[@revision].
+    #[arg(long)]
+    model: String,
+    /// The frozen model, likewise; not for orpo and simpo, which have none.
+    #[arg(long)]
+    reference: Option<String>,
+    /// `chosen_input_ids`, `chosen_labels`, `rejected_input_ids` and `rejected_labels`: [B, T] int64, labels as for
+    /// `backward`.
+    #[arg(long)]
+    input: PathBuf,
+    /// Where the results go.
+    #[arg(long)]
+    out: PathBuf,
+    /// sigmoid, hinge, ipo, orpo or simpo.
+    #[arg(long)]
+    loss: String,
+    /// How much a margin counts.
+    #[arg(long, default_value_t = 0.5)]
+    beta: f64,
+    /// Share of labels taken to be wrong: sigmoid and simpo.
+    #[arg(long, default_value_t = 0.0)]
+    label_smoothing: f64,
+    /// Margin aimed at: simpo.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    gamma: f64,
+    /// Weight of the odds beside the negative log-likelihood: orpo.
+    #[arg(long, default_value_t = 0.1)]
+    lambda: f64,
     #[command(flatten)]
     device: DeviceFlag,
 }
@@ -87,9 +126,51 @@ impl Debug {
             Debug::Score(Score { model, input, out, device }) => {
                 score::run(&on(&device)?, &hub::folder(&model)?, &input, &out)
             }
+            Debug::Preference(preference) => preference.run(),
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
             }
+        }
+    }
+}
+
+impl Preference {
+    fn run(self) -> Result<()> {
+        let loss = self.loss()?;
+        let folder = |model: &String| hub::folder(model);
+        let (model, reference) = (folder(&self.model)?, self.reference.as_ref().map(folder).transpose()?);
+        preference::run(&on(&self.device)?, &model, reference.as_deref(), &self.input, &self.out, &loss)
+    }
+
+    /// The loss that the flags ask for.
+    fn loss(&self) -> Result<PreferenceLoss> {
+        let wrong = |what: String| Err(Error::input(what));
+        let Some(variant) = Variant::ALL.into_iter().find(|variant| variant.name() == self.loss) else {
+            let names = Variant::ALL.map(Variant::name).join(", ");
+            return wrong(format!("--loss {}: there is no such loss; choose one of {names}", self.loss));
+        };
+        let &Preference { beta, label_smoothing, gamma, lambda, .. } = self;
+        // On a device it is an f32.
+        if !(beta as f32).is_normal() || beta < 0.0 {
+            return wrong(format!("--beta {beta}: give a number above 0"));
+        }
+        if !(0.0..=0.5).contains(&label_smoothing) {
+            return wrong(format!("--label-smoothing {label_smoothing}: give a number from 0 to 0.5"));
+        }
+        if !gamma.is_finite() {
+            return wrong(format!("--gamma {gamma}: give a finite number"));
+        }
+        if !(lambda >= 0.0 && lambda.is_finite()) {
+            return wrong(format!("--lambda {lambda}: give a number from 0"));
+        }
+        match (variant.has_reference(), &self.reference) {
+            (true, None) => {
+                wrong(format!("--loss {} compares with a frozen model: give --reference", self.loss))
+            }
+            (false, Some(_)) => {
+                wrong(format!("--loss {} has no frozen model: leave out --reference", self.loss))
+            }
+            _ => Ok(PreferenceLoss { variant, beta, label_smoothing, gamma, lambda }),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod measure;
 pub mod metrics;
 pub mod objective;
 pub mod overview;
+pub mod preference;
 pub mod pretrain;
 pub mod run;
 pub mod run_folder;

@@ -1,24 +1,34 @@
 //! Pretraining: next-token prediction on packed documents, drawn from a mixture of datasets. Every position counts alike,
-//! across documents too, as SmolLM2 was trained (no document mask).
+//! across documents too, as SmolLM2 was trained (no document mask); [`add_segmented_loss`] is the loss with one.
 
 use super::corpus::Corpus;
 use super::objective::{Batch, Batches, Loss, Shape};
 use crate::data::mixture::Mixture;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::nn::Llama;
+use crate::nn::{Llama, Tokens};
 use crate::ops::TensorType;
 use std::sync::Arc;
 
 /// The mean negative log-likelihood of the next token.
 pub fn add_loss(graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
     let tokens = model.tokens(graph, shape.micro_batch, shape.length, true);
+    add_mean_nll(graph, model, shape, tokens)
+}
+
+/// The same where the documents of a sequence do not see each other: batches say where they start.
+pub fn add_segmented_loss(graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
+    let tokens = model.tokens(graph, shape.micro_batch, shape.length, true).in_segments(graph);
+    add_mean_nll(graph, model, shape, tokens)
+}
+
+fn add_mean_nll(graph: &mut Graph, model: &Llama, shape: Shape, tokens: Tokens) -> Loss {
     let rows = [shape.micro_batch * shape.length];
     let labels = graph.input("labels", TensorType::u32(&rows));
     let weights = graph.input("loss weights", TensorType::f32(&rows));
     let hidden = model.hidden(graph, &tokens);
     let nll = model.nll(graph, hidden, labels);
-    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll }
+    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll, pairs: None }
 }
 
 /// Windows of token sets.
