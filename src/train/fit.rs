@@ -61,7 +61,7 @@ impl Work {
     pub fn of(recipe: &Recipe, stage: usize) -> Work {
         Work {
             architecture: recipe.model_at(stage).into(),
-            add_loss: loss_of(recipe.stages[stage].kind),
+            add_loss: loss_of(&recipe.stages[stage]),
             sequences: recipe.batch_of(stage).sequences,
             length: recipe.stages[stage].sequence_length,
         }

@@ -18,5 +18,6 @@ pub mod pretrain;
 pub mod run;
 pub mod run_folder;
 pub mod saved;
+pub mod sft;
 pub mod stages;
 pub mod trainer;

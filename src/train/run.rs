@@ -175,14 +175,17 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
-    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
-    if let Some((loss, windows)) = held_out {
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
+    if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
-            let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
+            let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
+            // They are for the loss of all tokens.
+            let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
             let grams = baselines.iter().map(|model| {
-                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                let model = model.as_ref().filter(|_| whole);
+                let loss = model.map(|model| model.mean_loss(rows.clone().map(|row| row.tokens.as_slice())));
                 loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
             });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
