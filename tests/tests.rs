@@ -22,6 +22,7 @@ mod robustness;
 mod runs;
 mod scoring;
 mod segments;
+mod sft;
 mod stages;
 mod support;
 mod tokens;
