@@ -1,4 +1,5 @@
-//! `docs/recipe.md` says what `src/recipes/schema.rs`, `src/nn/config.rs` and `src/nn/lora.rs` say. `SMOLTER_WRITE_DOCS=1` writes it anew.
+//! `docs/recipe.md` says what `src/recipes/schema.rs`, `src/nn/config.rs`, `src/nn/lora.rs` and the types that they take
+//! from below say. `SMOLTER_WRITE_DOCS=1` writes it anew.
 
 use smolter::recipes::Recipe;
 use std::path::Path;
@@ -14,7 +15,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -23,6 +24,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("`[schedule]` and `[schedules.NAME]`", "LearningRate"),
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
+    ("`datasets.columns`", "Columns"),
     ("`[[stages]]`", "Stage"),
     ("`[stages.lora]`", "Lora"),
     ("`[held_out]`", "HeldOutText"),
@@ -139,6 +141,7 @@ fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
         let text = match ty {
             "LlamaConfig" => config,
             "Lora" => lora,
+            "Columns" => source,
             _ => schema,
         };
         let (docs, keys) = keys_of(text, ty);
@@ -155,9 +158,9 @@ fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
             notes.retain(|note| !note.is_empty());
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
-            out += &match key.ty.as_str() {
-                words @ ("StageKind" | "ScheduleKind") => values(schema, words),
-                words @ "OnBroken" => values(source, words),
+            out += &match key.ty.trim_start_matches("Option<").trim_end_matches('>') {
+                words @ ("StageKind" | "ScheduleKind" | "ChatFormat") => values(schema, words),
+                words @ ("OnBroken" | "Judged") => values(source, words),
                 _ => String::new(),
             };
         }
@@ -171,7 +174,8 @@ fn the_list_of_keys_is_current() {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
     let (schema, config, lora) =
         (read("src/recipes/schema.rs"), read("src/nn/config.rs"), read("src/nn/lora.rs"));
-    let document = document(&schema, &config, &lora, &read("src/data/source.rs"));
+    let below = ["src/data/source.rs", "src/data/conversation/record.rs", "src/tokenizer/template/judged.rs"];
+    let document = document(&schema, &config, &lora, &below.map(read).concat());
     let path = root.join("docs/recipe.md");
     if std::env::var("SMOLTER_WRITE_DOCS").is_ok() {
         std::fs::write(&path, &document).expect("the document is written");

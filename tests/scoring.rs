@@ -194,6 +194,7 @@ fn one_store_serves_training_scoring_and_generation() {
             labels: ids[1..].to_vec(),
             weights: vec![1.0; 24],
             datasets: vec![0],
+            ..Batch::default()
         };
         let mut losses = Vec::new();
         for t in 1..=4 {

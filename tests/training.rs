@@ -67,7 +67,13 @@ fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
     for pass in 0..passes as u32 {
         let tokens = ids(rows + 1, seed + 1000 * pass);
         let (ids, labels) = (tokens[..rows].to_vec(), tokens[1..].to_vec());
-        let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets: vec![0; micro_batch] };
+        let batch = Batch {
+            ids,
+            labels,
+            weights: vec![1.0; rows],
+            datasets: vec![0; micro_batch],
+            ..Batch::default()
+        };
         let ticket = engine.micro_batch(&batch, 1.0 / (rows * passes) as f64).expect("a pass runs");
         sum += engine.fetch(ticket).expect("losses").iter().map(|&x| x as f64).sum::<f64>();
     }

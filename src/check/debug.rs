@@ -34,13 +34,14 @@ pub enum Job {
 }
 
 /// Token ids or labels [B, T] from a file.
-struct Rows {
-    batch: usize,
-    length: usize,
-    values: Vec<u32>,
+pub(super) struct Rows {
+    pub batch: usize,
+    pub length: usize,
+    pub values: Vec<u32>,
 }
 
-fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Rows> {
+/// Reads the tensor `name` of `input`, whose values are below `vocab`, or -100 where `ignored` says so.
+pub(super) fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Rows> {
     let file = TensorFile::open(input)?;
     let (shape, values) = file.read_i64(name)?;
     let wrong = |what: String| Error::input(format!("{}: {name}: {what}", input.display()));
@@ -125,7 +126,13 @@ impl Training {
         let graph = TrainGraph::new(&model.adapted(), pretrain::add_loss, shape);
         let store = infer::load_unmerged(backend, model, &[&graph.graph])?;
         let engine = Engine::new(backend, graph, &store)?;
-        let batch = Batch { ids: ids.values, labels: shifted, weights, datasets: vec![0; ids.batch] };
+        let batch = Batch {
+            ids: ids.values,
+            labels: shifted,
+            weights,
+            datasets: vec![0; ids.batch],
+            ..Batch::default()
+        };
         Ok(Training { engine, store, batch, count })
     }
 

@@ -168,7 +168,7 @@ fn ten_steps(
                 let mut draw = || (0..rows).map(|_| rng.random_range(0..vocab)).collect::<Vec<u32>>();
                 let (ids, labels) = (draw(), draw());
                 let datasets = vec![0; shape.micro_batch];
-                let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets };
+                let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets, ..Batch::default() };
                 let ticket = engine.micro_batch(&batch, 1.0 / (rows * shape.passes) as f64)?;
                 losses.extend(engine.fetch(ticket)?.iter().map(|&x| x as f64));
             }

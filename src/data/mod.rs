@@ -1,6 +1,7 @@
 //! Documents to token shards to training sequences: [`source`] reads documents, [`tokenize`](mod@tokenize)
 //! writes them into [`shard`]s, which runs [share](shared), [`mixture`] says which window of which dataset each training sequence is.
 
+pub mod conversation;
 pub mod microcosm;
 pub mod mixture;
 pub mod shard;

@@ -202,10 +202,22 @@ impl Source {
     /// # Errors
     /// As [`Source::documents`], and for files of another kind.
     pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
+        self.parsed(Ok)
+    }
+
+    /// As [`Source::objects`], with what `parse` makes of each object. One of which it makes nothing is broken, for the
+    /// reason that it gives.
+    ///
+    /// # Errors
+    /// As [`Source::objects`].
+    pub fn parsed<T: 'static>(
+        &self,
+        parse: impl Fn(Map<String, Value>) -> std::result::Result<T, String> + Clone + Send + 'static,
+    ) -> Result<Records<T>> {
         let most = self.max_record_bytes;
         Records::new(self, move |path| match Kind::of(path)? {
-            Kind::JsonLines => json::objects(bytes::lines(path, most)?),
-            Kind::JsonArray => json::objects(bytes::elements(path, most)?),
+            Kind::JsonLines => json::objects(bytes::lines(path, most)?, parse.clone()),
+            Kind::JsonArray => json::objects(bytes::elements(path, most)?, parse.clone()),
             Kind::Text | Kind::Parquet => Err(Error::input(format!(
                 "{}: structured records are read from .jsonl and .json files: convert it",
                 path.display()
@@ -254,7 +266,9 @@ impl<T> Records<T> {
         let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
         match self.on_broken {
             OnBroken::Refuse => {
-                let mend = if what.contains("field") || what.contains("column") {
+                let mend = if what.starts_with("no conversation") {
+                    "name what holds it (in a recipe: columns = { messages = \"...\" })"
+                } else if what.contains("field") || what.contains("column") {
                     "name what holds the text (in a recipe: fields = [\"...\"])"
                 } else if what.contains("UTF-8") {
                     "convert the file to UTF-8"

@@ -109,6 +109,26 @@ pub struct Tokens {
     pub order: Option<ValueId>,
     /// Rotary table [T, E], see [`Llama::rope_table`].
     pub rope: ValueId,
+    /// Where each sequence is several documents that do not see each other.
+    pub segments: Option<Segments>,
+}
+
+/// Where documents lie in sequences, as graph inputs; [`segments_of`](crate::ops::host::segments_of) makes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    /// Index in its sequence of the first token of each token's document [B T].
+    pub starts: ValueId,
+    /// Position of each token in its document [B T].
+    pub positions: ValueId,
+}
+
+impl Tokens {
+    /// The same with inputs that divide each sequence into documents.
+    pub fn in_segments(self, graph: &mut Graph) -> Tokens {
+        let mut rows = |name: &str| graph.input(name, TensorType::u32(&[self.batch * self.length]));
+        let segments = Segments { starts: rows("document starts"), positions: rows("positions") };
+        Tokens { segments: Some(segments), ..self }
+    }
 }
 
 impl Llama {
@@ -157,6 +177,7 @@ impl Llama {
             ids: graph.input("token ids", rows.clone()),
             order: sorted.then(|| graph.input("token order", rows)),
             rope: self.rope_input(graph, length),
+            segments: None,
         }
     }
 
@@ -172,15 +193,19 @@ impl Llama {
 
     /// Hidden states after the final norm, [B T, D].
     pub fn hidden(&self, graph: &mut Graph, tokens: &Tokens) -> ValueId {
-        let rope = Rope { head_dim: self.config.head_dim, placed: false, inverse: false };
+        let (starts, positions) = tokens.segments.map(|it| (it.starts, it.positions)).unzip();
+        let rope = Rope { head_dim: self.config.head_dim, placed: positions.is_some(), inverse: false };
         let attention = Attention {
             tokens: tokens.length,
             heads: self.config.num_attention_heads,
             kv_heads: self.config.num_key_value_heads,
+            segments: starts.is_some(),
         };
         self.blocks(graph, tokens.ids, tokens.order, |graph, _, [q, k, v]| {
-            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &[x, tokens.rope])[0]);
-            graph.push(attention.clone(), &[q, k, v])[0]
+            let turned = |x| [x, tokens.rope].into_iter().chain(positions).collect::<Vec<_>>();
+            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &turned(x))[0]);
+            let seen: Vec<ValueId> = [q, k, v].into_iter().chain(starts).collect();
+            graph.push(attention.clone(), &seen)[0]
         })
     }
 

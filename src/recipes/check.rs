@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
 use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
 use super::timeline::{schedule_lengths, spans};
@@ -21,6 +22,7 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     check_batch(problems, &recipe.batch, key_path!["batch"]);
     check_datasets(problems, recipe);
     check_stages(problems, recipe);
+    chat::check_datasets(problems, recipe);
     check_optimizers(problems, recipe);
     check_schedules(problems, recipe);
     check_reports(problems, recipe);
@@ -200,9 +202,11 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
 fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    problems.require(stage.kind == StageKind::Pretrain, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; only 'pretrain' can".into()
+    let can = matches!(stage.kind, StageKind::Pretrain | StageKind::Sft);
+    problems.require(can, key_path!["stages", i, "kind"], || {
+        "is a kind that this version of smolter cannot train yet; only 'pretrain' and 'sft' can".into()
     });
+    chat::check_stage(problems, i, stage);
     check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
     if problems.are_none_at(key_path!["model", "max_position_embeddings"]) {

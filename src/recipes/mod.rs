@@ -1,5 +1,6 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
+mod chat;
 mod check;
 mod complaint;
 mod count;
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 pub use count::parse as parse_count;
 pub use draft::draft;
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
-    Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving,
+    ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
@@ -106,7 +107,8 @@ impl Recipe {
         if document.is_sound() && problems.found.is_empty() {
             recipe.make_paths_absolute(&document, folder)?;
             let estimate = recipe.estimate_tokens();
-            if let Err(problem) = timeline::settle_lengths(&mut recipe, &estimate, false) {
+            let tokens = |_, dataset: usize| estimate[dataset];
+            if let Err(problem) = timeline::settle_lengths(&mut recipe, tokens, false) {
                 problems.add(problem);
             }
         }
@@ -133,16 +135,17 @@ impl Recipe {
         self.datasets.iter().map(tokens).collect()
     }
 
-    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset have been counted.
+    /// Replaces lengths in epochs by tokens, now that it is known how many a dataset has in a stage, both given by their
+    /// indices.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not fit that length.
-    pub fn settle_epochs(&mut self, dataset_tokens: &[u64]) -> Result<()> {
+    pub fn settle_epochs(&mut self, tokens: impl Fn(usize, usize) -> u64) -> Result<()> {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
             return Ok(());
         }
         let mut problems = Problems::new(Vec::new());
-        if let Err(problem) = timeline::settle_lengths(self, dataset_tokens, true) {
+        if let Err(problem) = timeline::settle_lengths(self, tokens, true) {
             problems.add(problem);
         }
         check::check(&mut problems, self);
@@ -162,8 +165,11 @@ impl Recipe {
             absolute(path, &["tokenizer", "path"])?;
         }
         for (i, dataset) in self.datasets.iter_mut().enumerate() {
-            for (j, path) in dataset.paths.iter_mut().enumerate() {
-                absolute(path, &["datasets", &i.to_string(), "paths", &j.to_string()])?;
+            for (key, paths) in [("paths", &mut dataset.paths), ("decontaminate", &mut dataset.decontaminate)]
+            {
+                for (j, path) in paths.iter_mut().enumerate() {
+                    absolute(path, &["datasets", &i.to_string(), key, &j.to_string()])?;
+                }
             }
         }
         Ok(())
@@ -191,9 +197,12 @@ impl Recipe {
         };
         let tokenizer = self.tokenizer.path.as_ref().filter(|path| !path.exists());
         let tokenizer = tokenizer.map(|path| missing("tokenizer.path", path));
-        let datasets = self.datasets.iter().filter_map(move |dataset| {
-            let path = dataset.paths.iter().find(|path| !path.exists())?;
-            Some(missing(&format!("datasets.{}.paths", dataset.name), path))
+        let named = self.datasets.iter().flat_map(|dataset| {
+            [("paths", &dataset.paths), ("decontaminate", &dataset.decontaminate)].map(|it| (dataset, it))
+        });
+        let datasets = named.filter_map(move |(dataset, (key, paths))| {
+            let path = paths.iter().find(|path| !path.exists())?;
+            Some(missing(&format!("datasets.{}.{key}", dataset.name), path))
         });
         tokenizer.into_iter().chain(datasets)
     }

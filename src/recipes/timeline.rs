@@ -126,15 +126,18 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     Ok(spans)
 }
 
-/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `dataset_tokens` has the tokens of
-/// each dataset; lengths in epochs stay in the recipe unless these are `exact`.
-pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact: bool) -> Check {
-    let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
-    let tokens_of: HashMap<&str, u64> = names.zip(dataset_tokens.iter().copied()).collect();
-    let steps = |stage: usize, tokens_per_step: u64| {
-        let stage = &recipe.stages[stage];
+/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `tokens` gives those that a dataset
+/// has in a stage; lengths in epochs stay in the recipe unless these are `exact`.
+pub(super) fn settle_lengths(
+    recipe: &mut Recipe,
+    tokens: impl Fn(usize, usize) -> u64,
+    exact: bool,
+) -> Check {
+    let steps = |index: usize, tokens_per_step: u64| {
+        let stage = &recipe.stages[index];
         let Some(epochs) = stage.epochs else { return stage.steps };
-        let all: u64 = stage.mixture.keys().filter_map(|name| tokens_of.get(name.as_str())).sum();
+        let mixed = |i: &usize| stage.mixture.contains_key(&recipe.datasets[*i].name);
+        let all: u64 = (0..recipe.datasets.len()).filter(mixed).map(|i| tokens(index, i)).sum();
         // No more than so many epochs; a dataset's cap may be just that.
         Some(((epochs * all as f64 / tokens_per_step as f64) as u64).max(1))
     };

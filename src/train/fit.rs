@@ -89,7 +89,7 @@ impl Work {
         Work {
             architecture: Architecture::from(recipe.model_at(stage))
                 .with_lora(recipe.stages[stage].lora.clone()),
-            add_loss: loss_of(recipe.stages[stage].kind),
+            add_loss: loss_of(&recipe.stages[stage]),
             sequences: recipe.batch_of(stage).sequences,
             length: recipe.stages[stage].sequence_length,
         }

@@ -1,6 +1,5 @@
 //! The loss on text that is never trained on, measured by the scorer on the weights in training.
 
-use super::corpus::Corpus;
 use super::fit::held_out_scorer;
 use super::stages::PlannedStage;
 use crate::error::Result;
@@ -8,23 +7,23 @@ use crate::graph::{Backend, Store};
 use crate::infer::scorer::{Row, Scorer};
 use std::sync::Arc;
 
-/// Held-out windows of a stage and the scorer for them.
+/// What is held out for a stage, and the scorer for it.
 pub struct HeldOut {
     scorer: Scorer,
-    /// The windows that are read: (dataset, tokens).
-    pub windows: Vec<(usize, Vec<u32>)>,
+    /// The rows that are scored, with the dataset of each.
+    pub rows: Vec<(usize, Row)>,
 }
 
 /// Mean negative log-likelihood in nats per token.
 pub struct HeldOutLoss {
-    /// Over all windows.
+    /// Over all rows.
     pub mean: f64,
     /// Over those of each dataset.
     pub datasets: Vec<Option<f64>>,
 }
 
 impl HeldOut {
-    /// At most `limit` windows of each dataset; `None` where nothing is held out.
+    /// Takes [`Corpus::held_out_rows`](super::corpus::Corpus::held_out_rows); `None` where nothing is held out.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if memory runs out.
@@ -32,15 +31,13 @@ impl HeldOut {
         backend: &Backend,
         store: &Arc<Store>,
         stage: &PlannedStage,
-        corpus: &Corpus,
-        limit: usize,
+        rows: Vec<(usize, Row)>,
     ) -> Result<Option<Self>> {
-        let windows = corpus.held_out_windows(stage.shape.length, limit);
-        if windows.is_empty() {
+        if rows.is_empty() {
             return Ok(None);
         }
         let graph = held_out_scorer(&stage.work.architecture, stage.shape);
-        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, windows }))
+        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, rows }))
     }
 
     /// The loss with the weights as they are.
@@ -49,8 +46,8 @@ impl HeldOut {
     /// [`Error::Device`](crate::Error::Device) if the device is lost.
     pub fn measure(&mut self, datasets: usize) -> Result<HeldOutLoss> {
         let mut sums = vec![(0u64, 0.0f64); datasets];
-        let rows: Vec<Row> = self.windows.iter().map(|(_, tokens)| Row::whole(tokens.clone())).collect();
-        for ((dataset, _), nll) in self.windows.iter().zip(self.scorer.score(&rows)?) {
+        let rows: Vec<Row> = self.rows.iter().map(|(_, row)| row.clone()).collect();
+        for ((dataset, _), nll) in self.rows.iter().zip(self.scorer.score(&rows)?) {
             sums[*dataset].0 += nll.len() as u64;
             sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
         }

@@ -2,16 +2,17 @@
 
 use super::corpus::Corpus;
 use super::objective::{AddLoss, Batches};
-use super::pretrain;
+use super::{pretrain, sft};
 use crate::error::Result;
-use crate::recipes::{Recipe, StageKind};
+use crate::recipes::{Dataset, Recipe, Stage, StageKind};
 use std::sync::Arc;
 
-/// What a kind of stage computes.
-pub fn loss_of(kind: StageKind) -> AddLoss {
-    match kind {
-        StageKind::Pretrain => pretrain::add_loss,
-        StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo => no_objective(kind),
+/// What a stage computes.
+pub fn loss_of(stage: &Stage) -> AddLoss {
+    match stage.kind {
+        StageKind::Pretrain | StageKind::Sft if stage.document_mask => pretrain::add_segmented_loss,
+        StageKind::Pretrain | StageKind::Sft => pretrain::add_loss,
+        kind @ (StageKind::ExtendContext | StageKind::Dpo) => no_objective(kind),
     }
 }
 
@@ -25,12 +26,23 @@ pub fn batches_of(
     consumed: &[u64],
     corpus: &Arc<Corpus>,
 ) -> Result<Box<dyn Batches>> {
-    match recipe.stages[stage].kind {
-        StageKind::Pretrain => {
+    let (it, corpus) = (&recipe.stages[stage], corpus.clone());
+    let judged = it.judged();
+    match it.kind {
+        StageKind::Pretrain | StageKind::Sft if it.packs() => {
             let mixture = corpus.mixture(recipe, stage, consumed)?;
-            Ok(Box::new(pretrain::Windows { corpus: corpus.clone(), mixture }))
+            Ok(Box::new(pretrain::Windows { corpus, mixture, document_mask: it.document_mask, judged }))
         }
-        kind @ (StageKind::ExtendContext | StageKind::Sft | StageKind::Dpo) => no_objective(kind),
+        StageKind::Pretrain | StageKind::Sft => {
+            let mixture = corpus.mixture(recipe, stage, consumed)?;
+            let rows = |(i, dataset): (usize, &Dataset)| {
+                let mixed = it.mixture.contains_key(&dataset.name);
+                mixed.then(|| corpus.rows(i, it.sequence_length)).transpose()
+            };
+            let rows = recipe.datasets.iter().enumerate().map(rows).collect::<Result<_>>()?;
+            Ok(Box::new(sft::Conversations { corpus, mixture, rows, judged }))
+        }
+        kind @ (StageKind::ExtendContext | StageKind::Dpo) => no_objective(kind),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
 use crate::report::{out, profile, quoted, shell_word, table};
-use crate::tokenizer::ChatTemplate;
+use crate::tokenizer::{ChatTemplate, Message};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -152,8 +152,10 @@ fn suggest(trainer: &Trainer, run: &Path) {
     let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let run = quoted(run);
     let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
-    out::say(format_args!("continue text: smolter generate {run} --prompt {}", shell_word(prompt)));
-    if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
+    let is_chat = trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok());
+    let flag = if is_chat { " --chat" } else { "" };
+    out::say(format_args!("continue text: smolter generate {run}{flag} --prompt {}", shell_word(prompt)));
+    if is_chat {
         out::say(format_args!("talk with it:  smolter chat {run}"));
     }
     let file = quoted(Path::new(&format!("{name}.gguf")));
@@ -180,14 +182,17 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
-    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
-    if let Some((loss, windows)) = held_out {
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
+    if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
-            let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
+            let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
+            // They are for the loss of all tokens.
+            let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
             let grams = baselines.iter().map(|model| {
-                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                let model = model.as_ref().filter(|_| whole);
+                let loss = model.map(|model| model.mean_loss(rows.clone().map(|row| row.tokens.as_slice())));
                 loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
             });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
@@ -220,8 +225,8 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
-/// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its
-/// memory is given back for this.
+/// The recipe's prompts, and how the model goes on from each up to the end of the document; a chat model answers them as
+/// messages. Training must be over: its memory is given back for this.
 fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     trainer.release()?;
     let (sample, tokenizer) = (trainer.recipe().sample.clone(), &trainer.corpus.tokenizer);
@@ -230,9 +235,16 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     }
     let eos = tokenizer.eos_id();
     let positions = trainer.architecture().positions();
+    let last = trainer.recipe().stages.len() - 1;
+    let template = trainer.corpus.template.as_ref().filter(|_| trainer.recipe().makes_chat_model(last));
+    let mut ends = vec![eos];
+    ends.extend(template.and_then(|it| tokenizer.token_to_id(it.special_token("eos_token")?)));
     let mut texts = Vec::new();
     for prompt in &sample.prompts {
-        texts.push([vec![eos], tokenizer.encode(prompt)?].concat());
+        texts.push(match template {
+            Some(template) => template.encode(tokenizer, &[Message::new("user", prompt)], true)?,
+            None => [vec![eos], tokenizer.encode(prompt)?].concat(),
+        });
     }
     // A prompt that is too long begins later.
     let room = positions.saturating_sub(sample.tokens).max(1);
@@ -252,11 +264,12 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
         let uniform = rng.random::<f64>().min(1.0 - f64::from(f32::EPSILON)) as f32;
         let choices = generator.step(&sampling, &vec![uniform; prompts.len()], &active)?;
         for ((choice, text), active) in choices.iter().zip(&mut texts).zip(&mut active) {
-            match choice.filter(|choice| choice.token != eos) {
+            match choice.filter(|choice| !ends.contains(&choice.token)) {
                 Some(choice) => text.push(choice.token),
                 None => *active = false,
             }
         }
     }
-    Ok(texts.iter().map(|ids| tokenizer.decode(&ids[1..])).collect())
+    let shown = |ids: &Vec<u32>| tokenizer.decode(ids.strip_prefix(&[eos]).unwrap_or(ids));
+    Ok(texts.iter().map(shown).collect())
 }

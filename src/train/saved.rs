@@ -13,8 +13,8 @@ use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
 use crate::recipes::{Dataset, Origin, Recipe};
-use crate::tokenizer::{Role, Tokenizer};
-use serde_json::json;
+use crate::tokenizer::{ChatTemplate, Role, Tokenizer};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -62,12 +62,16 @@ pub fn save(
         }),
         ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
     };
+    let template = corpus.template.as_ref().filter(|_| recipe.makes_chat_model(span.stage));
+    let with_ends =
+        |json: String| template.map_or(json.clone(), |it| with_ends(&json, it, &corpus.tokenizer));
     let mut files = vec![
-        ("config.json".to_string(), architecture.to_hf_json("float32").into_bytes()),
-        ("generation_config.json".to_string(), architecture.to_generation_json().into_bytes()),
+        ("config.json".to_string(), with_ends(architecture.to_hf_json("float32")).into_bytes()),
+        ("generation_config.json".to_string(), with_ends(architecture.to_generation_json()).into_bytes()),
         (SAVED_RECIPE.to_string(), recipe.to_toml()?.into_bytes()),
     ];
-    let tokenizer = corpus.tokenizer.files(architecture.positions(), Role::Base)?;
+    let role = template.map_or(Role::Base, Role::Chat);
+    let tokenizer = corpus.tokenizer.files(architecture.positions(), role)?;
     files.extend(tokenizer.map(|(name, bytes)| (name.to_string(), bytes)));
     let trained = architecture.trained_shapes();
     let mut read = |part: Part, name: &str| {
@@ -106,6 +110,18 @@ fn base_of(recipe: &Recipe, stage: &PlannedStage) -> Option<String> {
     let source = recipe.source.as_ref().filter(|_| stage.span.origin == Origin::Noise)?;
     let name = source.from.strip_prefix(hub::PREFIX)?;
     Some(name.split('@').next().unwrap_or(name).to_string())
+}
+
+/// The JSON with the ids of a chat model: those of its template's tokens.
+fn with_ends(json: &str, template: &ChatTemplate, tokenizer: &Tokenizer) -> String {
+    let mut json: Value = serde_json::from_str(json).expect("our own JSON");
+    for role in ["bos", "eos", "pad"] {
+        let token = template.special_token(&format!("{role}_token"));
+        if let Some(id) = token.and_then(|token| tokenizer.token_to_id(token)) {
+            json[format!("{role}_token_id")] = id.into();
+        }
+    }
+    format!("{json:#}\n")
 }
 
 /// Checks that a run of `recipe` may go on from a checkpoint; returns the stage that it lies in and its micro-batch:
@@ -171,13 +187,16 @@ pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
             sets.remove(&held_out_name(&dataset.name));
         }
     }
-    Ok(Known { tokenizer, sets })
+    let template = ChatTemplate::find(&checkpoint.path)?;
+    Ok(Known { tokenizer, template, sets })
 }
 
 /// What the tokens of a dataset are made from, wherever its files lie.
 fn origin(dataset: &Dataset) -> Dataset {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().into();
-    Dataset { max_epochs: None, paths: dataset.paths.iter().map(name).collect(), ..dataset.clone() }
+    let names = |paths: &[PathBuf]| paths.iter().map(name).collect();
+    let (paths, decontaminate) = (names(&dataset.paths), names(&dataset.decontaminate));
+    Dataset { max_epochs: None, paths, decontaminate, ..dataset.clone() }
 }
 
 /// The checkpoint of a step that a stage branches off.

@@ -139,7 +139,7 @@ impl<'a> Trainer<'a> {
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
-        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
+        corpus.settle_epochs(&mut recipe)?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, options.run)?;
@@ -200,8 +200,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn train(&mut self) -> Result<Ending> {
-        if self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
-            let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
+        let first = &self.stages[0];
+        if self.corpus.held_out_rows(&self.recipe, first.span.stage, 1).is_empty() {
+            let (length, fraction) = (first.shape.length, self.recipe.held_out.fraction);
             out::say(format_args!(
                 "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
             ));
@@ -432,11 +433,12 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
+    /// The held-out loss, and the rows that it was measured on; `None` where nothing is held out.
     pub fn held_out(&mut self) -> Result<Option<(HeldOutLoss, &HeldOut)>> {
         let (stage, limit) = (&self.stages[self.current], self.recipe.held_out.sequences);
         if self.held_out.is_none() {
-            self.held_out = HeldOut::new(&self.options.backend, &self.store, stage, &self.corpus, limit)?;
+            let rows = self.corpus.held_out_rows(&self.recipe, stage.span.stage, limit);
+            self.held_out = HeldOut::new(&self.options.backend, &self.store, stage, rows)?;
         }
         let Some(held_out) = &mut self.held_out else { return Ok(None) };
         Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))

@@ -1,0 +1,97 @@
+//! Conversations in a recipe: which datasets are some, and what only they may have.
+
+use super::problem::{Problems, key_path};
+use super::schema::{Recipe, Stage, StageKind};
+use super::timeline::lineage;
+use crate::tokenizer::Judged;
+
+impl StageKind {
+    /// Whether it learns from conversations, so that its model is a chat model.
+    pub fn is_chat(self) -> bool {
+        self == StageKind::Sft
+    }
+}
+
+impl Recipe {
+    /// Whether the model is a chat model after some steps of a stage: it has learned from conversations, there or before.
+    pub fn makes_chat_model(&self, stage: usize) -> bool {
+        let spans = self.spans();
+        let before = lineage(&spans, stage).into_iter().map(|(before, _)| before);
+        before.chain([stage]).any(|stage| self.stages[stage].kind.is_chat())
+    }
+
+    /// The stages with this dataset in their mixture.
+    fn stages_with<'a>(&'a self, dataset: &'a str) -> impl Iterator<Item = &'a Stage> {
+        self.stages.iter().filter(move |stage| stage.mixture.contains_key(dataset))
+    }
+
+    /// Whether a dataset, given by its index, is of conversations.
+    pub fn is_chat(&self, dataset: usize) -> bool {
+        self.stages_with(&self.datasets[dataset].name).any(|stage| stage.kind.is_chat())
+    }
+
+    /// Whether it must be known of a dataset of conversations which tokens are the assistant's.
+    pub fn needs_judged(&self, dataset: usize) -> bool {
+        let needs =
+            |stage: &Stage| stage.kind.is_chat() && (stage.judged() == Judged::Assistant || !stage.packs());
+        self.stages_with(&self.datasets[dataset].name).any(needs)
+    }
+}
+
+pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
+    let given = [("loss_on", stage.loss_on.is_some()), ("packing", stage.packing.is_some())];
+    for (key, given) in given {
+        problems.require(!given || stage.kind == StageKind::Sft, key_path!["stages", i, key], || {
+            "is only for kind = \"sft\"".into()
+        });
+    }
+    problems.require(!stage.document_mask || stage.packs(), key_path!["stages", i, "document_mask"], || {
+        "is for sequences of several documents, but packing is false: leave one of them out".into()
+    });
+}
+
+pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
+    for (i, dataset) in recipe.datasets.iter().enumerate() {
+        let name = &dataset.name;
+        let chat: Vec<&Stage> = recipe.stages_with(name).filter(|stage| stage.kind.is_chat()).collect();
+        let Some(first) = chat.first() else {
+            let given = [
+                ("columns", !dataset.columns.are_usual()),
+                ("decontaminate", !dataset.decontaminate.is_empty()),
+            ];
+            for (key, given) in given {
+                problems.require(!given, key_path!["datasets", i, key], || {
+                    format!("is for conversations, but no stage of kind 'sft' has '{name}' in its mixture")
+                });
+            }
+            continue;
+        };
+        problems.require(dataset.microcosm.is_none(), key_path!["datasets", i, "microcosm"], || {
+            format!("generates text, but stage '{}' needs conversations: give paths", first.name)
+        });
+        let text = recipe.stages_with(name).find(|stage| !stage.kind.is_chat());
+        problems.require(text.is_none(), key_path!["datasets", i], || {
+            let (text, chat) = (text.map_or("", |stage| &stage.name), &first.name);
+            format!(
+                "('{name}') is text in stage '{text}' and conversations in stage '{chat}': write it twice, with two names"
+            )
+        });
+        // Its passes are counted in sequences that it fills.
+        let form = |stage: &Stage| (!stage.packs()).then_some(stage.sequence_length);
+        let other = chat.iter().find(|stage| form(stage) != form(first));
+        problems.require(other.is_none(), key_path!["datasets", i], || {
+            let (first, other) = (&first.name, other.map_or("", |stage| &stage.name));
+            format!(
+                "('{name}') becomes other sequences in stage '{first}' (packing, sequence_length) than in stage '{other}': \
+                 write it twice, with two names"
+            )
+        });
+        for (j, path) in dataset.decontaminate.iter().enumerate() {
+            problems.require(
+                !path.as_os_str().is_empty(),
+                key_path!["datasets", i, "decontaminate", j],
+                || "is empty, but must name a benchmark's file".into(),
+            );
+        }
+    }
+}
