@@ -14,7 +14,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -24,6 +24,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
     ("`[[stages]]`", "Stage"),
+    ("`dpo` of a stage", "Preference"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
+use super::schema::{
+    Batch, Dataset, LearningRate, Optimizer, Preference, Recipe, ScheduleKind, Stage, StageKind,
+};
 use super::timeline::{schedule_lengths, spans};
 use crate::data::microcosm::Register;
 use crate::data::source::MIN_DOCUMENT_BYTES;
@@ -200,8 +202,9 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
 fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    problems.require(stage.kind == StageKind::Pretrain, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; only 'pretrain' can".into()
+    let trained = matches!(stage.kind, StageKind::Pretrain | StageKind::Dpo);
+    problems.require(trained, key_path!["stages", i, "kind"], || {
+        "is a kind that this version of smolter cannot train yet; 'pretrain' and 'dpo' can".into()
     });
     check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
@@ -217,7 +220,48 @@ fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage
         check_batch(problems, batch, key_path!["stages", i, "batch"]);
     }
     check_choices(problems, recipe, i, stage);
+    check_preference(problems, recipe, i, stage);
     check_mixture(problems, recipe, i, stage, datasets)
+}
+
+/// What is said of preference pairs.
+fn check_preference(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage) {
+    let place = key_path!["stages", i, "dpo"];
+    let given = stage.dpo.as_ref();
+    if stage.kind != StageKind::Dpo {
+        return problems.require(given.is_none(), place, || "goes with kind = \"dpo\"".into());
+    }
+    let Preference { beta, label_smoothing, gamma, lambda, max_prompt_length, .. } =
+        given.cloned().unwrap_or_default();
+    positive(problems, beta, &below(place, "beta"));
+    problems.require((0.0..0.5).contains(&label_smoothing), &below(place, "label_smoothing"), || {
+        format!("is {label_smoothing}, but must be from 0 to below 0.5")
+    });
+    not_negative(problems, gamma, &below(place, "gamma"));
+    not_negative(problems, lambda, &below(place, "lambda"));
+    let length = stage.sequence_length;
+    problems.require(length >= 2, key_path!["stages", i, "sequence_length"], || {
+        format!("is {length}, but a prompt and an answer take at least 2")
+    });
+    if let Some(prompt) = max_prompt_length {
+        problems.require((1..length.max(2)).contains(&prompt), &below(place, "max_prompt_length"), || {
+            format!("is {prompt}, but must be from 1 to below sequence_length {length}")
+        });
+    }
+    for name in stage.mixture.keys() {
+        let generated = |dataset: &&Dataset| dataset.name == *name && dataset.microcosm.is_some();
+        let place = key_path!["stages", i, "mixture", name];
+        problems.require(!recipe.datasets.iter().any(|it| generated(&it)), place, || {
+            "is generated text, but a dpo stage trains on preference pairs: give a dataset with paths".into()
+        });
+        let text = |other: &&Stage| other.kind != StageKind::Dpo && other.mixture.contains_key(name);
+        if let Some(other) = recipe.stages.iter().find(text) {
+            problems.require(false, place, || {
+                let other = &other.name;
+                format!("is text in stage '{other}', but a dpo stage trains on preference pairs")
+            });
+        }
+    }
 }
 
 /// How long a stage is: in tokens, steps or epochs.

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 pub use count::parse as parse_count;
 pub use draft::draft;
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
-    Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Preference, PreferenceKind, Recipe,
+    Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
@@ -116,7 +116,7 @@ impl Recipe {
         if document.is_sound() { Ok(recipe) } else { Err(document.into_error()) }
     }
 
-    /// About how many tokens each dataset has, where a stage's length is given in epochs.
+    /// About how many tokens (or pairs) each dataset has, where a stage's length is given in epochs.
     fn estimate_tokens(&self) -> Vec<u64> {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
             return Vec::new();
@@ -128,12 +128,19 @@ impl Recipe {
         let tokens = |dataset: &Dataset| match dataset.documents {
             // Of the generated world.
             Some(documents) => documents as u64 * 200,
+            None if self.is_of_pairs(dataset) => bytes(dataset) / 4000,
             None => bytes(dataset) / 4,
         };
         self.datasets.iter().map(tokens).collect()
     }
 
-    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset have been counted.
+    /// Whether a dataset is read as preference pairs.
+    pub fn is_of_pairs(&self, dataset: &Dataset) -> bool {
+        let of_pairs = |stage: &&Stage| stage.kind == StageKind::Dpo;
+        self.stages.iter().filter(of_pairs).any(|stage| stage.mixture.contains_key(&dataset.name))
+    }
+
+    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset (or its pairs) have been counted.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not fit that length.

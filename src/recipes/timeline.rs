@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::problem::{Check, Problem, key_path, require, suggest};
-use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind};
+use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, StageKind};
 use crate::nn::config::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
@@ -21,9 +21,9 @@ pub struct Span {
     pub end_step: u64,
     /// Tokens trained on before the stage, along its lineage.
     pub start_tokens: u64,
-    /// Sequences of one step.
+    /// Sequences of one step, or pairs.
     pub sequences_per_step: usize,
-    /// Tokens of one step.
+    /// Tokens of one step, padding included.
     pub tokens_per_step: u64,
     /// Steps of the stage's schedule before the stage's first, along its lineage.
     pub schedule_start: u64,
@@ -71,7 +71,8 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     for (i, stage) in recipe.stages.iter().enumerate() {
         let origin = origin(recipe, i, &earlier, &spans)?;
         let batch = stage.batch.as_ref().unwrap_or(&recipe.batch);
-        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.sequence_length as u64);
+        let rows = (batch.sequences as u64).saturating_mul(stage.kind.rows() as u64);
+        let tokens_per_step = rows.saturating_mul(stage.sequence_length as u64);
         let (start_tokens, schedule_start, updates_start) = match origin {
             Origin::Noise => (0, 0, 0),
             Origin::Step { stage: before, step } => {
@@ -121,7 +122,7 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
 }
 
 /// Writes the lengths of stages as tokens, where they are given in steps or epochs. `dataset_tokens` has the tokens of
-/// each dataset; lengths in epochs stay in the recipe unless these are `exact`.
+/// each dataset, or its pairs; lengths in epochs stay in the recipe unless these are `exact`.
 pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact: bool) -> Check {
     let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
     let tokens_of: HashMap<&str, u64> = names.zip(dataset_tokens.iter().copied()).collect();
@@ -129,8 +130,12 @@ pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact:
         let stage = &recipe.stages[stage];
         let Some(epochs) = stage.epochs else { return stage.steps };
         let all: u64 = stage.mixture.keys().filter_map(|name| tokens_of.get(name.as_str())).sum();
+        let per_step = match stage.kind {
+            StageKind::Dpo => stage.batch.as_ref().unwrap_or(&recipe.batch).sequences as u64,
+            _ => tokens_per_step,
+        };
         // No more than so many epochs; a dataset's cap may be just that.
-        Some(((epochs * all as f64 / tokens_per_step as f64) as u64).max(1))
+        Some(((epochs * all as f64 / per_step as f64) as u64).max(1))
     };
     let spans = spans_with(recipe, steps)?;
     for (stage, span) in recipe.stages.iter_mut().zip(&spans) {
