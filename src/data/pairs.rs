@@ -7,7 +7,7 @@
 
 mod set;
 
-pub use set::{PairCounts, PairOptions, PairTokens, fingerprint, pair, pair_count, tokenize_pairs};
+pub use set::{Cut, PairCounts, PairOptions, PairTokens, fingerprint, pair, pair_count, tokenize_pairs};
 
 use serde_json::{Map, Value, json};
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
+use crate::data::pairs::Cut;
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
 use crate::nn::config::LlamaConfig;
 
@@ -328,6 +329,15 @@ pub enum StageKind {
     Sft,
     /// Direct preference optimization, or another loss of preference pairs.
     Dpo,
+}
+
+impl Stage {
+    /// How long the sequences of a `dpo` stage's pairs are at most.
+    pub fn cut(&self) -> Cut {
+        let length = self.sequence_length;
+        let prompt = self.dpo.as_ref().and_then(|dpo| dpo.max_prompt_length);
+        Cut { prompt: prompt.unwrap_or((length / 2).max(1)), length }
+    }
 }
 
 impl StageKind {

@@ -3,18 +3,20 @@
 mod tokenizer;
 
 use crate::data::microcosm::{Microcosm, Register};
+use crate::data::conversation::Columns;
 use crate::data::mixture::{Mixture, MixtureDataset};
+use crate::data::pairs::{self, PairCounts, PairOptions, pair_count};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
-use crate::data::source::Source;
+use crate::data::source::{Report, Source};
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe, StageKind, open_model};
 use crate::report::out;
 use crate::report::progress::Progress;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 use xxhash_rust::xxh3::xxh3_64;
@@ -27,6 +29,8 @@ pub struct Corpus {
     pub sets: Vec<TokenSet>,
     /// Held-out tokens per dataset.
     pub held_out: Vec<Option<TokenSet>>,
+    /// Which datasets are preference pairs.
+    pub of_pairs: Vec<bool>,
     /// Reads all sets in the background while the device is made ready.
     verification: Mutex<Option<JoinHandle<Result<()>>>>,
 }
@@ -85,7 +89,7 @@ impl Corpus {
             )));
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
-        let shared = shared_sets(folder);
+        let shared = shared_folder(folder).map(SharedSets::new);
         let preparation =
             Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared, known };
         let (mut sets, mut held_out, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,7 +105,14 @@ impl Corpus {
         let folder = folder.to_path_buf();
         let verify = move |name: &String| TokenSet::open(&folder, name, Verify::Full).map(|_| ());
         let verification = std::thread::spawn(move || unverified.iter().try_for_each(verify));
-        Ok(Corpus { tokenizer, sets, held_out, verification: Mutex::new(Some(verification)) })
+        let of_pairs: Vec<bool> = recipe.datasets.iter().map(|dataset| recipe.is_of_pairs(dataset)).collect();
+        for ((dataset, set), _) in recipe.datasets.iter().zip(&sets).zip(&of_pairs).filter(|(_, of)| **of) {
+            if pair_count(set) == 0 {
+                let (recipe, name) = (&recipe.name, &dataset.name);
+                return Err(Error::input(format!("recipe {recipe}: dataset {name} has no pair to train on: add some")));
+            }
+        }
+        Ok(Corpus { tokenizer, sets, held_out, of_pairs, verification: Mutex::new(Some(verification)) })
     }
 
     /// Waits until everything has been compared with its checksums; to be called before tokens are used.
@@ -124,8 +135,35 @@ impl Corpus {
         named.map(|(name, set)| (name, hex(set))).collect()
     }
 
-    /// The mixture of a stage, given what earlier stages took from each dataset.
+    /// Tokens of each dataset, or pairs.
+    pub fn sizes(&self) -> Vec<u64> {
+        let sets = self.sets.iter().zip(&self.of_pairs);
+        sets.map(|(set, &of_pairs)| if of_pairs { pair_count(set) } else { set.len() }).collect()
+    }
+
+    /// What the first `sequences` sequences of a stage leave consumed of each dataset: tokens, or pairs.
+    pub fn consumed(&self, recipe: &Recipe, stage: usize, consumed: &[u64], sequences: u64) -> Result<Vec<u64>> {
+        let mut after = self.mixture(recipe, stage, consumed)?.consumed(sequences)?;
+        let of_pairs = recipe.stages[stage].kind == StageKind::Dpo;
+        // Those of the other kind are not counted in windows of this stage.
+        for (i, after) in after.iter_mut().enumerate().filter(|(i, _)| self.of_pairs[*i] && !of_pairs) {
+            *after = consumed[i];
+        }
+        Ok(after)
+    }
+
+    /// The mixture of a stage, given what earlier stages took from each dataset. Where it is of pairs, these are its
+    /// windows.
     pub fn mixture(&self, recipe: &Recipe, stage: usize, consumed: &[u64]) -> Result<Mixture> {
+        let mut sizes = self.sizes();
+        let length = match recipe.stages[stage].kind {
+            StageKind::Dpo => {
+                // A window is followed by one more token, which is no window.
+                sizes.iter_mut().for_each(|size| *size += 1);
+                1
+            }
+            _ => recipe.stages[stage].sequence_length as u64,
+        };
         let datasets = recipe
             .datasets
             .iter()
@@ -135,18 +173,18 @@ impl Corpus {
                 name: dataset.name.clone(),
                 weight,
                 max_epochs: dataset.max_epochs,
-                tokens: self.sets[i].len(),
+                tokens: sizes[i],
                 consumed: consumed[i],
             })
             .collect();
-        Mixture::new(datasets, recipe.stages[stage].sequence_length as u64, recipe.data_seed)
+        Mixture::new(datasets, length, recipe.data_seed)
     }
 
     /// Held-out windows of `length` + 1 tokens: (dataset, tokens), at most `limit` per dataset.
     pub fn held_out_windows(&self, length: usize, limit: usize) -> Vec<(usize, Vec<u32>)> {
         let mut windows = Vec::new();
         for (dataset, set) in self.held_out.iter().enumerate() {
-            let Some(set) = set else { continue };
+            let Some(set) = set.as_ref().filter(|_| !self.of_pairs[dataset]) else { continue };
             let count = (set.len().saturating_sub(1) / length as u64).min(limit as u64);
             for w in 0..count {
                 let start = w * length as u64;
@@ -279,6 +317,10 @@ impl Preparation<'_> {
     }
 
     fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
+        if self.recipe.is_of_pairs(dataset) {
+            let template = chat_template(self.recipe)?;
+            return pairs::fingerprint(self.tokenizer, &source(dataset), &self.pair_options(&template));
+        }
         let Some(register) = &dataset.microcosm else {
             return fingerprint(self.tokenizer, &source(dataset), self.options);
         };
@@ -286,7 +328,32 @@ impl Preparation<'_> {
         Ok(xxh3_64(format!("{made} {}", self.tokenizer.hash()).as_bytes()))
     }
 
+    fn pair_options<'a>(&self, template: &'a ChatTemplate) -> PairOptions<'a> {
+        PairOptions { template, columns: Columns::default(), tokenize: self.options }
+    }
+
+    fn tokenize_pairs(&self, dataset: &Dataset) -> Result<()> {
+        let (name, template) = (&dataset.name, chat_template(self.recipe)?);
+        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
+        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
+        let options = self.pair_options(&template);
+        let (counts, report) =
+            pairs::tokenize_pairs(self.tokenizer, &source(dataset), self.folder, name, &options, show)?;
+        progress.finish();
+        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
+        let equal = match equal {
+            0 => String::new(),
+            equal => format!("; {equal} with two equal answers left out"),
+        };
+        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out){equal}"));
+        tell_of_broken(name, &report);
+        Ok(())
+    }
+
     fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
+        if self.recipe.is_of_pairs(dataset) {
+            return self.tokenize_pairs(dataset);
+        }
         let Preparation { world, tokenizer, folder, options, .. } = *self;
         let name = &dataset.name;
         let made = register(dataset)?;
@@ -311,15 +378,28 @@ impl Preparation<'_> {
             "{name}: {} documents, {} tokens ({} held out)",
             counts.documents, counts.tokens, counts.held_out_tokens
         ));
-        if let Some(report) = broken.filter(|report| report.broken > 0) {
-            out::warn(format_args!(
-                "{name}: {} broken records skipped, first: {}",
-                report.broken,
-                report.first_broken.join("; ")
-            ));
-        }
+        broken.iter().for_each(|report| tell_of_broken(name, report));
         Ok(())
     }
+}
+
+fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
+    if *broken > 0 {
+        out::warn(format_args!("{name}: {broken} broken records skipped, first: {}", first_broken.join("; ")));
+    }
+}
+
+/// What writes conversations: the template of the model that the run begins with, or that beside the tokenizer; SmolLM2's
+/// where there is none.
+fn chat_template(recipe: &Recipe) -> Result<ChatTemplate> {
+    let folder = match (&recipe.tokenizer.path, &recipe.source) {
+        (Some(path), _) if path.is_dir() => Some(path.clone()),
+        (Some(path), _) => path.parent().map(Path::to_path_buf),
+        (None, Some(source)) => Some(open_model(&source.from)?.path),
+        (None, None) => None,
+    };
+    let found = folder.map(ChatTemplate::load);
+    Ok(found.and_then(Result::ok).unwrap_or_else(ChatTemplate::smollm2))
 }
 
 /// A set's hash as state keeps it: many JSON readers round large numbers.
@@ -334,7 +414,7 @@ fn shared_key(dataset: &Dataset, print: u64) -> u64 {
 }
 
 /// The folder that the run with the data folder `data` shares with those beside it.
-fn shared_sets(data: &Path) -> Option<SharedSets> {
+pub(super) fn shared_folder(data: &Path) -> Option<PathBuf> {
     let data = data.canonicalize().ok()?;
-    Some(SharedSets::new(data.ancestors().nth(2)?.join(SHARED)))
+    Some(data.ancestors().nth(2)?.join(SHARED))
 }

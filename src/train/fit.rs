@@ -1,12 +1,12 @@
 //! The choice of micro-batch and recomputation that fits a given memory.
 
 use super::engine::TrainGraph;
-use super::kinds::loss_of;
-use super::objective::{AddLoss, Shape};
+use super::kinds::Objective;
+use super::objective::Shape;
 use crate::gpu::Caps;
 use crate::graph::recompute::Policy;
 use crate::graph::{Plan, StorePlan};
-use crate::infer::scorer::{Bucket, Output, ScorerGraph};
+use crate::infer::scorer::{Bucket, Output, ScorerGraph, buckets};
 use crate::nn::Architecture;
 use crate::recipes::Recipe;
 
@@ -18,8 +18,8 @@ pub struct Work {
     /// The model.
     pub architecture: Architecture,
     /// What is computed.
-    pub add_loss: AddLoss,
-    /// Sequences per step.
+    pub objective: Objective,
+    /// Sequences per step, or pairs.
     pub sequences: usize,
     /// Tokens per sequence.
     pub length: usize,
@@ -50,10 +50,15 @@ impl Candidate {
     }
 }
 
-/// The scorer's graph for held-out text of a stage of `shape`: as many rows at a time as training takes.
-pub fn held_out_scorer(architecture: &Architecture, shape: Shape) -> ScorerGraph {
-    let bucket = Bucket { length: shape.length, rows: shape.micro_batch };
-    ScorerGraph::new(architecture, &[bucket], Output::Nll)
+/// The scorer's graph for held-out text of a stage of `shape`: as many rows at a time as training takes. Pairs have
+/// sequences of any length.
+pub fn held_out_scorer(work: &Work, shape: Shape) -> ScorerGraph {
+    let Shape { micro_batch, length, .. } = shape;
+    let buckets = match work.objective {
+        Objective::Pretrain => vec![Bucket { length, rows: micro_batch }],
+        Objective::Dpo(_) => buckets(length, work.objective.rows() * micro_batch * length),
+    };
+    ScorerGraph::new(&work.architecture, &buckets, Output::Nll)
 }
 
 impl Work {
@@ -61,10 +66,16 @@ impl Work {
     pub fn of(recipe: &Recipe, stage: usize) -> Work {
         Work {
             architecture: recipe.model_at(stage).into(),
-            add_loss: loss_of(recipe.stages[stage].kind),
+            objective: Objective::of(recipe, stage),
             sequences: recipe.batch_of(stage).sequences,
             length: recipe.stages[stage].sequence_length,
         }
+    }
+
+    /// The graph of its passes.
+    pub fn graph(&self, shape: Shape) -> TrainGraph {
+        let add_loss = |graph: &mut _, model: &_, shape| self.objective.add_loss(graph, model, shape);
+        TrainGraph::new(&self.architecture, add_loss, shape)
     }
 
     /// Plans it with the given micro-batch and policy.
@@ -74,10 +85,10 @@ impl Work {
     pub fn candidate(&self, caps: &Caps, micro_batch: usize, recompute: Policy) -> Result<Candidate, String> {
         let passes = self.sequences.div_ceil(micro_batch);
         let shape = Shape { micro_batch, passes, length: self.length, recompute };
-        let training = TrainGraph::new(&self.architecture, self.add_loss, shape);
+        let training = self.graph(shape);
         let store = StorePlan::new(&[&training.graph], caps);
         let plan = Plan::checked(&training.graph, caps, &store)?;
-        let scorer = Plan::checked(&held_out_scorer(&self.architecture, shape).graph, caps, &store)?;
+        let scorer = Plan::checked(&held_out_scorer(self, shape).graph, caps, &store)?;
         Ok(Candidate { training, store, plan, scorer })
     }
 
@@ -87,7 +98,7 @@ impl Work {
     /// # Errors
     /// One line that says what the smallest candidate would take.
     pub fn choose(&self, caps: &Caps, micro_batch: usize, memory: u64) -> Result<Candidate, String> {
-        let (sequences, length) = (self.sequences, self.length);
+        let (sequences, length) = (self.sequences, self.objective.rows() * self.length);
         let sizes: Vec<usize> = match micro_batch {
             0 => (1..=sequences).rev().filter(|size| sequences.is_multiple_of(*size)).collect(),
             given => vec![given],

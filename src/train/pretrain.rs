@@ -59,14 +59,19 @@ impl Batches for Windows {
     }
 
     fn notes(&self, steps: u64, shape: Shape) -> Result<Vec<String>> {
-        let shares = self.mixture.shares(steps * (shape.micro_batch * shape.passes) as u64)?;
-        let exhausted = self.mixture.datasets().iter().zip(shares).filter_map(|(dataset, share)| {
-            let (name, epochs) = (&dataset.name, dataset.max_epochs.unwrap_or(0.0));
-            let at = share.exhausted_at?;
-            Some(format!(
-                "{name}: its cap of {epochs} epochs is reached at sequence {at}; its share goes to the other datasets"
-            ))
-        });
-        Ok(exhausted.collect())
+        exhausted(&self.mixture, steps, shape)
     }
+}
+
+/// The datasets whose caps are reached within `steps` steps, a line each.
+pub(super) fn exhausted(mixture: &Mixture, steps: u64, shape: Shape) -> Result<Vec<String>> {
+    let shares = mixture.shares(steps * (shape.micro_batch * shape.passes) as u64)?;
+    let exhausted = mixture.datasets().iter().zip(shares).filter_map(|(dataset, share)| {
+        let (name, epochs) = (&dataset.name, dataset.max_epochs.unwrap_or(0.0));
+        let at = share.exhausted_at?;
+        Some(format!(
+            "{name}: its cap of {epochs} epochs is reached at sequence {at}; its share goes to the other datasets"
+        ))
+    });
+    Ok(exhausted.collect())
 }

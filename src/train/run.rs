@@ -176,7 +176,9 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
     let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
-    if let Some((loss, windows)) = held_out {
+    if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
+        out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
+    } else if let Some((loss, windows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
@@ -210,8 +212,9 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     if vocab_size > NGram::largest_vocabulary(order) {
         return None;
     }
+    let texts = trainer.corpus.sets.iter().zip(&trainer.corpus.of_pairs).filter(|(_, of_pairs)| !**of_pairs);
     let streams: Vec<Vec<u32>> =
-        trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
+        texts.map(|(set, _)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 

@@ -38,7 +38,8 @@ pub fn recipe_of(checkpoint: &Checkpoint) -> Result<Option<Recipe>> {
     path.exists().then(|| Recipe::load(&path.to_string_lossy(), &[])).transpose()
 }
 
-/// Saves the state after the run's step `step` of `stage`; returns the checkpoint's folder and warnings.
+/// Saves the state after the run's step `step` of `stage`, which has a frozen model's log-probabilities with the key
+/// `reference`; returns the checkpoint's folder and warnings.
 pub fn save(
     store: &Store,
     recipe: &Recipe,
@@ -46,9 +47,10 @@ pub fn save(
     corpus: &Corpus,
     run: &Path,
     step: u64,
+    reference: Option<u64>,
 ) -> Result<(PathBuf, Vec<String>)> {
     let (span, architecture) = (&stage.span, &stage.work.architecture);
-    let state = TrainerState {
+    let mut state = TrainerState {
         step,
         tokens: span.tokens_at(step),
         sequences: (step - span.start_step) * span.sequences_per_step as u64,
@@ -60,12 +62,16 @@ pub fn save(
         }),
         ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
     };
+    if let Some(key) = reference {
+        state.extra["reference"] = json!(format!("{key:016x}"));
+    }
     let mut files = vec![
         ("config.json".to_string(), architecture.to_hf_json("float32").into_bytes()),
         ("generation_config.json".to_string(), architecture.to_generation_json().into_bytes()),
         (SAVED_RECIPE.to_string(), recipe.to_toml()?.into_bytes()),
     ];
-    let tokenizer = corpus.tokenizer.files(architecture.positions(), Role::Base)?;
+    let role = if stage.work.objective.preference().is_some() { Role::Chat } else { Role::Base };
+    let tokenizer = corpus.tokenizer.files(architecture.positions(), role)?;
     files.extend(tokenizer.map(|(name, bytes)| (name.to_string(), bytes)));
     let mut read = |part: Part, name: &str| {
         let values = match part {
@@ -169,6 +175,11 @@ pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
 fn origin(dataset: &Dataset) -> Dataset {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().into();
     Dataset { max_epochs: None, paths: dataset.paths.iter().map(name).collect(), ..dataset.clone() }
+}
+
+/// The key of the frozen model's log-probabilities that the stage of a checkpoint is trained with.
+pub fn reference_of(checkpoint: &Checkpoint) -> Option<u64> {
+    u64::from_str_radix(checkpoint.state.extra["reference"].as_str()?, 16).ok()
 }
 
 /// The checkpoint of a step that a stage branches off.

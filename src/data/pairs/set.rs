@@ -23,7 +23,7 @@ pub struct PairOptions<'a> {
     /// What writes conversations.
     pub template: &'a ChatTemplate,
     /// Where a record has its prompt.
-    pub columns: &'a Columns,
+    pub columns: Columns,
     /// As for text; the prompt alone decides which pairs are held out.
     pub tokenize: TokenizeOptions,
 }
@@ -50,14 +50,19 @@ pub struct PairTokens {
     pub answers: [Vec<u32>; 2],
 }
 
+/// How long the sequences of pairs are at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Tokens of the prompt, at least 1.
+    pub prompt: usize,
+    /// Tokens of prompt and answer, more than those of the prompt.
+    pub length: usize,
+}
+
 impl PairTokens {
-    /// Keeps the last `prompt` tokens of the prompt, and the beginnings of the answers with which a sequence has at most
-    /// `length` tokens.
-    ///
-    /// # Panics
-    /// Unless 0 < `prompt` < `length`.
+    /// Keeps the end of the prompt, and as much of the beginnings of the answers as there is room for.
     #[must_use]
-    pub fn cut(mut self, prompt: usize, length: usize) -> Self {
+    pub fn cut(mut self, Cut { prompt, length }: Cut) -> Self {
         assert!((1..length).contains(&prompt), "{prompt} tokens of the prompt in {length}");
         self.prompt.drain(..self.prompt.len().saturating_sub(prompt));
         self.answers.iter_mut().for_each(|answer| answer.truncate(length - self.prompt.len()));
@@ -128,7 +133,7 @@ pub fn tokenize_pairs(
         _ => Some(TokenSetWriter::create(folder, &held_out_name(name), format)?),
     };
     let mut counts = PairCounts::default();
-    let mut records = pairs(source, options.columns)?;
+    let mut records = pairs(source, &options.columns)?;
     let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
     loop {
         let (mut batch, mut bytes) = (Vec::<Record<Pair>>::new(), 0);

@@ -69,7 +69,7 @@ fn sets_hold_what_was_read() {
     let (tokenizer, template) = (Tokenizer::train(corpus, 320, |_| ()).unwrap(), ChatTemplate::smollm2());
     let options = PairOptions {
         template: &template,
-        columns: &Columns::default(),
+        columns: Columns::default(),
         tokenize: TokenizeOptions { held_out_fraction: 0.3, ..Default::default() },
     };
     let source = Source::new([&file]).on_broken(OnBroken::Skip);
@@ -98,7 +98,7 @@ fn sets_hold_what_was_read() {
 #[test]
 fn long_pairs_keep_the_end_of_the_prompt() {
     let tokens = PairTokens { prompt: (0..9).collect(), answers: [vec![1; 3], vec![2; 20]] };
-    let cut = tokens.clone().cut(4, 10);
+    let cut = tokens.clone().cut(Cut { prompt: 4, length: 10 });
     assert_eq!(cut, PairTokens { prompt: vec![5, 6, 7, 8], answers: [vec![1; 3], vec![2; 6]] });
-    assert_eq!(tokens.clone().cut(20, 40), tokens);
+    assert_eq!(tokens.clone().cut(Cut { prompt: 20, length: 40 }), tokens);
 }

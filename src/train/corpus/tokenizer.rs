@@ -36,8 +36,10 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         keep(&tokenizer, recipe, &kept)?;
         return Ok(tokenizer);
     };
-    let share = training.sample_documents.div_ceil(recipe.datasets.len());
-    let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
+    // Pairs are no documents.
+    let texts: Vec<&Dataset> = recipe.datasets.iter().filter(|dataset| !recipe.is_of_pairs(dataset)).collect();
+    let share = training.sample_documents.div_ceil(texts.len().max(1));
+    let samples = texts.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
