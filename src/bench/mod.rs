@@ -285,7 +285,7 @@ impl Bench<'_> {
     fn fit_training(&self, architecture: &Architecture) -> std::result::Result<Candidate, String> {
         let shape = training::shape(self.options.length);
         let caps = self.device.caps;
-        let (objective, architecture) = (Objective::Pretrain, architecture.clone());
+        let (objective, architecture) = (Objective::NextToken { document_mask: false }, architecture.clone());
         let work = Work { architecture, objective, sequences: 1, length: shape.length };
         let plan = work.candidate(&caps, shape.micro_batch, shape.recompute)?;
         misfit(self.device, plan.store.total() + plan.plan.total(), self.limit).map_or(Ok(plan), Err)

@@ -1,14 +1,17 @@
-//! Documents to token sets, on all cores, in order and in bounded memory.
+//! Documents to token sets, on all cores, in order and in bounded memory; of conversations in [`chat`].
+
+pub mod chat;
+mod sides;
 
 use std::path::Path;
 
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shard::{SetFormat, TokenSetWriter};
 use super::source::{Report, Source};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tokenizer::Tokenizer;
+use sides::Sides;
 
 /// Text per thread that is encoded at once, unless one document is longer. With its tokens and the encoder's own
 /// needs (about 40 MiB per thread) this bounds the memory, whatever the number of documents.
@@ -48,11 +51,18 @@ pub struct Counts {
     pub held_out_tokens: u64,
     /// Documents without text, left out.
     pub empty: u64,
+    /// Conversations that contain a benchmark's text, left out.
+    pub contaminated: u64,
 }
 
 /// The name of the held-out set that belongs to the set `name`. No dataset has a name with a dot.
 pub fn held_out_name(name: &str) -> String {
     format!("{name}.held-out")
+}
+
+/// The name of the set that says of each token of the set `name` whether a model is judged on it: 1, or else 0.
+pub fn judged_name(name: &str) -> String {
+    format!("{name}.judged")
 }
 
 /// Identifies the set that [`tokenize_source`] makes of these: an existing set with another
@@ -111,57 +121,22 @@ pub fn tokenize(
     options: TokenizeOptions,
     mut progress: impl FnMut(&Counts),
 ) -> Result<Counts> {
-    let fraction = options.held_out_fraction;
-    if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::input(format!(
-            "dataset {name}: held_out_fraction is {fraction}: choose it in [0, 1)"
-        )));
-    }
-    let format = SetFormat {
-        vocab_size: tokenizer.vocab_size(),
-        eos: tokenizer.eos_id(),
-        tokenizer_hash: tokenizer.hash(),
-        shard_bytes: options.shard_bytes,
-        fingerprint: options.fingerprint,
-    };
-    let folder = folder.as_ref();
-    let mut train = TokenSetWriter::create(folder, name, format)?;
-    let mut held_out = match fraction {
-        0.0 => None,
-        _ => Some(TokenSetWriter::create(folder, &held_out_name(name), format)?),
-    };
-    let threshold = (fraction * 2f64.powi(64)) as u64;
-
-    let mut counts = Counts::default();
+    let mut sides = Sides::create(tokenizer, folder.as_ref(), name, options, false)?;
+    let mut empty = 0;
     let mut documents = documents.into_iter();
     let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
     loop {
-        let batch = next_batch(&mut documents, batch_bytes, &mut counts.empty)?;
+        let batch = next_batch(&mut documents, batch_bytes, &mut empty)?;
+        sides.counts.empty = empty;
         if batch.is_empty() {
-            break;
+            return sides.finish();
         }
         let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
         for (text, ids) in batch.iter().zip(encoded) {
-            let ids = ids?;
-            let tokens = ids.len() as u64 + 1;
-            counts.documents += 1;
-            counts.tokens += tokens;
-            counts.bytes += text.len() as u64;
-            match &mut held_out {
-                Some(held_out) if xxh3_64(text.as_bytes()) < threshold => {
-                    counts.held_out_documents += 1;
-                    counts.held_out_tokens += tokens;
-                    held_out.push(&ids)?;
-                }
-                _ => train.push(&ids)?,
-            }
+            sides.push(xxh3_64(text.as_bytes()), text.len(), &ids?, &[])?;
         }
-        progress(&counts);
+        progress(&sides.counts);
     }
-    // The train set comes last: where it exists, so does its held-out set.
-    held_out.map_or(Ok(()), TokenSetWriter::finish)?;
-    train.finish()?;
-    Ok(counts)
 }
 
 fn next_batch(
@@ -187,6 +162,7 @@ mod tests {
     use super::super::shard::{TokenSet, Verify};
     use super::super::source::OnBroken;
     use super::*;
+    use crate::error::Error;
 
     fn tokenizer() -> Tokenizer {
         let corpus = std::iter::repeat_n("the quick brown fox jumps over the lazy dog 42".to_string(), 9);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
 use super::schema::{
     Batch, Dataset, LearningRate, Optimizer, Preference, Recipe, ScheduleKind, Stage, StageKind,
@@ -23,6 +24,7 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     check_batch(problems, &recipe.batch, key_path!["batch"]);
     check_datasets(problems, recipe);
     check_stages(problems, recipe);
+    chat::check_datasets(problems, recipe);
     check_optimizers(problems, recipe);
     check_schedules(problems, recipe);
     check_reports(problems, recipe);
@@ -202,10 +204,10 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
 fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    let trained = matches!(stage.kind, StageKind::Pretrain | StageKind::Dpo);
-    problems.require(trained, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; 'pretrain' and 'dpo' can".into()
+    problems.require(stage.kind != StageKind::ExtendContext, key_path!["stages", i, "kind"], || {
+        "is a kind that this version of smolter cannot train yet; 'pretrain', 'sft' and 'dpo' can".into()
     });
+    chat::check_stage(problems, i, stage);
     check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
     if problems.are_none_at(key_path!["model", "max_position_embeddings"]) {
@@ -220,12 +222,12 @@ fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage
         check_batch(problems, batch, key_path!["stages", i, "batch"]);
     }
     check_choices(problems, recipe, i, stage);
-    check_preference(problems, recipe, i, stage);
+    check_preference(problems, i, stage);
     check_mixture(problems, recipe, i, stage, datasets)
 }
 
 /// What is said of preference pairs.
-fn check_preference(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage) {
+fn check_preference(problems: &mut Problems, i: usize, stage: &Stage) {
     let place = key_path!["stages", i, "dpo"];
     let given = stage.dpo.as_ref();
     if stage.kind != StageKind::Dpo {
@@ -247,20 +249,6 @@ fn check_preference(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &
         problems.require((1..length.max(2)).contains(&prompt), &below(place, "max_prompt_length"), || {
             format!("is {prompt}, but must be from 1 to below sequence_length {length}")
         });
-    }
-    for name in stage.mixture.keys() {
-        let generated = |dataset: &&Dataset| dataset.name == *name && dataset.microcosm.is_some();
-        let place = key_path!["stages", i, "mixture", name];
-        problems.require(!recipe.datasets.iter().any(|it| generated(&it)), place, || {
-            "is generated text, but a dpo stage trains on preference pairs: give a dataset with paths".into()
-        });
-        let text = |other: &&Stage| other.kind != StageKind::Dpo && other.mixture.contains_key(name);
-        if let Some(other) = recipe.stages.iter().find(text) {
-            problems.require(false, place, || {
-                let other = &other.name;
-                format!("is text in stage '{other}', but a dpo stage trains on preference pairs")
-            });
-        }
     }
 }
 

@@ -68,7 +68,7 @@ fn hash_of(mut recipe: Recipe) -> String {
     recipe.held_out = HeldOutText { fraction: recipe.held_out.fraction, ..HeldOutText::default() };
     recipe.checkpoint = Saving::default();
     recipe.sample = Sample::default();
-    let paths = recipe.datasets.iter_mut().flat_map(|dataset| &mut dataset.paths);
+    let paths = recipe.datasets.iter_mut().flat_map(|it| it.paths.iter_mut().chain(&mut it.decontaminate));
     for path in paths.chain(&mut recipe.tokenizer.path) {
         *path = path.file_name().unwrap_or_default().to_string_lossy().into_owned().into();
     }

@@ -1,5 +1,6 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
+mod chat;
 mod check;
 mod complaint;
 mod count;
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 pub use count::parse as parse_count;
 pub use draft::draft;
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Preference, PreferenceKind, Recipe,
-    Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Preference, PreferenceKind,
+    Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
@@ -106,7 +107,8 @@ impl Recipe {
         if document.is_sound() && problems.found.is_empty() {
             recipe.make_paths_absolute(&document, folder)?;
             let estimate = recipe.estimate_tokens();
-            if let Err(problem) = timeline::settle_lengths(&mut recipe, &estimate, false) {
+            let tokens = |_, dataset: usize| estimate[dataset];
+            if let Err(problem) = timeline::settle_lengths(&mut recipe, tokens, false) {
                 problems.add(problem);
             }
         }
@@ -116,7 +118,7 @@ impl Recipe {
         if document.is_sound() { Ok(recipe) } else { Err(document.into_error()) }
     }
 
-    /// About how many tokens (or pairs) each dataset has, where a stage's length is given in epochs.
+    /// About how many tokens each dataset has, where a stage's length is given in epochs.
     fn estimate_tokens(&self) -> Vec<u64> {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
             return Vec::new();
@@ -128,28 +130,22 @@ impl Recipe {
         let tokens = |dataset: &Dataset| match dataset.documents {
             // Of the generated world.
             Some(documents) => documents as u64 * 200,
-            None if self.is_of_pairs(dataset) => bytes(dataset) / 4000,
             None => bytes(dataset) / 4,
         };
         self.datasets.iter().map(tokens).collect()
     }
 
-    /// Whether a dataset is read as preference pairs.
-    pub fn is_of_pairs(&self, dataset: &Dataset) -> bool {
-        let of_pairs = |stage: &&Stage| stage.kind == StageKind::Dpo;
-        self.stages.iter().filter(of_pairs).any(|stage| stage.mixture.contains_key(&dataset.name))
-    }
-
-    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset (or its pairs) have been counted.
+    /// Replaces lengths in epochs by tokens, now that it is known how many a dataset has in a stage, both given by their
+    /// indices.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not fit that length.
-    pub fn settle_epochs(&mut self, dataset_tokens: &[u64]) -> Result<()> {
+    pub fn settle_epochs(&mut self, tokens: impl Fn(usize, usize) -> u64) -> Result<()> {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
             return Ok(());
         }
         let mut problems = Problems::new(Vec::new());
-        if let Err(problem) = timeline::settle_lengths(self, dataset_tokens, true) {
+        if let Err(problem) = timeline::settle_lengths(self, tokens, true) {
             problems.add(problem);
         }
         check::check(&mut problems, self);
@@ -169,8 +165,11 @@ impl Recipe {
             absolute(path, &["tokenizer", "path"])?;
         }
         for (i, dataset) in self.datasets.iter_mut().enumerate() {
-            for (j, path) in dataset.paths.iter_mut().enumerate() {
-                absolute(path, &["datasets", &i.to_string(), "paths", &j.to_string()])?;
+            for (key, paths) in [("paths", &mut dataset.paths), ("decontaminate", &mut dataset.decontaminate)]
+            {
+                for (j, path) in paths.iter_mut().enumerate() {
+                    absolute(path, &["datasets", &i.to_string(), key, &j.to_string()])?;
+                }
             }
         }
         Ok(())
@@ -195,8 +194,10 @@ impl Recipe {
             return Err(missing("tokenizer.path", path));
         }
         for dataset in &self.datasets {
-            if let Some(path) = dataset.paths.iter().find(|path| !path.exists()) {
-                return Err(missing(&format!("datasets.{}.paths", dataset.name), path));
+            for (key, paths) in [("paths", &dataset.paths), ("decontaminate", &dataset.decontaminate)] {
+                if let Some(path) = paths.iter().find(|path| !path.exists()) {
+                    return Err(missing(&format!("datasets.{}.{key}", dataset.name), path));
+                }
             }
         }
         Ok(())

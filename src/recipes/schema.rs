@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
+use crate::data::conversation::Columns;
 use crate::data::pairs::Cut;
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
 use crate::nn::config::LlamaConfig;
+use crate::tokenizer::Judged;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +41,7 @@ pub struct Recipe {
     /// of that model.
     #[serde(skip)]
     pub source: Option<ModelSource>,
-    /// `[tokenizer]`: that of `from` in `[model]` if neither of its keys is given.
+    /// `[tokenizer]`: that of `from` in `[model]` if neither `path` nor `train` is given.
     pub tokenizer: TokenizerChoice,
     /// `[optimizer]`: of the stages that name none.
     #[serde(default)]
@@ -83,7 +85,7 @@ fn default_seed() -> u64 {
     8
 }
 
-/// `[tokenizer]`: one of its two keys.
+/// `[tokenizer]`: `path` or `train`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerChoice {
@@ -93,6 +95,20 @@ pub struct TokenizerChoice {
     /// Trains a byte-level BPE tokenizer on the datasets first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TokenizerTraining>,
+    /// How stages of kind `sft` write conversations. If not given, `"own"` where the tokenizer's folder has a chat template,
+    /// else `"smollm2"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<ChatFormat>,
+}
+
+/// Whose chat template is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatFormat {
+    /// That of the tokenizer's folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
+    Own,
+    /// SmolLM2's.
+    Smollm2,
 }
 
 /// `tokenizer.train`
@@ -178,8 +194,9 @@ pub struct Batch {
     pub micro_batch: usize,
 }
 
-/// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`). What a `dpo` stage has in its
-/// mixture is read as preference pairs: `chosen` and `rejected`, and `prompt` where `chosen` is no whole conversation.
+/// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`); or conversations, if a stage
+/// of kind `sft` has it in its mixture; or preference pairs (`chosen` and `rejected`, and `prompt` where `chosen` is no
+/// whole conversation), if a stage of kind `dpo` has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
@@ -211,6 +228,13 @@ pub struct Dataset {
     /// Most passes over the dataset in the whole run; its share then goes to the others, which is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<f64>,
+    /// Conversations: what columns are called that have other names than usual, such as `{ messages = "chat" }`.
+    #[serde(default, skip_serializing_if = "Columns::are_usual")]
+    pub columns: Columns,
+    /// Conversations: benchmark files (JSON Lines or a JSON array); what contains a docstring or a solution of HumanEval's, or
+    /// a question of another's, is left out and counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decontaminate: Vec<PathBuf>,
 }
 
 fn default_max_record_bytes() -> usize {
@@ -251,6 +275,16 @@ pub struct Stage {
     pub epochs: Option<f64>,
     /// Tokens per sequence.
     pub sequence_length: usize,
+    /// Whether documents that lie in one sequence do not see each other: attention does not cross, positions restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub document_mask: bool,
+    /// `sft`: which tokens the loss is of; `"all"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_on: Option<Judged>,
+    /// `sft`: whether conversations follow one another, cut into sequences wherever one is full. If `false`, each has a
+    /// sequence of its own, and what does not fit is cut off behind a turn of the assistant's. `true` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<bool>,
     /// Base of the rotary frequencies; that of the model if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
@@ -316,6 +350,30 @@ pub enum PreferenceKind {
     Simpo,
 }
 
+impl Stage {
+    /// Whether sequences are cut from documents that follow one another.
+    pub fn packs(&self) -> bool {
+        self.packing.unwrap_or(true)
+    }
+
+    /// Which tokens the loss is of.
+    pub fn judged(&self) -> Judged {
+        self.loss_on.unwrap_or_default()
+    }
+
+    /// Tokens that one of `batch.sequences` takes, padding included.
+    pub fn window(&self) -> u64 {
+        (self.kind.rows() * self.sequence_length) as u64
+    }
+
+    /// How long the sequences of a `dpo` stage's pairs are at most.
+    pub fn cut(&self) -> Cut {
+        let length = self.sequence_length;
+        let prompt = self.dpo.as_ref().and_then(|dpo| dpo.max_prompt_length);
+        Cut { prompt: prompt.unwrap_or((length / 2).max(1)), length }
+    }
+}
+
 /// Kind of a stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -325,19 +383,10 @@ pub enum StageKind {
     Pretrain,
     /// Reserved: longer sequences and a larger RoPE base.
     ExtendContext,
-    /// Reserved: supervised fine-tuning on conversations.
+    /// Supervised fine-tuning on conversations.
     Sft,
     /// Direct preference optimization, or another loss of preference pairs.
     Dpo,
-}
-
-impl Stage {
-    /// How long the sequences of a `dpo` stage's pairs are at most.
-    pub fn cut(&self) -> Cut {
-        let length = self.sequence_length;
-        let prompt = self.dpo.as_ref().and_then(|dpo| dpo.max_prompt_length);
-        Cut { prompt: prompt.unwrap_or((length / 2).max(1)), length }
-    }
 }
 
 impl StageKind {

@@ -427,13 +427,13 @@ fn a_length_in_epochs_is_settled_when_the_text_is_counted() {
         Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local).unwrap()
     };
     assert_eq!(reread(&recipe), recipe);
-    recipe.settle_epochs(&[5_000]).unwrap();
+    recipe.settle_epochs(|_, _| 5_000).unwrap();
     // 12,500 tokens are 97 whole steps of 128.
     assert_eq!((recipe.stages[0].epochs, recipe.stages[0].tokens), (None, Some(97 * 128)));
     assert_eq!(reread(&recipe), recipe);
     // The stage after it would end where it begins.
     let mut recipe = changed("tokens = 12_800", "epochs = 2.5").unwrap();
-    let error = recipe.settle_epochs(&[10_000]).unwrap_err().to_string();
+    let error = recipe.settle_epochs(|_, _| 10_000).unwrap_err().to_string();
     assert!(error.contains("stages.1.tokens is 16640, but must be above"), "{error}");
 }
 

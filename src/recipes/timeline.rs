@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::problem::{Check, Problem, key_path, require, suggest};
-use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, StageKind};
+use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind};
 use crate::nn::config::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
@@ -71,8 +71,7 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     for (i, stage) in recipe.stages.iter().enumerate() {
         let origin = origin(recipe, i, &earlier, &spans)?;
         let batch = stage.batch.as_ref().unwrap_or(&recipe.batch);
-        let rows = (batch.sequences as u64).saturating_mul(stage.kind.rows() as u64);
-        let tokens_per_step = rows.saturating_mul(stage.sequence_length as u64);
+        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.window());
         let (start_tokens, schedule_start, updates_start) = match origin {
             Origin::Noise => (0, 0, 0),
             Origin::Step { stage: before, step } => {
@@ -121,21 +120,20 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     Ok(spans)
 }
 
-/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `dataset_tokens` has the tokens of
-/// each dataset, or its pairs; lengths in epochs stay in the recipe unless these are `exact`.
-pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact: bool) -> Check {
-    let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
-    let tokens_of: HashMap<&str, u64> = names.zip(dataset_tokens.iter().copied()).collect();
-    let steps = |stage: usize, tokens_per_step: u64| {
-        let stage = &recipe.stages[stage];
+/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `tokens` gives those that a dataset
+/// has in a stage; lengths in epochs stay in the recipe unless these are `exact`.
+pub(super) fn settle_lengths(
+    recipe: &mut Recipe,
+    tokens: impl Fn(usize, usize) -> u64,
+    exact: bool,
+) -> Check {
+    let steps = |index: usize, tokens_per_step: u64| {
+        let stage = &recipe.stages[index];
         let Some(epochs) = stage.epochs else { return stage.steps };
-        let all: u64 = stage.mixture.keys().filter_map(|name| tokens_of.get(name.as_str())).sum();
-        let per_step = match stage.kind {
-            StageKind::Dpo => stage.batch.as_ref().unwrap_or(&recipe.batch).sequences as u64,
-            _ => tokens_per_step,
-        };
+        let mixed = |i: &usize| stage.mixture.contains_key(&recipe.datasets[*i].name);
+        let all: u64 = (0..recipe.datasets.len()).filter(mixed).map(|i| tokens(index, i)).sum();
         // No more than so many epochs; a dataset's cap may be just that.
-        Some(((epochs * all as f64 / per_step as f64) as u64).max(1))
+        Some(((epochs * all as f64 / tokens_per_step as f64) as u64).max(1))
     };
     let spans = spans_with(recipe, steps)?;
     for (stage, span) in recipe.stages.iter_mut().zip(&spans) {

@@ -19,6 +19,7 @@ mod judged;
 pub use confined::{confine_templates, render_confined};
 pub use judged::{Judged, JudgedTokens};
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tokenizer::special::{IM_END, IM_START, chat_template};
+use crate::tokenizer::special::{END_OF_TEXT, IM_END, IM_START, chat_template};
 use jinja::{Compiled, Variables};
 
 /// One message of a conversation.
@@ -54,6 +55,7 @@ pub struct ChatTemplate {
     engine: Engine,
     /// Where the template stands, for messages: a file, and the key in it.
     place: String,
+    source: String,
     /// `bos_token` and its like, by name.
     special_tokens: Variables,
     /// Identifies template and special tokens.
@@ -87,6 +89,14 @@ impl ChatTemplate {
     /// is not Jinja: names the file and the line in the template.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
+        Self::find(folder)?.ok_or_else(|| no_template(folder))
+    }
+
+    /// As [`load`](Self::load); `None` where there is no template.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn find(folder: &Path) -> Result<Option<Self>> {
         let config = read_object(&folder.join(CONFIG))?;
         let map = read_object(&folder.join(SPECIAL_TOKENS))?;
         let file = folder.join("chat_template.jinja");
@@ -94,10 +104,12 @@ impl ChatTemplate {
             (file.display().to_string(), files::read_text(&file, files::SETTINGS)?)
         } else {
             let place = format!("{}: chat_template", folder.join(CONFIG).display());
-            let source = config.get("chat_template").and_then(default_template);
-            (place, source.ok_or_else(|| no_template(folder))?.to_string())
+            let Some(source) = config.get("chat_template").and_then(default_template) else {
+                return Ok(None);
+            };
+            (place, source.to_string())
         };
-        Self::parse(place, &source, special_tokens([map, config]))
+        Self::parse(place, &source, special_tokens([map, config])).map(Some)
     }
 
     /// As [`load`](Self::load), but with the template in `file`.
@@ -121,16 +133,25 @@ impl ChatTemplate {
             Compiled::new(source).map(|compiled| Engine::InProcess(Box::new(compiled)))
         };
         let engine = engine.map_err(|fault| Error::input(format!("{place}{fault}")))?;
-        let hash = xxh3_64(format!("{source}{special_tokens:?}").as_bytes());
-        let marks_generation = jinja::has_generation_tags(source);
+        // In no order, so that a template that was saved is the same.
+        let tokens: BTreeMap<&String, &Value> = special_tokens.iter().collect();
+        let hash = xxh3_64(format!("{source}{tokens:?}").as_bytes());
+        let source = source.to_string();
+        let marks_generation = jinja::has_generation_tags(&source);
         let writes_tools = ["tools", "tool_calls"].iter().any(|name| source.contains(name));
-        Ok(ChatTemplate { engine, place, special_tokens, hash, marks_generation, writes_tools })
+        Ok(ChatTemplate { engine, place, source, special_tokens, hash, marks_generation, writes_tools })
     }
 
     /// SmolLM2's own template and special tokens, for tokenizers that come without.
     pub fn smollm2() -> Self {
-        let tokens = [("bos_token", IM_START), ("eos_token", IM_END), ("pad_token", IM_END)];
-        let tokens = tokens.map(|(role, token)| (role.to_string(), json!(token))).into_iter().collect();
+        let tokens = [
+            ("additional_special_tokens", json!([IM_START, IM_END])),
+            ("bos_token", json!(IM_START)),
+            ("eos_token", json!(IM_END)),
+            ("pad_token", json!(IM_END)),
+            ("unk_token", json!(END_OF_TEXT)),
+        ];
+        let tokens = tokens.into_iter().map(|(role, token)| (role.to_string(), token)).collect();
         Self::parse("SmolLM2's chat template".into(), &chat_template(), tokens)
             .expect("our own template compiles")
     }
@@ -138,6 +159,16 @@ impl ChatTemplate {
     /// Identifies the template and the special tokens that it writes.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// The template itself.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The special tokens that the template knows, by their roles.
+    pub(super) fn special_tokens(&self) -> &Map<String, Value> {
+        &self.special_tokens
     }
 
     /// Whether the template writes tools and their calls; one that does not leaves them out.

@@ -1,36 +1,47 @@
 //! From a recipe's datasets to token sets on disk, and from those to sequences.
 
+mod preparation;
+mod rows;
+mod template;
 mod tokenizer;
 
+pub use rows::Rows;
+
 use crate::data::microcosm::{Microcosm, Register};
-use crate::data::conversation::Columns;
 use crate::data::mixture::{Mixture, MixtureDataset};
-use crate::data::pairs::{self, PairCounts, PairOptions, pair_count};
+use crate::data::pairs::pair_count;
 use crate::data::shard::{TokenSet, Verify};
-use crate::data::shared::SharedSets;
-use crate::data::source::{Report, Source};
-use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
+use crate::data::source::Source;
+use crate::data::tokenize::{TokenizeOptions, held_out_name, judged_name};
 use crate::error::{Error, Result};
-use crate::recipes::{Dataset, Recipe, StageKind, open_model};
-use crate::report::out;
-use crate::report::progress::Progress;
-use crate::tokenizer::{ChatTemplate, Tokenizer};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use crate::infer::scorer::Row;
+use crate::recipes::{Dataset, Recipe, StageKind};
+use crate::tokenizer::{ChatTemplate, Judged, Tokenizer};
+pub(super) use preparation::shared_folder;
+use preparation::{Preparation, hex};
+use crate::data::shared::SharedSets;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The tokenised datasets of a recipe, in its order.
 pub struct Corpus {
     /// The tokenizer, loaded or trained.
     pub tokenizer: Tokenizer,
+    /// How conversations are written, if a stage learns from some.
+    pub template: Option<ChatTemplate>,
     /// Training tokens per dataset.
     pub sets: Vec<TokenSet>,
     /// Held-out tokens per dataset.
     pub held_out: Vec<Option<TokenSet>>,
-    /// Which datasets are preference pairs.
-    pub of_pairs: Vec<bool>,
+    /// Which of the training tokens are the assistant's, where that is asked for: 1, or else 0.
+    pub judged: Vec<Option<TokenSet>>,
+    /// The same of held-out tokens.
+    pub held_out_judged: Vec<Option<TokenSet>>,
+    /// Rows of conversations by dataset and sequence length, made when first asked for.
+    rows: Mutex<HashMap<(usize, usize), Arc<Rows>>>,
     /// Reads all sets in the background while the device is made ready.
     verification: Mutex<Option<JoinHandle<Result<()>>>>,
 }
@@ -39,12 +50,11 @@ pub struct Corpus {
 pub struct Known {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
+    /// The chat template, if it is a chat model.
+    pub template: Option<ChatTemplate>,
     /// Hashes of token sets, as [`Corpus::hashes`] gives them; an older version knew none.
     pub sets: BTreeMap<String, String>,
 }
-
-/// The folder beside the run folders with the sets that they share. It may be deleted at any time.
-const SHARED: &str = ".tokens";
 
 fn source(dataset: &Dataset) -> Source {
     Source::new(&dataset.paths)
@@ -73,11 +83,16 @@ impl Corpus {
     pub fn prepare(recipe: &Recipe, folder: &Path, known: Option<Known>) -> Result<Corpus> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let world = &Microcosm::new(recipe.data_seed);
-        let (tokenizer, known) = match known {
-            None => (tokenizer::prepare(recipe, world, folder)?, None),
-            Some(Known { tokenizer, sets }) => {
+        let (tokenizer, template, known) = match known {
+            None => {
+                let tokenizer = tokenizer::prepare(recipe, world, folder)?;
+                let template = template::prepare(recipe, &tokenizer, folder)?;
+                (tokenizer, template, None)
+            }
+            Some(Known { tokenizer, template, sets }) => {
                 tokenizer::restore(&tokenizer, recipe, folder)?;
-                (tokenizer, Some(sets))
+                let template = template::restore(template, recipe, &tokenizer, folder)?;
+                (tokenizer, template, Some(sets))
             }
         };
         if tokenizer.vocab_size() > recipe.model.vocab_size {
@@ -90,14 +105,33 @@ impl Corpus {
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
         let shared = shared_folder(folder).map(SharedSets::new);
-        let preparation =
-            Preparation { recipe, world, tokenizer: &tokenizer, folder, options, shared, known };
-        let (mut sets, mut held_out, mut unverified) = (Vec::new(), Vec::new(), Vec::new());
-        for dataset in &recipe.datasets {
-            let (names, verified) = preparation.prepare(dataset)?;
-            let mut opened = names.iter().map(|name| TokenSet::open(folder, name, Verify::Header));
-            sets.extend(opened.next().transpose()?);
-            held_out.push(opened.next().transpose()?);
+        let (tokenizer_of, template_of) = (&tokenizer, template.as_ref());
+        let preparation = Preparation {
+            recipe,
+            world,
+            tokenizer: tokenizer_of,
+            template: template_of,
+            folder,
+            options,
+            shared,
+            known,
+        };
+        let (mut sets, mut unverified) = (Vec::new(), Vec::new());
+        let (mut judged, mut held_out, mut held_out_judged) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..recipe.datasets.len() {
+            let (names, verified) = preparation.prepare(index)?;
+            // Each with those that are judged behind it, if there are any.
+            let mut opened = names.iter().map(|name| TokenSet::open(folder, name, Verify::Header)).peekable();
+            let judged_of = |set: &Option<TokenSet>, opened: &mut dyn Iterator<Item = Result<TokenSet>>| {
+                let wanted = set.is_some() && recipe.needs_judged(index);
+                if wanted { opened.next().transpose() } else { Ok(None) }
+            };
+            let set = opened.next().transpose()?;
+            judged.push(judged_of(&set, &mut opened)?);
+            sets.extend(set);
+            let set = opened.next().transpose()?;
+            held_out_judged.push(judged_of(&set, &mut opened)?);
+            held_out.push(set);
             if !verified {
                 unverified.extend(names);
             }
@@ -105,14 +139,9 @@ impl Corpus {
         let folder = folder.to_path_buf();
         let verify = move |name: &String| TokenSet::open(&folder, name, Verify::Full).map(|_| ());
         let verification = std::thread::spawn(move || unverified.iter().try_for_each(verify));
-        let of_pairs: Vec<bool> = recipe.datasets.iter().map(|dataset| recipe.is_of_pairs(dataset)).collect();
-        for ((dataset, set), _) in recipe.datasets.iter().zip(&sets).zip(&of_pairs).filter(|(_, of)| **of) {
-            if pair_count(set) == 0 {
-                let (recipe, name) = (&recipe.name, &dataset.name);
-                return Err(Error::input(format!("recipe {recipe}: dataset {name} has no pair to train on: add some")));
-            }
-        }
-        Ok(Corpus { tokenizer, sets, held_out, of_pairs, verification: Mutex::new(Some(verification)) })
+        let verification = Mutex::new(Some(verification));
+        let rows = Mutex::default();
+        Ok(Corpus { tokenizer, template, sets, held_out, judged, held_out_judged, rows, verification })
     }
 
     /// Waits until everything has been compared with its checksums; to be called before tokens are used.
@@ -125,296 +154,145 @@ impl Corpus {
         verification.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Hashes of the sets, by the names of datasets, and by [`held_out_name`] for held-out ones.
+    /// Hashes of the sets, by the names of datasets, and by [`held_out_name`] and [`judged_name`] of them.
     pub fn hashes(&self, recipe: &Recipe) -> BTreeMap<String, String> {
-        let sets = self.sets.iter().zip(&self.held_out).zip(&recipe.datasets);
-        let named = sets.flat_map(|((set, held_out), dataset)| {
-            let held_out = held_out.iter().map(|set| (held_out_name(&dataset.name), set));
-            held_out.chain([(dataset.name.clone(), set)])
-        });
-        named.map(|(name, set)| (name, hex(set))).collect()
-    }
-
-    /// Tokens of each dataset, or pairs.
-    pub fn sizes(&self) -> Vec<u64> {
-        let sets = self.sets.iter().zip(&self.of_pairs);
-        sets.map(|(set, &of_pairs)| if of_pairs { pair_count(set) } else { set.len() }).collect()
-    }
-
-    /// What the first `sequences` sequences of a stage leave consumed of each dataset: tokens, or pairs.
-    pub fn consumed(&self, recipe: &Recipe, stage: usize, consumed: &[u64], sequences: u64) -> Result<Vec<u64>> {
-        let mut after = self.mixture(recipe, stage, consumed)?.consumed(sequences)?;
-        let of_pairs = recipe.stages[stage].kind == StageKind::Dpo;
-        // Those of the other kind are not counted in windows of this stage.
-        for (i, after) in after.iter_mut().enumerate().filter(|(i, _)| self.of_pairs[*i] && !of_pairs) {
-            *after = consumed[i];
-        }
-        Ok(after)
-    }
-
-    /// The mixture of a stage, given what earlier stages took from each dataset. Where it is of pairs, these are its
-    /// windows.
-    pub fn mixture(&self, recipe: &Recipe, stage: usize, consumed: &[u64]) -> Result<Mixture> {
-        let mut sizes = self.sizes();
-        let length = match recipe.stages[stage].kind {
-            StageKind::Dpo => {
-                // A window is followed by one more token, which is no window.
-                sizes.iter_mut().for_each(|size| *size += 1);
-                1
-            }
-            _ => recipe.stages[stage].sequence_length as u64,
+        let named = |i: usize, dataset: &Dataset| {
+            let (train, held_out) = (dataset.name.clone(), held_out_name(&dataset.name));
+            let optional = [
+                (judged_name(&train), self.judged[i].as_ref()),
+                (judged_name(&held_out), self.held_out_judged[i].as_ref()),
+                (held_out, self.held_out[i].as_ref()),
+            ];
+            let there = optional.into_iter().filter_map(|(name, set)| Some((name, hex(set?))));
+            there.chain([(train, hex(&self.sets[i]))]).collect::<Vec<_>>()
         };
-        let datasets = recipe
-            .datasets
-            .iter()
-            .zip(recipe.weights_at(stage))
-            .enumerate()
-            .map(|(i, (dataset, weight))| MixtureDataset {
+        recipe.datasets.iter().enumerate().flat_map(|(i, dataset)| named(i, dataset)).collect()
+    }
+
+    /// The conversations of a dataset as rows of `length` tokens.
+    ///
+    /// # Errors
+    /// As [`Corpus::verified`].
+    ///
+    /// # Panics
+    /// If it is not known which of its tokens are the assistant's.
+    pub fn rows(&self, dataset: usize, length: usize) -> Result<Arc<Rows>> {
+        self.verified()?;
+        let mut rows = self.rows.lock().expect("no thread panics while it makes rows");
+        let made = rows.entry((dataset, length)).or_insert_with(|| {
+            let judged = self.judged[dataset].as_ref().expect("a stage without packing asks for it");
+            Arc::new(Rows::of(&self.sets[dataset], judged, length))
+        });
+        Ok(made.clone())
+    }
+
+    /// The tokens that a dataset has in a stage: those of its set, or of its rows or pairs, which are all as long.
+    ///
+    /// # Errors
+    /// As [`Corpus::rows`].
+    pub fn tokens_in(&self, recipe: &Recipe, stage: usize, dataset: usize) -> Result<u64> {
+        let (stage, name) = (&recipe.stages[stage], &recipe.datasets[dataset].name);
+        if stage.kind == StageKind::Dpo && stage.mixture.contains_key(name) {
+            let pairs = pair_count(&self.sets[dataset]);
+            if pairs == 0 {
+                let (recipe, stage) = (&recipe.name, &stage.name);
+                let what = format!("dataset {name} has no pair to train on: give more, or hold out less");
+                return Err(Error::input(format!("recipe {recipe}: stage {stage}: {what}")));
+            }
+            // The last window has a label behind it.
+            return Ok(pairs * stage.window() + 1);
+        }
+        if stage.packs() || !stage.mixture.contains_key(name) {
+            return Ok(self.sets[dataset].len());
+        }
+        let length = stage.sequence_length;
+        let rows = self.rows(dataset, length)?.rows.len() as u64;
+        if rows == 0 {
+            return Err(Error::input(format!(
+                "recipe {}: stage {}: no conversation of dataset {name} has an answer within {length} tokens: raise its \
+                 sequence_length",
+                recipe.name, stage.name
+            )));
+        }
+        // The last window has a label behind it.
+        Ok(rows * length as u64 + 1)
+    }
+
+    /// Replaces lengths in epochs by tokens, which have been counted now.
+    ///
+    /// # Errors
+    /// As [`Corpus::tokens_in`] and [`Recipe::settle_epochs`].
+    pub fn settle_epochs(&self, recipe: &mut Recipe) -> Result<()> {
+        let of_stage = |stage| (0..self.sets.len()).map(move |dataset| (stage, dataset));
+        let mut counts = HashMap::new();
+        for (stage, dataset) in (0..recipe.stages.len()).flat_map(of_stage) {
+            counts.insert((stage, dataset), self.tokens_in(recipe, stage, dataset)?);
+        }
+        recipe.settle_epochs(|stage, dataset| counts[&(stage, dataset)])
+    }
+
+    /// The mixture of a stage, given what earlier stages took from each dataset.
+    ///
+    /// # Errors
+    /// As [`Mixture::new`] and [`Corpus::tokens_in`].
+    pub fn mixture(&self, recipe: &Recipe, stage: usize, consumed: &[u64]) -> Result<Mixture> {
+        let datasets = recipe.datasets.iter().zip(recipe.weights_at(stage)).enumerate();
+        let mixed = datasets.map(|(i, (dataset, weight))| {
+            Ok(MixtureDataset {
                 name: dataset.name.clone(),
                 weight,
                 max_epochs: dataset.max_epochs,
-                tokens: sizes[i],
+                tokens: self.tokens_in(recipe, stage, i)?,
                 consumed: consumed[i],
             })
-            .collect();
-        Mixture::new(datasets, length, recipe.data_seed)
+        });
+        let length = recipe.stages[stage].window();
+        Mixture::new(mixed.collect::<Result<_>>()?, length, recipe.data_seed)
     }
 
-    /// Held-out windows of `length` + 1 tokens: (dataset, tokens), at most `limit` per dataset.
-    pub fn held_out_windows(&self, length: usize, limit: usize) -> Vec<(usize, Vec<u32>)> {
-        let mut windows = Vec::new();
+    /// Whether anything is held out for a stage.
+    pub fn holds_out(&self, recipe: &Recipe, stage: usize) -> bool {
+        let pairs = |i: usize| recipe.is_of_pairs(i) && self.held_out[i].as_ref().is_some_and(|set| !set.is_empty());
+        match recipe.stages[stage].kind {
+            StageKind::Dpo => (0..self.held_out.len()).any(pairs),
+            _ => !self.held_out_rows(recipe, stage, 1).is_empty(),
+        }
+    }
+
+    /// What is held out for a stage, as rows of at most `length` + 1 tokens, at most `limit` of each dataset: of
+    /// conversations for a stage that learns from some, else of text. Windows, or documents if these do not see each other.
+    pub fn held_out_rows(&self, recipe: &Recipe, stage: usize, limit: usize) -> Vec<(usize, Row)> {
+        let stage = &recipe.stages[stage];
+        let longest = stage.sequence_length as u64 + 1;
+        let mut rows = Vec::new();
         for (dataset, set) in self.held_out.iter().enumerate() {
-            let Some(set) = set.as_ref().filter(|_| !self.of_pairs[dataset]) else { continue };
-            let count = (set.len().saturating_sub(1) / length as u64).min(limit as u64);
-            for w in 0..count {
-                let start = w * length as u64;
-                windows.push((dataset, set.tokens(start..start + length as u64 + 1)));
-            }
-        }
-        windows
-    }
-}
-
-/// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
-struct Preparation<'a> {
-    recipe: &'a Recipe,
-    world: &'a Microcosm,
-    tokenizer: &'a Tokenizer,
-    folder: &'a Path,
-    options: TokenizeOptions,
-    shared: Option<SharedSets>,
-    /// Hashes of the sets that the run was trained on so far, if it goes on.
-    known: Option<BTreeMap<String, String>>,
-}
-
-impl Preparation<'_> {
-    /// Has the sets of `dataset` ready in the folder. Returns their names, and whether they have been verified.
-    fn prepare(&self, dataset: &Dataset) -> Result<(Vec<String>, bool)> {
-        let name = &dataset.name;
-        let with = |held_out: String| match self.options.held_out_fraction {
-            0.0 => vec![name.clone()],
-            _ => vec![name.clone(), held_out],
-        };
-        let names = with(held_out_name(name));
-        // Before held-out sets had names of their own, they were called like this.
-        let earlier = with(format!("{name}-held-out"));
-        let known = self.known.as_ref().and_then(|sets| names.iter().map(|name| sets.get(name)).collect());
-        let Some(known): Option<Vec<&String>> = known else {
-            let print = self.fingerprint(dataset)?;
-            for names in [&names, &earlier] {
-                if self.has(names, |_, set| set.fingerprint() == print)? {
-                    return Ok((names.clone(), false));
+            let of_text = !recipe.is_of_pairs(dataset) && recipe.is_chat(dataset) == stage.kind.is_chat();
+            let Some(set) = set.as_ref().filter(|_| of_text) else { continue };
+            let judged =
+                self.held_out_judged[dataset].as_ref().filter(|_| stage.judged() == Judged::Assistant);
+            let window = |w: u64| w * (longest - 1)..(w + 1) * (longest - 1) + 1;
+            let document = |i: u64| {
+                let Range { start, end } = set.document(i);
+                // Alone in its sequence, a conversation has no end-of-text token.
+                let end = if stage.packs() { end } else { end - 1 };
+                start..end.min(start + longest)
+            };
+            let row = |range: Range<u64>| {
+                let mut row = Row::whole(set.tokens(range.clone()));
+                if let Some(judged) = judged {
+                    let said = judged.tokens(range);
+                    row.scored.iter_mut().zip(said).for_each(|(scored, said)| *scored &= said == 1);
                 }
-            }
-            let verified = self.make(dataset, &names, print)?;
-            return Ok((names, verified));
-        };
-        for names in [&names, &earlier] {
-            if self.has(names, |i, set| hex(set) == *known[i])? {
-                self.tell_of_changes(dataset);
-                return Ok((names.clone(), false));
-            }
+                row
+            };
+            let is_scored = |row: &Row| row.scored.contains(&true);
+            let windows = set.len().saturating_sub(1) / (longest - 1);
+            let all: Box<dyn Iterator<Item = Range<u64>>> = match stage.packs() && !stage.document_mask {
+                true => Box::new((0..windows).map(window)),
+                false => Box::new((0..set.documents()).map(document)),
+            };
+            rows.extend(all.map(row).filter(is_scored).take(limit).map(|row| (dataset, row)));
         }
-        let places: Vec<String> = dataset.paths.iter().map(|path| path.display().to_string()).collect();
-        let tokens = self.folder.join(name);
-        let gone = |what: &str| {
-            Error::input(format!(
-                "{}: the tokens of dataset {name}, which the run was trained on, are missing or changed, and {what}; \
-                 put {} back as it was",
-                tokens.display(),
-                places.join(", ")
-            ))
-        };
-        out::warn(format_args!("{}: missing or changed; {name} is tokenised again", tokens.display()));
-        let print =
-            self.fingerprint(dataset).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
-        let verified = self.make(dataset, &names, print)?;
-        if self.has(&names, |i, set| hex(set) == *known[i])? {
-            return Ok((names, verified));
-        }
-        Err(gone("its text is another by now"))
+        rows
     }
-
-    /// Whether the folder has all these sets, and `fits` of each with its index. A set with a file missing is none.
-    fn has(&self, names: &[String], fits: impl Fn(usize, &TokenSet) -> bool) -> Result<bool> {
-        for (i, name) in names.iter().enumerate() {
-            match TokenSet::open(self.folder, name, Verify::Header) {
-                Ok(set) if fits(i, &set) => {}
-                Ok(_) => return Ok(false),
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    /// The run's tokens stay what they are; that its text does not, the user should know.
-    fn tell_of_changes(&self, dataset: &Dataset) {
-        let set = TokenSet::open(self.folder, &dataset.name, Verify::Header);
-        if let (Ok(set), Ok(print)) = (set, self.fingerprint(dataset))
-            && set.fingerprint() != print
-        {
-            let name = &dataset.name;
-            out::warn(format_args!(
-                "{name}: its text was changed; the run goes on with the tokens that it has"
-            ));
-        }
-    }
-
-    /// Links or makes the sets `names` of `dataset`; returns whether they have been verified.
-    fn make(&self, dataset: &Dataset, names: &[String], print: u64) -> Result<bool> {
-        let name = &dataset.name;
-        let key = format!("{name}-{:016x}", shared_key(dataset, print));
-        if let Some(shared) = &self.shared {
-            match shared.take(&key, names, print, self.folder) {
-                Ok(None) => {}
-                Ok(Some(sets)) => {
-                    let documents: u64 = sets.iter().map(TokenSet::documents).sum();
-                    let tokens: u64 = sets.iter().map(TokenSet::len).sum();
-                    let held_out: u64 = sets[1..].iter().map(TokenSet::len).sum();
-                    out::say(format_args!(
-                        "{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared"
-                    ));
-                    return Ok(true);
-                }
-                Err(error) => {
-                    let place = match error {
-                        Error::Damaged { path, .. } | Error::Io { path, .. } => path.display().to_string(),
-                        other => other.to_string(),
-                    };
-                    out::warn(format_args!("{place}: damaged or out of reach; {name} is tokenised again"));
-                }
-            }
-        }
-        self.tokenize(dataset, print)?;
-        if let Some(shared) = &self.shared {
-            // Where there can be no links, this run alone has the sets.
-            let _ = shared.put(&key, names, self.folder);
-        }
-        Ok(false)
-    }
-
-    fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
-        if self.recipe.is_of_pairs(dataset) {
-            let template = chat_template(self.recipe)?;
-            return pairs::fingerprint(self.tokenizer, &source(dataset), &self.pair_options(&template));
-        }
-        let Some(register) = &dataset.microcosm else {
-            return fingerprint(self.tokenizer, &source(dataset), self.options);
-        };
-        let made = format!("{register} {:?} {} {:?}", dataset.documents, self.recipe.data_seed, self.options);
-        Ok(xxh3_64(format!("{made} {}", self.tokenizer.hash()).as_bytes()))
-    }
-
-    fn pair_options<'a>(&self, template: &'a ChatTemplate) -> PairOptions<'a> {
-        PairOptions { template, columns: Columns::default(), tokenize: self.options }
-    }
-
-    fn tokenize_pairs(&self, dataset: &Dataset) -> Result<()> {
-        let (name, template) = (&dataset.name, chat_template(self.recipe)?);
-        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
-        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
-        let options = self.pair_options(&template);
-        let (counts, report) =
-            pairs::tokenize_pairs(self.tokenizer, &source(dataset), self.folder, name, &options, show)?;
-        progress.finish();
-        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
-        let equal = match equal {
-            0 => String::new(),
-            equal => format!("; {equal} with two equal answers left out"),
-        };
-        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out){equal}"));
-        tell_of_broken(name, &report);
-        Ok(())
-    }
-
-    fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
-        if self.recipe.is_of_pairs(dataset) {
-            return self.tokenize_pairs(dataset);
-        }
-        let Preparation { world, tokenizer, folder, options, .. } = *self;
-        let name = &dataset.name;
-        let made = register(dataset)?;
-        // How many documents files hold is known in the end.
-        let total = made.as_ref().map(|&(_, count)| count);
-        let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
-        let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        let (counts, broken) = match made {
-            Some((register, count)) => {
-                let options = TokenizeOptions { fingerprint: print, ..options };
-                let documents = (0..count).map(|index| Ok(world.document(register, index)));
-                (tokenize(tokenizer, documents, folder, name, options, &mut show)?, None)
-            }
-            None => {
-                let (counts, report) =
-                    tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
-                (counts, Some(report))
-            }
-        };
-        progress.finish();
-        out::say(format_args!(
-            "{name}: {} documents, {} tokens ({} held out)",
-            counts.documents, counts.tokens, counts.held_out_tokens
-        ));
-        broken.iter().for_each(|report| tell_of_broken(name, report));
-        Ok(())
-    }
-}
-
-fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
-    if *broken > 0 {
-        out::warn(format_args!("{name}: {broken} broken records skipped, first: {}", first_broken.join("; ")));
-    }
-}
-
-/// What writes conversations: the template of the model that the run begins with, or that beside the tokenizer; SmolLM2's
-/// where there is none.
-fn chat_template(recipe: &Recipe) -> Result<ChatTemplate> {
-    let folder = match (&recipe.tokenizer.path, &recipe.source) {
-        (Some(path), _) if path.is_dir() => Some(path.clone()),
-        (Some(path), _) => path.parent().map(Path::to_path_buf),
-        (None, Some(source)) => Some(open_model(&source.from)?.path),
-        (None, None) => None,
-    };
-    let found = folder.map(ChatTemplate::load);
-    Ok(found.and_then(Result::ok).unwrap_or_else(ChatTemplate::smollm2))
-}
-
-/// A set's hash as state keeps it: many JSON readers round large numbers.
-fn hex(set: &TokenSet) -> String {
-    format!("{:016x}", set.hash())
-}
-
-/// A fingerprint knows files by their names, sizes and times; between runs, also by their places.
-fn shared_key(dataset: &Dataset, print: u64) -> u64 {
-    let places = dataset.paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
-    xxh3_64(format!("{print} {:?}", places.collect::<Vec<_>>()).as_bytes())
-}
-
-/// The folder that the run with the data folder `data` shares with those beside it.
-pub(super) fn shared_folder(data: &Path) -> Option<PathBuf> {
-    let data = data.canonicalize().ok()?;
-    Some(data.ancestors().nth(2)?.join(SHARED))
 }

@@ -55,8 +55,8 @@ impl Candidate {
 pub fn held_out_scorer(work: &Work, shape: Shape) -> ScorerGraph {
     let Shape { micro_batch, length, .. } = shape;
     let buckets = match work.objective {
-        Objective::Pretrain => vec![Bucket { length, rows: micro_batch }],
-        Objective::Dpo(_) => buckets(length, work.objective.rows() * micro_batch * length),
+        Objective::NextToken { .. } => vec![Bucket { length, rows: micro_batch }],
+        Objective::Preference(_) => buckets(length, work.objective.rows() * micro_batch * length),
     };
     ScorerGraph::new(&work.architecture, &buckets, Output::Nll)
 }

@@ -14,11 +14,11 @@ use crate::ops::preference_loss::PreferenceLoss;
 use crate::recipes::Recipe;
 use std::sync::Arc;
 
-/// What a stage holds out, and the scorer for it.
+/// What is held out for a stage, and the scorer for it.
 pub struct HeldOut {
     scorer: Scorer,
-    /// The windows of text that are read: (dataset, tokens).
-    pub windows: Vec<(usize, Vec<u32>)>,
+    /// The rows of text that are scored, with the dataset of each.
+    pub rows: Vec<(usize, Row)>,
     /// Where the stage is of pairs.
     pairs: Option<(PreferenceLoss, Vec<HeldOutPair>)>,
 }
@@ -52,7 +52,7 @@ impl HeldOutLoss {
 }
 
 impl HeldOut {
-    /// At most `held_out.sequences` windows, or pairs, of each dataset; `None` where nothing is held out.
+    /// At most `held_out.sequences` rows, or pairs, of each dataset; `None` where nothing is held out.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if memory runs out.
@@ -65,18 +65,18 @@ impl HeldOut {
         reference: Option<&Reference>,
     ) -> Result<Option<Self>> {
         let limit = recipe.held_out.sequences;
-        let (windows, pairs) = match stage.work.objective.preference() {
-            None => (corpus.held_out_windows(stage.shape.length, limit), None),
+        let (rows, pairs) = match stage.work.objective.preference() {
+            None => (corpus.held_out_rows(recipe, stage.span.stage, limit), None),
             Some(loss) => {
                 let pairs = held_out_pairs(recipe, stage.span.stage, corpus, reference);
                 (Vec::new(), Some((loss.clone(), pairs)))
             }
         };
-        if windows.is_empty() && pairs.as_ref().is_none_or(|(_, pairs)| pairs.is_empty()) {
+        if rows.is_empty() && pairs.as_ref().is_none_or(|(_, pairs)| pairs.is_empty()) {
             return Ok(None);
         }
         let graph = held_out_scorer(&stage.work, stage.shape);
-        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, windows, pairs }))
+        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, rows, pairs }))
     }
 
     /// The loss with the weights as they are.
@@ -86,8 +86,8 @@ impl HeldOut {
     pub fn measure(&mut self, datasets: usize) -> Result<HeldOutLoss> {
         let mut sums = vec![(0u64, 0.0f64); datasets];
         let mut rewards = Rewards::default();
-        let rows: Vec<Row> = self.windows.iter().map(|(_, tokens)| Row::whole(tokens.clone())).collect();
-        for ((dataset, _), nll) in self.windows.iter().zip(self.scorer.score(&rows)?) {
+        let rows: Vec<Row> = self.rows.iter().map(|(_, row)| row.clone()).collect();
+        for ((dataset, _), nll) in self.rows.iter().zip(self.scorer.score(&rows)?) {
             sums[*dataset].0 += nll.len() as u64;
             sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
         }

@@ -5,37 +5,43 @@ use super::dpo::{self, PreferencePairs};
 use super::objective::{Batches, Loss, Shape};
 use super::pretrain::{self, Windows};
 use super::reference::Reference;
+use super::sft::Conversations;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::Llama;
 use crate::ops::preference_loss::PreferenceLoss;
-use crate::recipes::{Recipe, StageKind};
+use crate::recipes::{Dataset, Recipe, StageKind};
 use std::sync::Arc;
 
 /// What a stage computes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Objective {
-    /// The next token.
-    Pretrain,
+    /// The next token; of documents that do not see each other, if so.
+    NextToken {
+        /// Whether that is so.
+        document_mask: bool,
+    },
     /// Which of two answers is preferred.
-    Dpo(PreferenceLoss),
+    Preference(PreferenceLoss),
 }
 
 impl Objective {
     /// That of a recipe's stage.
     pub fn of(recipe: &Recipe, stage: usize) -> Objective {
-        match recipe.stages[stage].kind {
-            StageKind::Pretrain => Objective::Pretrain,
-            StageKind::Dpo => Objective::Dpo(dpo::loss_of(&recipe.stages[stage])),
-            kind @ (StageKind::ExtendContext | StageKind::Sft) => no_objective(kind),
+        let stage = &recipe.stages[stage];
+        match stage.kind {
+            StageKind::Pretrain | StageKind::Sft => Objective::NextToken { document_mask: stage.document_mask },
+            StageKind::Dpo => Objective::Preference(dpo::loss_of(stage)),
+            StageKind::ExtendContext => no_objective(stage.kind),
         }
     }
 
     /// Adds its loss to the current program of a graph.
     pub fn add_loss(&self, graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
         match self {
-            Objective::Pretrain => pretrain::add_loss(graph, model, shape),
-            Objective::Dpo(loss) => {
+            Objective::NextToken { document_mask: false } => pretrain::add_loss(graph, model, shape),
+            Objective::NextToken { document_mask: true } => pretrain::add_segmented_loss(graph, model, shape),
+            Objective::Preference(loss) => {
                 let rows = Shape { micro_batch: self.rows() * shape.micro_batch, ..shape };
                 dpo::add_loss(graph, model, rows, loss, shape.micro_batch, false)
             }
@@ -45,22 +51,22 @@ impl Objective {
     /// Rows of tokens that one of a batch's sequences takes: a pair has two.
     pub fn rows(&self) -> usize {
         match self {
-            Objective::Pretrain => StageKind::Pretrain.rows(),
-            Objective::Dpo(_) => StageKind::Dpo.rows(),
+            Objective::NextToken { .. } => 1,
+            Objective::Preference(_) => StageKind::Dpo.rows(),
         }
     }
 
     /// The loss of pairs, if it is one.
     pub fn preference(&self) -> Option<&PreferenceLoss> {
         match self {
-            Objective::Pretrain => None,
-            Objective::Dpo(loss) => Some(loss),
+            Objective::NextToken { .. } => None,
+            Objective::Preference(loss) => Some(loss),
         }
     }
 }
 
-/// The data of a recipe's stage, after `consumed` tokens (or pairs) of each dataset; `reference` has what its first model
-/// says of its pairs, where the loss needs that.
+/// The data of a recipe's stage, after `consumed` tokens of each dataset; `reference` has what its first model says of its
+/// pairs, where the loss needs that.
 ///
 /// # Errors
 /// [`Error::Input`](crate::Error::Input) if there is none.
@@ -72,14 +78,24 @@ pub fn batches_of(
     reference: Option<&Arc<Reference>>,
 ) -> Result<Box<dyn Batches>> {
     let mixture = corpus.mixture(recipe, stage, consumed)?;
-    let corpus = corpus.clone();
-    match recipe.stages[stage].kind {
-        StageKind::Pretrain => Ok(Box::new(Windows { corpus, mixture })),
-        StageKind::Dpo => {
-            let cut = recipe.stages[stage].cut();
-            Ok(Box::new(PreferencePairs { corpus, mixture, cut, reference: reference.cloned() }))
+    let (it, corpus) = (&recipe.stages[stage], corpus.clone());
+    let judged = it.judged();
+    match it.kind {
+        StageKind::Pretrain | StageKind::Sft if it.packs() => {
+            Ok(Box::new(Windows { corpus, mixture, document_mask: it.document_mask, judged }))
         }
-        kind @ (StageKind::ExtendContext | StageKind::Sft) => no_objective(kind),
+        StageKind::Pretrain | StageKind::Sft => {
+            let rows = |(i, dataset): (usize, &Dataset)| {
+                let mixed = it.mixture.contains_key(&dataset.name);
+                mixed.then(|| corpus.rows(i, it.sequence_length)).transpose()
+            };
+            let rows = recipe.datasets.iter().enumerate().map(rows).collect::<Result<_>>()?;
+            Ok(Box::new(Conversations { corpus, mixture, rows, judged }))
+        }
+        StageKind::Dpo => {
+            Ok(Box::new(PreferencePairs { corpus, mixture, cut: it.cut(), reference: reference.cloned() }))
+        }
+        StageKind::ExtendContext => no_objective(it.kind),
     }
 }
 

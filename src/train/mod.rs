@@ -20,5 +20,6 @@ pub mod reference;
 pub mod run;
 pub mod run_folder;
 pub mod saved;
+pub mod sft;
 pub mod stages;
 pub mod trainer;

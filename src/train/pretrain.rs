@@ -1,13 +1,17 @@
 //! Pretraining: next-token prediction on packed documents, drawn from a mixture of datasets. Every position counts alike,
 //! across documents too, as SmolLM2 was trained (no document mask); [`add_segmented_loss`] is the loss with one.
+//! Fine-tuning on packed conversations is the same, where only some tokens may count.
 
 use super::corpus::Corpus;
 use super::objective::{Batch, Batches, Loss, Shape};
 use crate::data::mixture::Mixture;
+use crate::data::shard::TokenSet;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::nn::{Llama, Tokens};
 use crate::ops::TensorType;
+use crate::ops::host::IGNORE;
+use crate::tokenizer::Judged;
 use std::sync::Arc;
 
 /// The mean negative log-likelihood of the next token.
@@ -37,6 +41,48 @@ pub struct Windows {
     pub corpus: Arc<Corpus>,
     /// Which window comes when.
     pub mixture: Mixture,
+    /// Whether documents do not see each other.
+    pub document_mask: bool,
+    /// Which tokens count.
+    pub judged: Judged,
+}
+
+impl Windows {
+    /// Appends the window of `length` tokens from `start` on of a dataset.
+    fn append(&self, batch: &mut Batch, dataset: usize, start: u64, length: usize) {
+        let set = &self.corpus.sets[dataset];
+        let predicted = start + 1..start + 1 + length as u64;
+        let window = set.tokens(start..predicted.end);
+        let first = batch.labels.len();
+        batch.ids.extend_from_slice(&window[..length]);
+        batch.labels.extend_from_slice(&window[1..]);
+        match self.judged {
+            Judged::All => batch.weights.extend(vec![1.0; length]),
+            Judged::Assistant => {
+                let judged = self.corpus.judged[dataset].as_ref().expect("the stage asks for it");
+                batch.weights.extend(judged.tokens(predicted).into_iter().map(|judged| judged as f32));
+            }
+        }
+        if self.document_mask {
+            batch.starts.extend(document_starts(set, start, length));
+            // What begins a document is not foretold by another.
+            for begun in set.starts_in(start + 1..start + 1 + length as u64) {
+                let before = first + (begun - start - 1) as usize;
+                (batch.labels[before], batch.weights[before]) = (IGNORE, 0.0);
+            }
+        }
+        batch.datasets.push(dataset);
+    }
+}
+
+/// For each token of a window the index in it of its document's first token.
+fn document_starts(set: &TokenSet, start: u64, length: usize) -> Vec<u32> {
+    let mut starts = vec![0; length];
+    for begun in set.starts_in(start..start + length as u64) {
+        let at = (begun - start) as usize;
+        starts[at..].fill(at as u32);
+    }
+    starts
 }
 
 impl Batches for Windows {
@@ -44,14 +90,10 @@ impl Batches for Windows {
         let Shape { micro_batch, passes, length, .. } = shape;
         let first = step * (micro_batch * passes) as u64;
         let pass = |pass: usize| {
-            let mut batch = Batch { weights: vec![1.0; micro_batch * length], ..Batch::default() };
+            let mut batch = Batch::default();
             for i in 0..micro_batch {
                 let sequence = self.mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                let start = sequence.start_token;
-                let window = self.corpus.sets[sequence.dataset].tokens(start..start + length as u64 + 1);
-                batch.ids.extend_from_slice(&window[..length]);
-                batch.labels.extend_from_slice(&window[1..]);
-                batch.datasets.push(sequence.dataset);
+                self.append(&mut batch, sequence.dataset, sequence.start_token, length);
             }
             Ok(batch)
         };
@@ -63,8 +105,8 @@ impl Batches for Windows {
     }
 }
 
-/// The datasets whose caps are reached within `steps` steps, a line each.
-pub(super) fn exhausted(mixture: &Mixture, steps: u64, shape: Shape) -> Result<Vec<String>> {
+/// Datasets whose caps are reached on the way, a line each.
+pub fn exhausted(mixture: &Mixture, steps: u64, shape: Shape) -> Result<Vec<String>> {
     let shares = mixture.shares(steps * (shape.micro_batch * shape.passes) as u64)?;
     let exhausted = mixture.datasets().iter().zip(shares).filter_map(|(dataset, share)| {
         let (name, epochs) = (&dataset.name, dataset.max_epochs.unwrap_or(0.0));

@@ -175,16 +175,19 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
-    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
     if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
         out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
-    } else if let Some((loss, windows)) = held_out {
+    } else if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
-            let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
+            let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
+            // They are for the loss of all tokens.
+            let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
             let grams = baselines.iter().map(|model| {
-                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                let model = model.as_ref().filter(|_| whole);
+                let loss = model.map(|model| model.mean_loss(rows.clone().map(|row| row.tokens.as_slice())));
                 loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
             });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
@@ -212,9 +215,9 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     if vocab_size > NGram::largest_vocabulary(order) {
         return None;
     }
-    let texts = trainer.corpus.sets.iter().zip(&trainer.corpus.of_pairs).filter(|(_, of_pairs)| !**of_pairs);
+    let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !trainer.recipe().is_of_pairs(*i));
     let streams: Vec<Vec<u32>> =
-        texts.map(|(set, _)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
+        sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 

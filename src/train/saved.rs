@@ -11,8 +11,8 @@ use crate::nn::Architecture;
 use crate::ops::adamw::STATES;
 use crate::optim::schedule::Schedule;
 use crate::recipes::{Dataset, Recipe};
-use crate::tokenizer::{Role, Tokenizer};
-use serde_json::json;
+use crate::tokenizer::{ChatTemplate, Role, Tokenizer};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -65,12 +65,15 @@ pub fn save(
     if let Some(key) = reference {
         state.extra["reference"] = json!(format!("{key:016x}"));
     }
+    let template = corpus.template.as_ref().filter(|_| recipe.makes_chat_model(span.stage));
+    let with_ends =
+        |json: String| template.map_or(json.clone(), |it| with_ends(&json, it, &corpus.tokenizer));
     let mut files = vec![
-        ("config.json".to_string(), architecture.to_hf_json("float32").into_bytes()),
-        ("generation_config.json".to_string(), architecture.to_generation_json().into_bytes()),
+        ("config.json".to_string(), with_ends(architecture.to_hf_json("float32")).into_bytes()),
+        ("generation_config.json".to_string(), with_ends(architecture.to_generation_json()).into_bytes()),
         (SAVED_RECIPE.to_string(), recipe.to_toml()?.into_bytes()),
     ];
-    let role = if stage.work.objective.preference().is_some() { Role::Chat } else { Role::Base };
+    let role = template.map_or(Role::Base, Role::Chat);
     let tokenizer = corpus.tokenizer.files(architecture.positions(), role)?;
     files.extend(tokenizer.map(|(name, bytes)| (name.to_string(), bytes)));
     let mut read = |part: Part, name: &str| {
@@ -97,6 +100,18 @@ pub fn save(
     let mut kept = recipe.kept_steps();
     kept.pop();
     folder::save(run, contents, recipe.checkpoint.keep, &kept)
+}
+
+/// The JSON with the ids of a chat model: those of its template's tokens.
+fn with_ends(json: &str, template: &ChatTemplate, tokenizer: &Tokenizer) -> String {
+    let mut json: Value = serde_json::from_str(json).expect("our own JSON");
+    for role in ["bos", "eos", "pad"] {
+        let token = template.special_token(&format!("{role}_token"));
+        if let Some(id) = token.and_then(|token| tokenizer.token_to_id(token)) {
+            json[format!("{role}_token_id")] = id.into();
+        }
+    }
+    format!("{json:#}\n")
 }
 
 /// Name and shape of the parameters that have optimizer state.
@@ -168,13 +183,16 @@ pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
             sets.remove(&held_out_name(&dataset.name));
         }
     }
-    Ok(Known { tokenizer, sets })
+    let template = ChatTemplate::find(&checkpoint.path)?;
+    Ok(Known { tokenizer, template, sets })
 }
 
 /// What the tokens of a dataset are made from, wherever its files lie.
 fn origin(dataset: &Dataset) -> Dataset {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().into();
-    Dataset { max_epochs: None, paths: dataset.paths.iter().map(name).collect(), ..dataset.clone() }
+    let names = |paths: &[PathBuf]| paths.iter().map(name).collect();
+    let (paths, decontaminate) = (names(&dataset.paths), names(&dataset.decontaminate));
+    Dataset { max_epochs: None, paths, decontaminate, ..dataset.clone() }
 }
 
 /// The key of the frozen model's log-probabilities that the stage of a checkpoint is trained with.

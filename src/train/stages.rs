@@ -64,7 +64,7 @@ pub fn plan_stages(
             Origin::Step { stage: parent, step } => {
                 let steps = step - spans[parent].start_step;
                 let sequences = steps * spans[parent].sequences_per_step as u64;
-                corpus.consumed(recipe, parent, &consumed[parent], sequences)?
+                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
             }
         };
         consumed.push(before.clone());

@@ -151,7 +151,7 @@ impl<'a> Trainer<'a> {
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
-        recipe.settle_epochs(&corpus.sizes())?;
+        corpus.settle_epochs(&mut recipe)?;
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, options.run)?;
@@ -205,9 +205,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn train(&mut self) -> Result<Ending> {
-        let of_text = self.stages[0].work.objective.preference().is_none();
-        if of_text && self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
-            let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
+        let first = &self.stages[0];
+        if !self.corpus.holds_out(&self.recipe, first.span.stage) {
+            let (length, fraction) = (first.shape.length, self.recipe.held_out.fraction);
             out::say(format_args!(
                 "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
             ));
@@ -472,7 +472,7 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
+    /// The held-out loss, and the rows that it was measured on; `None` where nothing is held out.
     pub fn held_out(&mut self) -> Result<Option<(HeldOutLoss, &HeldOut)>> {
         if self.held_out.is_none() {
             let (stage, reference) = (&self.stages[self.current], self.reference.as_deref());

@@ -87,7 +87,7 @@ fn tensor_files() {
 fn small_model(folder: &Path) {
     let corpus = std::iter::repeat_n("the cat sat on the mat, 12 times".to_string(), 9);
     let tokenizer = Tokenizer::train(corpus, 290, |_| ()).expect("a tokenizer");
-    tokenizer.save(folder, 64, Role::Chat).expect("its files");
+    tokenizer.save(folder, 64, Role::Chat(&ChatTemplate::smollm2())).expect("its files");
     let config = LlamaConfig {
         vocab_size: 290,
         hidden_size: 4,
@@ -190,7 +190,7 @@ fn checkpoints() {
 fn tokenizers(folder: &Path) {
     let corpus = std::iter::repeat_n("the cat sat on the mat, 12 times".to_string(), 9);
     let trained = Tokenizer::train(corpus, 290, |_| ()).expect("a tokenizer");
-    trained.save(folder, 64, Role::Chat).expect("its files");
+    trained.save(folder, 64, Role::Chat(&ChatTemplate::smollm2())).expect("its files");
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         std::fs::remove_file(folder.join(name)).expect("a file");
     }

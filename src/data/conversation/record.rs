@@ -9,14 +9,14 @@ use crate::tokenizer::Message;
 type Object = Map<String, Value>;
 type Outcome<T> = std::result::Result<T, String>;
 
-/// Names of the columns that make a conversation. Those that are not given have the names that are usual.
+/// `columns` of a dataset: what makes a conversation. Those that are not given have the names that are usual.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Columns {
     /// The list of messages: `messages`, `conversations` or `conversation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<String>,
-    /// What the user says: `prompt` or `instruction`.
+    /// What the user says, if there is no list of messages: `prompt` or `instruction`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// What belongs to the prompt, a line after it: beside `instruction`, `input` or `context`.
@@ -49,6 +49,11 @@ fn find<'a>(record: &'a Object, named: &'a Option<String>, usual: &[&'a str]) ->
 }
 
 impl Columns {
+    /// Whether all have the names that are usual.
+    pub fn are_usual(&self) -> bool {
+        *self == Columns::default()
+    }
+
     /// The conversation of a record, not yet checked.
     pub(super) fn read(&self, record: &Object) -> Outcome<Conversation> {
         let (name, mut messages, ends) = self.read_beginning(record)?;

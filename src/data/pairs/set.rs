@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Pair, pairs};
-use crate::data::conversation::Columns;
+use crate::data::conversation::{Columns, Conversation};
 use crate::data::shard::{SetFormat, TokenSet, TokenSetWriter};
 use crate::data::source::{Record, Report, Source};
 use crate::data::tokenize::{TokenizeOptions, held_out_name};
@@ -178,11 +178,15 @@ pub fn tokenize_pairs(
 
 fn encode(tokenizer: &Tokenizer, template: &ChatTemplate, pair: &Pair) -> Result<PairTokens> {
     let answer = |message| {
-        let messages = pair.conversation(message);
+        let conversation = Conversation { messages: pair.conversation(message), tools: pair.tools.clone() };
+        let Conversation { messages, tools } = match template.writes_tools() {
+            true => conversation,
+            false => conversation.with_tools_in_text(),
+        };
         if let Some(why) = messages.iter().find_map(|message| tokenizer.too_long(&message.content)) {
             return Err(Error::input(why));
         }
-        template.encode_answer(tokenizer, &messages, &pair.tools)
+        template.encode_answer(tokenizer, &messages, &tools)
     };
     let ((prompt, chosen), (_, rejected)) = (answer(&pair.chosen)?, answer(&pair.rejected)?);
     if prompt.is_empty() || chosen.is_empty() || rejected.is_empty() {

@@ -37,7 +37,8 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         return Ok(tokenizer);
     };
     // Pairs are no documents.
-    let texts: Vec<&Dataset> = recipe.datasets.iter().filter(|dataset| !recipe.is_of_pairs(dataset)).collect();
+    let texts = recipe.datasets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
+    let texts: Vec<&Dataset> = texts.map(|(_, dataset)| dataset).collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
     let samples = texts.iter().map(|dataset| Sample::of(world, dataset, share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
