@@ -12,9 +12,9 @@ use crate::model::ModelFolder;
 use crate::ops::TensorType;
 use crate::ops::host::IGNORE;
 use crate::ops::preference_loss::PreferenceLoss;
+use crate::train::dpo;
 use crate::train::engine::{Engine, TrainGraph};
 use crate::train::objective::{Batch, Shape};
-use crate::train::dpo;
 use std::path::Path;
 
 /// Pairs of sequences: rows of one length, chosen and rejected in turn.

@@ -34,14 +34,13 @@ impl Pair {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_record(
-        record: &Map<String, Value>,
-        columns: &Columns,
-    ) -> std::result::Result<Self, String> {
+    pub fn from_record(record: &Map<String, Value>, columns: &Columns) -> std::result::Result<Self, String> {
         let (turns, chosen) = answer(record, "chosen")?;
         let (_, rejected) = answer(record, "rejected")?;
         let prompt = match turns.is_empty() {
-            true => columns.read_prompt(record).map_err(|why| why.replacen("no conversation", "no prompt", 1))?,
+            true => {
+                columns.read_prompt(record).map_err(|why| why.replacen("no conversation", "no prompt", 1))?
+            }
             false => turns,
         };
         if prompt.len() >= MAX_MESSAGES {
@@ -90,7 +89,8 @@ fn answer(record: &Map<String, Value>, name: &str) -> std::result::Result<(Vec<M
     if answer.role != "assistant" {
         return Err(format!("\"{name}\" ends with a message of {}, not of the assistant", answer.role));
     }
-    let calls = answer.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
+    let calls =
+        answer.extra.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
     if answer.content.trim().is_empty() && !calls {
         return Err(format!("the answer in \"{name}\" is empty"));
     }

@@ -37,8 +37,9 @@ impl Recipe {
 
     /// Whether it must be known of a dataset of conversations which tokens are the assistant's.
     pub fn needs_judged(&self, dataset: usize) -> bool {
-        let needs =
-            |stage: &Stage| stage.kind == StageKind::Sft && (stage.judged() == Judged::Assistant || !stage.packs());
+        let needs = |stage: &Stage| {
+            stage.kind == StageKind::Sft && (stage.judged() == Judged::Assistant || !stage.packs())
+        };
         self.stages_with(&self.datasets[dataset].name).any(needs)
     }
 }
@@ -59,9 +60,14 @@ pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
             "is only for kind = \"sft\"".into()
         });
     }
-    problems.require(!stage.document_mask || stage.kind != StageKind::Dpo, key_path!["stages", i, "document_mask"], || {
-        "is for sequences of several documents, but each answer of a pair has its own: leave it out".into()
-    });
+    problems.require(
+        !stage.document_mask || stage.kind != StageKind::Dpo,
+        key_path!["stages", i, "document_mask"],
+        || {
+            "is for sequences of several documents, but each answer of a pair has its own: leave it out"
+                .into()
+        },
+    );
     problems.require(!stage.document_mask || stage.packs(), key_path!["stages", i, "document_mask"], || {
         "is for sequences of several documents, but packing is false: leave one of them out".into()
     });
@@ -97,9 +103,8 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
             )
         });
         // Its passes are counted in sequences that it fills.
-        let form = |stage: &Stage| {
-            (!stage.packs() || stage.kind == StageKind::Dpo).then_some(stage.sequence_length)
-        };
+        let form =
+            |stage: &Stage| (!stage.packs() || stage.kind == StageKind::Dpo).then_some(stage.sequence_length);
         let other = chat.iter().find(|stage| form(stage) != form(first));
         problems.require(other.is_none(), key_path!["datasets", i], || {
             let (first, other) = (&first.name, other.map_or("", |stage| &stage.name));

@@ -11,6 +11,7 @@ use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
 use crate::data::pairs::pair_count;
 use crate::data::shard::{TokenSet, Verify};
+use crate::data::shared::SharedSets;
 use crate::data::source::Source;
 use crate::data::tokenize::{TokenizeOptions, held_out_name, judged_name};
 use crate::error::{Error, Result};
@@ -19,7 +20,6 @@ use crate::recipes::{Dataset, Recipe, StageKind};
 use crate::tokenizer::{ChatTemplate, Judged, Tokenizer};
 pub(super) use preparation::shared_folder;
 use preparation::{Preparation, hex};
-use crate::data::shared::SharedSets;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -252,7 +252,8 @@ impl Corpus {
 
     /// Whether anything is held out for a stage.
     pub fn holds_out(&self, recipe: &Recipe, stage: usize) -> bool {
-        let pairs = |i: usize| recipe.is_of_pairs(i) && self.held_out[i].as_ref().is_some_and(|set| !set.is_empty());
+        let pairs =
+            |i: usize| recipe.is_of_pairs(i) && self.held_out[i].as_ref().is_some_and(|set| !set.is_empty());
         match recipe.stages[stage].kind {
             StageKind::Dpo => (0..self.held_out.len()).any(pairs),
             _ => !self.held_out_rows(recipe, stage, 1).is_empty(),

@@ -118,7 +118,13 @@ fn push(batch: &mut Batch, row: &Row, length: usize) {
 }
 
 /// Adds what a pair has earned: its log-probabilities, those of the reference, and how many tokens were judged.
-pub fn reward(rewards: &mut Rewards, loss: &PreferenceLoss, logps: [f64; 2], reference: [f64; 2], counts: [u32; 2]) {
+pub fn reward(
+    rewards: &mut Rewards,
+    loss: &PreferenceLoss,
+    logps: [f64; 2],
+    reference: [f64; 2],
+    counts: [u32; 2],
+) {
     let [chosen, rejected] = [0, 1].map(|side| loss.reward(logps[side], reference[side], counts[side]));
     rewards.add(chosen, rejected);
 }

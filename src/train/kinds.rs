@@ -30,7 +30,9 @@ impl Objective {
     pub fn of(recipe: &Recipe, stage: usize) -> Objective {
         let stage = &recipe.stages[stage];
         match stage.kind {
-            StageKind::Pretrain | StageKind::Sft => Objective::NextToken { document_mask: stage.document_mask },
+            StageKind::Pretrain | StageKind::Sft => {
+                Objective::NextToken { document_mask: stage.document_mask }
+            }
             StageKind::Dpo => Objective::Preference(dpo::loss_of(stage)),
             StageKind::ExtendContext => no_objective(stage.kind),
         }

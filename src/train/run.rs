@@ -216,8 +216,7 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
         return None;
     }
     let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !trainer.recipe().is_of_pairs(*i));
-    let streams: Vec<Vec<u32>> =
-        sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
+    let streams: Vec<Vec<u32>> = sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 

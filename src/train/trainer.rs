@@ -297,15 +297,21 @@ impl<'a> Trainer<'a> {
             return Ok(Some(found));
         }
         let name = &recipe.stages[stage.span.stage].name;
-        out::warn(format_args!("{name}: what its first model says of the pairs is lost or damaged; it is asked again"));
+        out::warn(format_args!(
+            "{name}: what its first model says of the pairs is lost or damaged; it is asked again"
+        ));
         let architecture = &stage.work.architecture;
         match stage.span.origin {
             Origin::Step { step, .. } => saved::load(&self.store, &saved::of_step(run, step)?, architecture)?,
-            Origin::Noise => begin(&self.store, recipe, architecture, recipe.clone().open_source()?.as_ref())?,
+            Origin::Noise => {
+                begin(&self.store, recipe, architecture, recipe.clone().open_source()?.as_ref())?
+            }
         }
         let reference = ask()?;
         if known != Some(reference.key) {
-            out::warn(format_args!("{name}: it was asked on another device or by another version, which round otherwise"));
+            out::warn(format_args!(
+                "{name}: it was asked on another device or by another version, which round otherwise"
+            ));
         }
         saved::load(&self.store, &checkpoint, architecture)?;
         Ok(Some(reference))
@@ -391,7 +397,8 @@ impl<'a> Trainer<'a> {
     fn collect_pairs(&mut self, pairs: PairResults, datasets: &[usize]) -> Result<()> {
         let PairResults { log_probs, judged, reference } = pairs;
         let parts = self.engine().fetch(log_probs)?;
-        let logps: Vec<f64> = parts.chunks(2).map(|parts| parts.iter().map(|&x| f64::from(x)).sum()).collect();
+        let logps: Vec<f64> =
+            parts.chunks(2).map(|parts| parts.iter().map(|&x| f64::from(x)).sum()).collect();
         let loss = self.stages[self.current].work.objective.preference().expect("the loss is of pairs");
         for (i, &dataset) in datasets.iter().enumerate() {
             let side = |of: &[f64]| [0, 1].map(|side| of.get(2 * i + side).copied().unwrap_or(0.0));

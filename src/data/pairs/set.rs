@@ -149,7 +149,8 @@ pub fn tokenize_pairs(
         if batch.is_empty() {
             break;
         }
-        let encoded: Vec<_> = batch.par_iter().map(|it| encode(tokenizer, options.template, &it.value)).collect();
+        let encoded: Vec<_> =
+            batch.par_iter().map(|it| encode(tokenizer, options.template, &it.value)).collect();
         for (record, tokens) in batch.iter().zip(encoded) {
             let PairTokens { prompt, answers } = match tokens {
                 Ok(tokens) => tokens,

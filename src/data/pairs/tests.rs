@@ -29,9 +29,13 @@ fn pairs_come_in_many_forms() {
     ] {
         assert_eq!(read(same.clone()).unwrap(), plain, "{same}");
     }
-    let long = read(json!({"system": "Be kind.", "prompt": [user, good, user], "chosen": "a", "rejected": "a"}));
+    let long =
+        read(json!({"system": "Be kind.", "prompt": [user, good, user], "chosen": "a", "rejected": "a"}));
     let long = long.unwrap();
-    assert_eq!(long.prompt.iter().map(|it| it.role.as_str()).collect::<Vec<_>>(), ["system", "user", "assistant", "user"]);
+    assert_eq!(
+        long.prompt.iter().map(|it| it.role.as_str()).collect::<Vec<_>>(),
+        ["system", "user", "assistant", "user"]
+    );
     assert!(long.is_equal() && !plain.is_equal());
 }
 
@@ -47,7 +51,10 @@ fn broken_pairs_are_told() {
         (json!({"prompt": "Why?", "chosen": 3, "rejected": "b"}), "a number"),
         (json!({"prompt": "Why?", "chosen": [user], "rejected": "b"}), "ends with a message of user"),
         (json!({"prompt": [{"role": "judge", "content": "x"}], "chosen": "a", "rejected": "b"}), "\"judge\""),
-        (json!({"prompt": [{"role": "assistant", "content": "x"}], "chosen": "a", "rejected": "b"}), "nobody asks"),
+        (
+            json!({"prompt": [{"role": "assistant", "content": "x"}], "chosen": "a", "rejected": "b"}),
+            "nobody asks",
+        ),
     ] {
         let why = read(record.clone()).unwrap_err();
         assert!(why.contains(words), "{record}: {why}");
@@ -60,7 +67,9 @@ fn sets_hold_what_was_read() {
     let line = |prompt: &str, chosen: &str, rejected: &str| {
         format!("{}\n", json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
     };
-    let mut text: String = (0..60).map(|i| line(&format!("Name {i}?"), &format!("\n\nIt is {i}."), "Nothing<|im_end|>.")).collect();
+    let mut text: String = (0..60)
+        .map(|i| line(&format!("Name {i}?"), &format!("\n\nIt is {i}."), "Nothing<|im_end|>."))
+        .collect();
     text += &line("Same?", "yes", "yes");
     text += "{\"chosen\": \"a\", \"rejected\": \"b\"}\n";
     let file = folder.path().join("pairs.jsonl");
@@ -78,20 +87,25 @@ fn sets_hold_what_was_read() {
     assert!(report.first_broken[0].contains("pairs.jsonl: line 62: no prompt"), "{:?}", report.first_broken);
     let sets = ["p", "p.held-out"].map(|name| TokenSet::open(folder.path(), name, Verify::Full).unwrap());
     assert_eq!(sets.each_ref().map(pair_count), [60 - counts.held_out_pairs, counts.held_out_pairs]);
-    assert!((5..30).contains(&counts.held_out_pairs) && sets[0].fingerprint() == fingerprint(&tokenizer, &source, &options).unwrap());
+    assert!(
+        (5..30).contains(&counts.held_out_pairs)
+            && sets[0].fingerprint() == fingerprint(&tokenizer, &source, &options).unwrap()
+    );
     for set in &sets {
         for index in 0..pair_count(set) {
             let PairTokens { prompt, answers } = pair(set, index);
             let prompt = tokenizer.decode(&prompt);
             assert!(prompt.ends_with("?<|im_end|>\n<|im_start|>assistant\n"), "{prompt}");
-            let number: String = prompt.rsplit("Name ").next().unwrap().chars().take_while(char::is_ascii_digit).collect();
+            let number: String =
+                prompt.rsplit("Name ").next().unwrap().chars().take_while(char::is_ascii_digit).collect();
             assert_eq!(tokenizer.decode(&answers[0]), format!("\n\nIt is {number}.<|im_end|>"));
             // A special token that is spelled out is text.
             assert_eq!(answers[1].iter().filter(|&&id| id == 2).count(), 1);
         }
     }
     let refused = Source::new([&file]);
-    let error = tokenize_pairs(&tokenizer, &refused, folder.path(), "p", &options, |_| ()).unwrap_err().to_string();
+    let error =
+        tokenize_pairs(&tokenizer, &refused, folder.path(), "p", &options, |_| ()).unwrap_err().to_string();
     assert!(error.contains("line 62") && error.contains("on_broken"), "{error}");
 }
 

@@ -138,7 +138,9 @@ impl Preparation<'_> {
                         true => format!("{} pairs", sets().map(pairs::pair_count).sum::<u64>()),
                         false => format!("{documents} documents"),
                     };
-                    out::say(format_args!("{name}: {documents}, {tokens} tokens ({held_out} held out), shared"));
+                    out::say(format_args!(
+                        "{name}: {documents}, {tokens} tokens ({held_out} held out), shared"
+                    ));
                     return Ok(true);
                 }
                 Err(error) => {
@@ -255,7 +257,10 @@ impl Preparation<'_> {
 
 fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
     if *broken > 0 {
-        out::warn(format_args!("{name}: {broken} broken records skipped, first: {}", first_broken.join("; ")));
+        out::warn(format_args!(
+            "{name}: {broken} broken records skipped, first: {}",
+            first_broken.join("; ")
+        ));
     }
 }
 
