@@ -141,7 +141,7 @@ fn document(schema: &str, config: &str, source: &str) -> String {
         for key in keys.iter().filter(|key| key.name != "comment") {
             let name = if key.name == "source" { "model.from" } else { &key.name };
             let mut notes = vec![type_of(&key.ty).to_string()];
-            if let Some(default) = default_of(text, ty, key) {
+            if let Some(default) = default_of(text, ty, key).filter(|it| it != "None") {
                 notes.push(format!("default `{default}`"));
             } else if key.ty.starts_with("Option<") {
                 notes.push("optional".into());
@@ -150,7 +150,7 @@ fn document(schema: &str, config: &str, source: &str) -> String {
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
             out += &match key.ty.as_str() {
-                words @ ("StageKind" | "ScheduleKind") => values(schema, words),
+                words @ ("StageKind" | "ScheduleKind" | "PreferenceKind") => values(schema, words),
                 words @ "OnBroken" => values(source, words),
                 _ => String::new(),
             };

@@ -312,7 +312,7 @@ pub struct Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preference {
-    /// Which loss.
+    /// Which loss; `sigmoid` if not given.
     pub loss: PreferenceKind,
     /// How much a margin counts: all but `orpo`. The smaller, the farther the model may go from the one it begins with.
     pub beta: f64,
