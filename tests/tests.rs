@@ -23,6 +23,7 @@ mod robustness;
 mod runs;
 mod scoring;
 mod segments;
+mod sft;
 mod stages;
 mod support;
 mod tokens;

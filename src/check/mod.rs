@@ -2,6 +2,7 @@
 //! batch, pairs, or rows of any lengths, through a model for comparison with other programs ([`debug`], [`preference`],
 //! [`score`]).
 
+pub mod batch;
 pub mod debug;
 pub mod doctor;
 pub mod preference;

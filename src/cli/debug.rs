@@ -1,7 +1,8 @@
-//! `smolter debug forward|backward|step|score|preference`: logits, gradients, weights, scores or losses of pairs of a model
+//! `smolter debug forward|backward|step|score|preference|batch`: logits, gradients, weights, scores or losses of pairs of a model
 //! folder on given token ids.
 
-use super::DeviceFlag;
+use super::{DeviceFlag, RecipeFlags};
+use crate::check::batch::{self, Choice};
 use crate::check::debug::{self, Job};
 use crate::check::{preference, score};
 use crate::error::{Error, Result};
@@ -25,6 +26,9 @@ pub enum Debug {
     /// Writes the loss of pairs of sequences, one of which is preferred, with log-probabilities, rewards and the gradient
     /// of every parameter.
     Preference(Preference),
+    /// Shows what a stage learns from in one of its steps, and on which tokens the model is judged: those in green, or
+    /// between ⟦ and ⟧.
+    Batch(BatchOf),
 }
 
 #[derive(Args)]
@@ -92,6 +96,25 @@ pub struct Preference {
 }
 
 #[derive(Args)]
+pub struct BatchOf {
+    #[command(flatten)]
+    recipe: RecipeFlags,
+    /// Name of the stage, or its index; the first if not given.
+    #[arg(long)]
+    stage: Option<String>,
+    /// Step of the stage, counted from 0.
+    #[arg(long, default_value_t = 0)]
+    step: u64,
+    /// Sequences to print.
+    #[arg(long, default_value_t = 4)]
+    print: usize,
+    /// JSON file for all sequences of the step: `rows`, each with `dataset`, `length`, `input_ids`, `labels` (of the token
+    /// that follows, -100 where the model is not judged), `weights`, `positions` and `segments`.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub struct Step {
     #[command(flatten)]
     files: Files,
@@ -127,6 +150,10 @@ impl Debug {
                 score::run(&on(&device)?, &hub::folder(&model)?, &input, &out)
             }
             Debug::Preference(preference) => preference.run(),
+            Debug::Batch(BatchOf { recipe, stage, step, print, out }) => {
+                let choice = Choice { stage: stage.as_deref(), step, print };
+                batch::run(recipe.load()?, &choice, out.as_deref())
+            }
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })
             }

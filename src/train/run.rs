@@ -12,7 +12,7 @@ use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
 use crate::report::{out, profile, quoted, shell_word, table};
-use crate::tokenizer::ChatTemplate;
+use crate::tokenizer::{ChatTemplate, Message};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -220,8 +220,8 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
-/// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its
-/// memory is given back for this.
+/// The recipe's prompts, and how the model goes on from each up to the end of the document; a chat model answers them as
+/// messages. Training must be over: its memory is given back for this.
 fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     trainer.release()?;
     let (sample, tokenizer) = (trainer.recipe().sample.clone(), &trainer.corpus.tokenizer);
@@ -230,9 +230,16 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     }
     let eos = tokenizer.eos_id();
     let positions = trainer.architecture().positions();
+    let last = trainer.recipe().stages.len() - 1;
+    let template = trainer.corpus.template.as_ref().filter(|_| trainer.recipe().makes_chat_model(last));
+    let mut ends = vec![eos];
+    ends.extend(template.and_then(|it| tokenizer.token_to_id(it.special_token("eos_token")?)));
     let mut texts = Vec::new();
     for prompt in &sample.prompts {
-        texts.push([vec![eos], tokenizer.encode(prompt)?].concat());
+        texts.push(match template {
+            Some(template) => template.encode(tokenizer, &[Message::new("user", prompt)], true)?,
+            None => [vec![eos], tokenizer.encode(prompt)?].concat(),
+        });
     }
     // A prompt that is too long begins later.
     let room = positions.saturating_sub(sample.tokens).max(1);
@@ -252,11 +259,12 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
         let uniform = rng.random::<f64>().min(1.0 - f64::from(f32::EPSILON)) as f32;
         let choices = generator.step(&sampling, &vec![uniform; prompts.len()], &active)?;
         for ((choice, text), active) in choices.iter().zip(&mut texts).zip(&mut active) {
-            match choice.filter(|choice| choice.token != eos) {
+            match choice.filter(|choice| !ends.contains(&choice.token)) {
                 Some(choice) => text.push(choice.token),
                 None => *active = false,
             }
         }
     }
-    Ok(texts.iter().map(|ids| tokenizer.decode(&ids[1..])).collect())
+    let shown = |ids: &Vec<u32>| tokenizer.decode(ids.strip_prefix(&[eos]).unwrap_or(ids));
+    Ok(texts.iter().map(shown).collect())
 }

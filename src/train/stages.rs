@@ -39,6 +39,27 @@ impl PlannedStage {
     }
 }
 
+/// Tokens that were taken from each dataset before each stage.
+///
+/// # Errors
+/// [`Error::Input`] if the data of a stage ends before it does.
+pub fn consumed_before(recipe: &Recipe, corpus: &Corpus) -> Result<Vec<Vec<u64>>> {
+    let spans = recipe.spans();
+    let mut consumed: Vec<Vec<u64>> = Vec::new();
+    for span in &spans {
+        let before = match span.origin {
+            Origin::Noise => vec![0; recipe.datasets.len()],
+            Origin::Step { stage: parent, step } => {
+                let steps = step - spans[parent].start_step;
+                let sequences = steps * spans[parent].sequences_per_step as u64;
+                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
+            }
+        };
+        consumed.push(before);
+    }
+    Ok(consumed)
+}
+
 /// Plans the stages that have steps left after `step`, or the last one, whose state may still be evaluated. `begun` is
 /// a stage that a checkpoint lies in, with its micro-batch, which must not change on the way.
 ///
@@ -55,19 +76,8 @@ pub fn plan_stages(
     begun: Option<(usize, usize)>,
 ) -> Result<Vec<PlannedStage>> {
     let mut planned = Vec::new();
-    // Per stage: tokens that were taken from each dataset before it.
-    let mut consumed: Vec<Vec<u64>> = Vec::new();
     let spans = recipe.spans();
-    for (stage, span) in spans.iter().enumerate() {
-        let before = match span.origin {
-            Origin::Noise => vec![0; recipe.datasets.len()],
-            Origin::Step { stage: parent, step } => {
-                let steps = step - spans[parent].start_step;
-                let sequences = steps * spans[parent].sequences_per_step as u64;
-                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
-            }
-        };
-        consumed.push(before.clone());
+    for ((stage, span), before) in spans.iter().enumerate().zip(consumed_before(recipe, corpus)?) {
         if span.end_step <= step && stage + 1 < recipe.stages.len() {
             continue;
         }
