@@ -173,7 +173,8 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
 
         // Stopped in the stage, and with what the first model says lost.
         for (name, lost) in [("stopped", false), ("lost", true)] {
-            let begun = run(place.train(name, device, &[]).args(["--until", "5"])).expect(0, &[]);
+            let begun = run(place.train(name, device, &["checkpoint.every=100"]).args(["--until", "5"]))
+                .expect(0, &[]);
             assert!(begun.stdout.contains("known from an earlier run"), "{begun:#?}");
             if lost {
                 std::fs::remove_dir_all(place.path(".tokens")).expect("shared sets");
@@ -186,8 +187,12 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
             assert_eq!(lines(&place.path(name)).len(), STEPS as usize);
         }
         // What "lost" asked again serves another beta.
-        let other =
-            run(&mut place.train("other", device, &["stages.preferences.dpo.beta=0.6"])).expect(0, &[]);
+        let other = run(&mut place.train(
+            "other",
+            device,
+            &["stages.preferences.dpo.beta=0.6", "checkpoint.every=100"],
+        ))
+        .expect(0, &[]);
         assert!(other.stdout.contains("known from an earlier run"), "{other:#?}");
         assert!(place.state("whole", STEPS) != place.state("other", STEPS));
     }
@@ -198,7 +203,7 @@ fn every_loss_learns_and_pairs_are_held_out() {
     let place = place();
     let set = |key: &str, value: &str| format!("stages.preferences.{key}={value}");
     for loss in ["sigmoid", "hinge", "ipo", "orpo", "simpo"] {
-        let overrides = [set("dpo.loss", loss), "held_out.fraction=0.3".into(), "held_out.every=4".into()];
+        let overrides = [set("dpo.loss", loss), set("epochs", "12"), "held_out.fraction=0.3".into()];
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
         let outcome = run(&mut place.train(loss, "reference", &overrides)).expect(0, &[]);
         assert!(outcome.stdout.contains("held-out pairs: loss"), "{outcome:#?}");
@@ -208,7 +213,7 @@ fn every_loss_learns_and_pairs_are_held_out() {
         let held_out = last.held_out_preference.expect("what held-out pairs earned");
         assert!(held_out.accuracy > 0.5 && held_out.margin.is_finite(), "{loss}: {held_out:?}");
     }
-    let chat = place.path("sigmoid").join("checkpoints").join("step-000006/tokenizer_config.json");
+    let chat = place.path("sigmoid").join("checkpoints").join("step-000009/tokenizer_config.json");
     assert!(std::fs::read_to_string(chat).is_ok_and(|text| text.contains("im_start")), "no chat template");
 }
 
