@@ -109,11 +109,10 @@ impl Batches for PreferencePairs {
 
 /// Adds a sequence as a row of `length` tokens.
 fn push(batch: &mut Batch, row: &Row, length: usize) {
-    let positions = row.tokens.len() - 1;
-    let padding = length - positions;
-    let label = |t: usize| if row.scored[t + 1] { row.tokens[t + 1] } else { IGNORE };
-    batch.ids.extend(row.tokens[..positions].iter().copied().chain(std::iter::repeat_n(0, padding)));
-    batch.labels.extend((0..positions).map(label).chain(std::iter::repeat_n(IGNORE, padding)));
+    let padding = length - row.tokens.len();
+    let label = |t: usize| if row.scored[t] { row.tokens[t] } else { IGNORE };
+    batch.ids.extend(row.tokens.iter().copied().chain(std::iter::repeat_n(0, padding)));
+    batch.labels.extend((1..row.tokens.len()).map(label).chain(std::iter::repeat_n(IGNORE, padding + 1)));
     batch.ends.push(batch.ids.len() as u32);
 }
 
