@@ -48,13 +48,14 @@ impl Plan {
             })?;
             let (shape, steps) = (fit.training.shape, span.steps());
             out::line(format_args!(
-                "\nstage {}: {} steps of {} x {} tokens; {} passes of {} sequences per step, recomputation '{}'",
+                "\nstage {}: {} steps of {} x {} tokens; {} passes of {} {} per step, recomputation '{}'",
                 stage.name,
                 HumanCount(steps),
                 work.sequences,
-                stage.sequence_length,
+                stage.window(),
                 shape.passes,
                 shape.micro_batch,
+                if work.objective.preference().is_some() { "pairs" } else { "sequences" },
                 shape.recompute.name()
             ))?;
             out::line(slabs(&fit))?;

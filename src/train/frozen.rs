@@ -58,10 +58,10 @@ impl Frozen<'_> {
         let mut hasher = Xxh3::new();
         let architecture = &self.stage.work.architecture;
         let made = format!(
-            "{} {:?} {:?} {} {}",
+            "{} {:?} {} {} {}",
             architecture.to_hf_json("float32"),
             self.of().cut(),
-            self.stage.shape,
+            self.stage.shape.micro_batch,
             self.backend.description(),
             env!("CARGO_PKG_VERSION")
         );
