@@ -9,8 +9,8 @@ use smolter::graph::{Backend, null};
 use smolter::nn::{Architecture, LlamaConfig, Lora};
 use smolter::recipes::Recipe;
 use smolter::train::fit::Work;
+use smolter::train::kinds::Objective;
 use smolter::train::metrics::Metrics;
-use smolter::train::pretrain;
 use std::path::{Path, PathBuf};
 
 /// Limit of the worst tensor's error, and of the largest difference of logits; those of `lora_parity.py`.
@@ -295,7 +295,8 @@ fn what_a_stage_of_adapters_allocates_is_what_was_planned() {
 fn adapters_on_the_largest_model_are_planned_and_the_null_executor_confirms_it() {
     let architecture = Architecture::from(LlamaConfig::smollm2_1_7b());
     let lora = Lora { rank: 16, ..Lora::default() };
-    let work = |architecture| Work { architecture, add_loss: pretrain::add_loss, sequences: 1, length: 2048 };
+    let objective = Objective::NextToken { document_mask: false };
+    let work = |architecture| Work { architecture, objective: objective.clone(), sequences: 1, length: 2048 };
     let (adapted, whole) = (work(architecture.clone().with_lora(Some(lora))), work(architecture));
     // rank x (in + out) of each of the seven layers of 24 blocks.
     assert_eq!(adapted.architecture.num_trained(), 24 * 16 * (4 * (2048 + 2048) + 3 * (2048 + 8192)));

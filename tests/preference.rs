@@ -8,9 +8,9 @@ use smolter::nn::{Architecture, LlamaConfig};
 use smolter::ops::host::{IGNORE, segments_of};
 use smolter::ops::preference_loss::{PreferenceLoss, Variant};
 use smolter::ops::testing::nmse;
+use smolter::train::dpo;
 use smolter::train::engine::{Engine, TrainGraph, initialize};
 use smolter::train::objective::{Batch, Shape};
-use smolter::train::preference;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -173,8 +173,7 @@ fn packed_pairs_are_as_if_alone() {
     // Where each sequence begins, of `length` tokens a row.
     let pass = |backend: &Backend, segmented: bool, rows: usize, length: usize, firsts: [usize; 4]| {
         let shape = Shape { micro_batch: rows, passes: 1, length, recompute: Policy::None };
-        let add =
-            |graph: &mut _, model: &_, shape| preference::add_loss(graph, model, shape, &loss, 2, segmented);
+        let add = |graph: &mut _, model: &_, shape| dpo::add_loss(graph, model, shape, &loss, 2, segmented);
         let (mut engine, store) =
             Engine::alone(backend, TrainGraph::new(&model, add, shape)).expect("an engine");
         initialize(&store, &model, 3);

@@ -15,7 +15,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -27,6 +27,7 @@ const SECTIONS: [(&str, &str); 14] = [
     ("`datasets.columns`", "Columns"),
     ("`[[stages]]`", "Stage"),
     ("`[stages.lora]`", "Lora"),
+    ("`dpo` of a stage", "Preference"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),
@@ -150,7 +151,7 @@ fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
         for key in keys.iter().filter(|key| key.name != "comment") {
             let name = if key.name == "source" { "model.from" } else { &key.name };
             let mut notes = vec![type_of(&key.ty).to_string()];
-            if let Some(default) = default_of(text, ty, key) {
+            if let Some(default) = default_of(text, ty, key).filter(|it| it != "None") {
                 notes.push(format!("default `{default}`"));
             } else if key.ty.starts_with("Option<") {
                 notes.push("optional".into());
@@ -159,7 +160,9 @@ fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
             out += &match key.ty.trim_start_matches("Option<").trim_end_matches('>') {
-                words @ ("StageKind" | "ScheduleKind" | "ChatFormat") => values(schema, words),
+                words @ ("StageKind" | "ScheduleKind" | "ChatFormat" | "PreferenceKind") => {
+                    values(schema, words)
+                }
                 words @ ("OnBroken" | "Judged") => values(source, words),
                 _ => String::new(),
             };

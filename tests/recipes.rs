@@ -31,7 +31,7 @@ fn scored(run: &Path, model: &ModelFolder, device: &str) -> f64 {
     let recompute = smolter::graph::recompute::Policy::None;
     let shape = Shape { micro_batch: sequences, passes: 1, length, recompute };
     let consumed = vec![0; recipe.datasets.len()];
-    let data = batches_of(&recipe, 0, &consumed, &corpus).expect("its batches");
+    let data = batches_of(&recipe, 0, &consumed, &corpus, None).expect("its batches");
     let batch = data.step(0, shape).expect("the first step").remove(0);
     let row = |(ids, labels): (&[u32], &[u32])| Row::whole([ids, &labels[length - 1..]].concat());
     let rows: Vec<Row> = batch.ids.chunks(length).zip(batch.labels.chunks(length)).map(row).collect();

@@ -2,13 +2,13 @@
 
 use crate::support::device;
 use smolter::check::doctor::variants;
-use smolter::graph::Backend;
 use smolter::graph::recompute::Policy;
-use smolter::nn::{Architecture, LlamaConfig};
+use smolter::graph::{Backend, Graph};
+use smolter::nn::{Architecture, Llama, LlamaConfig};
 use smolter::ops::host::segments_of;
 use smolter::ops::testing::nmse;
 use smolter::train::engine::{Engine, TrainGraph, initialize};
-use smolter::train::objective::{AddLoss, Batch, Shape};
+use smolter::train::objective::{Batch, Loss, Shape};
 use smolter::train::pretrain;
 
 /// Tokens of a sequence; two sequences hold the documents.
@@ -50,7 +50,7 @@ impl Pass {
 /// loss takes them.
 fn pass(
     backend: &Backend,
-    add_loss: AddLoss,
+    add_loss: fn(&mut Graph, &Llama, Shape) -> Loss,
     recompute: Policy,
     first: usize,
     sequences: usize,

@@ -5,6 +5,7 @@ mod chat;
 mod corpus;
 mod damaged;
 mod doctor;
+mod dpo;
 mod export;
 mod floors;
 mod fuzz;

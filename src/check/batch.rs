@@ -29,12 +29,15 @@ pub struct Choice<'a> {
 #[derive(Debug, Serialize)]
 struct Sequence<'a> {
     dataset: &'a str,
+    /// Of a preference pair, which are a chosen and a rejected one in turn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'static str>,
     /// Tokens before the padding.
     length: usize,
     input_ids: &'a [u32],
     /// The token that follows each, -100 where the model is not judged on it.
     labels: Vec<i64>,
-    /// How much each label counts; those of the step sum to 1.
+    /// How much each label counts; those of the step sum to 1. Of a pair, how much the pair counts.
     weights: Vec<f64>,
     /// Position of each token in its document, where documents do not see each other, else in the sequence.
     positions: Vec<u32>,
@@ -65,7 +68,7 @@ pub fn run(mut recipe: Recipe, choice: &Choice, out: Option<&Path>) -> Result<()
     let length = recipe.stages[stage].sequence_length;
     let shape = Shape { micro_batch: span.sequences_per_step, passes: 1, length, recompute: Policy::None };
     let consumed = consumed_before(&recipe, &corpus)?;
-    let data = batches_of(&recipe, stage, &consumed[stage], &corpus)?;
+    let data = batches_of(&recipe, stage, &consumed[stage], &corpus, None)?;
     data.notes(span.steps(), shape)?.iter().for_each(out::say);
     let batch = data.step(choice.step, shape)?.swap_remove(0);
     let sequences = sequences(&recipe, stage, &batch, length);
@@ -94,10 +97,17 @@ fn stage_of(recipe: &Recipe, given: Option<&str>) -> Result<usize> {
 
 fn sequences<'a>(recipe: &'a Recipe, stage: usize, batch: &'a Batch, length: usize) -> Vec<Sequence<'a>> {
     let sum: f64 = batch.weights.iter().map(|&weight| f64::from(weight)).sum();
-    let sequence = |(i, &dataset): (usize, &usize)| {
+    let rows = recipe.stages[stage].kind.rows();
+    let sequence = |i: usize| {
+        let dataset = batch.datasets[i / rows];
         let at = i * length..(i + 1) * length;
-        let (labels, weights) = (&batch.labels[at.clone()], &batch.weights[at.clone()]);
-        let counts = labels.iter().zip(weights);
+        let labels = &batch.labels[at.clone()];
+        let of_pair = |&label: &u32| if label == IGNORE { 0.0 } else { batch.weights[i / rows] };
+        let weights: Vec<f32> = match rows {
+            1 => batch.weights[at.clone()].to_vec(),
+            _ => labels.iter().map(of_pair).collect(),
+        };
+        let counts = labels.iter().zip(&weights);
         let starts = batch.starts.get(at.clone()).map_or(vec![0; length], <[u32]>::to_vec);
         let begun = |pair: &[u32]| u32::from(pair[0] != pair[1]);
         let segments = starts.windows(2).scan(0, |segment, pair| {
@@ -108,7 +118,8 @@ fn sequences<'a>(recipe: &'a Recipe, stage: usize, batch: &'a Batch, length: usi
         let last = labels.iter().rposition(|&label| label != IGNORE).map_or(0, |last| last + 2);
         Sequence {
             dataset: &recipe.datasets[dataset].name,
-            length: if recipe.stages[stage].packs() { length } else { last.min(length) },
+            answer: (rows == 2).then(|| ["chosen", "rejected"][i % 2]),
+            length: if rows == 1 && recipe.stages[stage].packs() { length } else { last.min(length) },
             input_ids: &batch.ids[at],
             labels: counts.map(|(&label, &weight)| if weight > 0.0 { label.into() } else { -100 }).collect(),
             weights: weights.iter().map(|&weight| f64::from(weight) / sum).collect(),
@@ -116,7 +127,7 @@ fn sequences<'a>(recipe: &'a Recipe, stage: usize, batch: &'a Batch, length: usi
             segments: [0].into_iter().chain(segments).collect(),
         }
     };
-    batch.datasets.iter().enumerate().map(sequence).collect()
+    (0..rows * batch.datasets.len()).map(sequence).collect()
 }
 
 /// Marks what the model is judged on, where there are no colours.
@@ -126,7 +137,8 @@ const JUDGED: [&str; 2] = ["\u{27e6}", "\u{27e7}"];
 fn print(index: usize, sequence: &Sequence, tokenizer: &Tokenizer) -> Result<()> {
     let judged = sequence.labels.iter().filter(|&&label| label >= 0).count();
     let (dataset, length) = (sequence.dataset, sequence.length);
-    let title = format!("sequence {index}: {dataset}, {length} tokens, judged on {judged}");
+    let answer = sequence.answer.map_or(String::new(), |answer| format!(", {answer}"));
+    let title = format!("sequence {index}: {dataset}{answer}, {length} tokens, judged on {judged}");
     out::line(console::style(title).bold())?;
     // A token is judged where the one before it has a label.
     let is_judged = |at: usize| at > 0 && sequence.labels[at - 1] >= 0;

@@ -12,9 +12,9 @@ use crate::model::ModelFolder;
 use crate::ops::TensorType;
 use crate::ops::host::IGNORE;
 use crate::ops::preference_loss::PreferenceLoss;
+use crate::train::dpo;
 use crate::train::engine::{Engine, TrainGraph};
 use crate::train::objective::{Batch, Shape};
-use crate::train::preference;
 use std::path::Path;
 
 /// Pairs of sequences: rows of one length, chosen and rejected in turn.
@@ -92,7 +92,7 @@ impl Input {
         let program = graph.program("log-probabilities");
         let hidden = decoder.hidden(&mut graph, &tokens);
         let nll = decoder.nll(&mut graph, hidden, labels);
-        let (ends, log_probs) = preference::add_log_probs(&mut graph, nll, self.rows());
+        let (ends, log_probs) = dpo::add_log_probs(&mut graph, nll, self.rows());
         graph.keep(log_probs);
         let store = infer::load(backend, model, &[&graph])?;
         let plan = Plan::checked(&graph, &backend.caps(), store.plan()).map_err(|why| self.too_many(&why))?;
@@ -132,7 +132,7 @@ pub fn run(
 
     let shape = Shape { micro_batch: input.rows(), passes: 1, length: input.length, recompute: Policy::None };
     let add_loss = |graph: &mut Graph, decoder: &_, shape| {
-        preference::add_loss(graph, decoder, shape, loss, input.pairs, false)
+        dpo::add_loss(graph, decoder, shape, loss, input.pairs, false)
     };
     let training = TrainGraph::new(&model.architecture, add_loss, shape);
     let placed = StorePlan::new(&[&training.graph], &backend.caps());

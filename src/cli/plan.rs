@@ -67,7 +67,7 @@ impl Plan {
             let (given, steps) = (recipe.batch_of(span.stage).micro_batch, span.steps());
             let same =
                 planned.iter().find(|(_, other, micro_batch, _)| (other, *micro_batch) == (&work, given));
-            let (count, sequences, length) = (HumanCount(steps), work.sequences, work.length);
+            let (count, sequences, length) = (HumanCount(steps), work.sequences, stage.window());
             let title = format!("\nstage {}: {count} steps of {sequences} x {length} tokens", stage.name);
             if let Some((name, .., of_step)) = same {
                 flops += of_step * steps as f64;
@@ -83,9 +83,10 @@ impl Plan {
             })?;
             let shape = fit.training.shape;
             out::line(format_args!(
-                "{title}; {} passes of {} sequences per step, recomputation '{}'",
+                "{title}; {} passes of {} {} per step, recomputation '{}'",
                 shape.passes,
                 shape.micro_batch,
+                if work.objective.preference().is_some() { "pairs" } else { "sequences" },
                 shape.recompute.name()
             ))?;
             out::line(format_args!("because: {}", work.reason(&caps, given, shape)))?;
@@ -203,7 +204,7 @@ fn slabs(fit: &Candidate) -> Table {
 fn savings(work: &Work, caps: &Caps, fit: &Candidate) -> Option<String> {
     let (architecture, shape) = (&work.architecture, fit.training.shape);
     let lora = architecture.lora.as_ref()?;
-    let whole = Work { architecture: architecture.clone().with_lora(None), ..*work };
+    let whole = Work { architecture: architecture.clone().with_lora(None), ..work.clone() };
     let (all, trained) = (architecture.num_parameters(), architecture.num_trained());
     let saved = match whole.candidate(caps, shape.micro_batch, shape.recompute) {
         Ok(whole) => {

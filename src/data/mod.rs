@@ -4,6 +4,7 @@
 pub mod conversation;
 pub mod microcosm;
 pub mod mixture;
+pub mod pairs;
 pub mod shard;
 pub mod shared;
 pub mod source;

@@ -129,6 +129,13 @@ impl PreferenceLoss {
         }
     }
 
+    /// The loss of a pair, chosen and rejected, on the host: log-probabilities, the reference's (0 where there is none),
+    /// and how many tokens were judged.
+    pub fn loss(&self, logps: [f64; 2], reference: [f64; 2], counts: [u32; 2]) -> f64 {
+        let [chosen, rejected] = [0, 1].map(|side| self.counted(logps[side], reference[side], counts[side]));
+        self.of_pair(chosen, rejected).0
+    }
+
     /// The loss of a pair from its counted log-probabilities, and its derivatives by them.
     fn of_pair(&self, chosen: f64, rejected: f64) -> (f64, [f64; 2]) {
         let margin = self.beta * (chosen - rejected);

@@ -8,7 +8,7 @@ use crate::tokenizer::Judged;
 impl StageKind {
     /// Whether it learns from conversations, so that its model is a chat model.
     pub fn is_chat(self) -> bool {
-        self == StageKind::Sft
+        matches!(self, StageKind::Sft | StageKind::Dpo)
     }
 }
 
@@ -27,14 +27,29 @@ impl Recipe {
 
     /// Whether a dataset, given by its index, is of conversations.
     pub fn is_chat(&self, dataset: usize) -> bool {
-        self.stages_with(&self.datasets[dataset].name).any(|stage| stage.kind.is_chat())
+        self.stages_with(&self.datasets[dataset].name).any(|stage| stage.kind == StageKind::Sft)
+    }
+
+    /// Whether a dataset, given by its index, is of preference pairs.
+    pub fn is_of_pairs(&self, dataset: usize) -> bool {
+        self.stages_with(&self.datasets[dataset].name).any(|stage| stage.kind == StageKind::Dpo)
     }
 
     /// Whether it must be known of a dataset of conversations which tokens are the assistant's.
     pub fn needs_judged(&self, dataset: usize) -> bool {
-        let needs =
-            |stage: &Stage| stage.kind.is_chat() && (stage.judged() == Judged::Assistant || !stage.packs());
+        let needs = |stage: &Stage| {
+            stage.kind == StageKind::Sft && (stage.judged() == Judged::Assistant || !stage.packs())
+        };
         self.stages_with(&self.datasets[dataset].name).any(needs)
+    }
+}
+
+/// What a kind of stage learns from.
+fn what(kind: StageKind) -> &'static str {
+    match kind {
+        StageKind::Pretrain | StageKind::ExtendContext => "text",
+        StageKind::Sft => "conversations",
+        StageKind::Dpo => "preference pairs",
     }
 }
 
@@ -45,6 +60,14 @@ pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
             "is only for kind = \"sft\"".into()
         });
     }
+    problems.require(
+        !stage.document_mask || stage.kind != StageKind::Dpo,
+        key_path!["stages", i, "document_mask"],
+        || {
+            "is for sequences of several documents, but each answer of a pair has its own: leave it out"
+                .into()
+        },
+    );
     problems.require(!stage.document_mask || stage.packs(), key_path!["stages", i, "document_mask"], || {
         "is for sequences of several documents, but packing is false: leave one of them out".into()
     });
@@ -61,23 +84,27 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
             ];
             for (key, given) in given {
                 problems.require(!given, key_path!["datasets", i, key], || {
-                    format!("is for conversations, but no stage of kind 'sft' has '{name}' in its mixture")
+                    format!("is for conversations, but no stage of kind 'sft' or 'dpo' has '{name}' in its mixture")
                 });
             }
             continue;
         };
         problems.require(dataset.microcosm.is_none(), key_path!["datasets", i, "microcosm"], || {
-            format!("generates text, but stage '{}' needs conversations: give paths", first.name)
+            format!("generates text, but stage '{}' needs {}: give paths", first.name, what(first.kind))
         });
-        let text = recipe.stages_with(name).find(|stage| !stage.kind.is_chat());
-        problems.require(text.is_none(), key_path!["datasets", i], || {
-            let (text, chat) = (text.map_or("", |stage| &stage.name), &first.name);
+        let another = recipe.stages_with(name).find(|stage| stage.kind != first.kind);
+        problems.require(another.is_none(), key_path!["datasets", i], || {
+            let (stage, kind) = another.map_or(("", first.kind), |stage| (&stage.name, stage.kind));
             format!(
-                "('{name}') is text in stage '{text}' and conversations in stage '{chat}': write it twice, with two names"
+                "('{name}') is {} in stage '{stage}' and {} in stage '{}': write it twice, with two names",
+                what(kind),
+                what(first.kind),
+                first.name
             )
         });
         // Its passes are counted in sequences that it fills.
-        let form = |stage: &Stage| (!stage.packs()).then_some(stage.sequence_length);
+        let form =
+            |stage: &Stage| (!stage.packs() || stage.kind == StageKind::Dpo).then_some(stage.sequence_length);
         let other = chat.iter().find(|stage| form(stage) != form(first));
         problems.require(other.is_none(), key_path!["datasets", i], || {
             let (first, other) = (&first.name, other.map_or("", |stage| &stage.name));
@@ -85,6 +112,10 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
                 "('{name}') becomes other sequences in stage '{first}' (packing, sequence_length) than in stage '{other}': \
                  write it twice, with two names"
             )
+        });
+        let clean = dataset.decontaminate.is_empty() || first.kind == StageKind::Sft;
+        problems.require(clean, key_path!["datasets", i, "decontaminate"], || {
+            format!("is for conversations, but '{name}' is of preference pairs")
         });
         for (j, path) in dataset.decontaminate.iter().enumerate() {
             problems.require(

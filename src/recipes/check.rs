@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{Batch, Dataset, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
+use super::schema::{
+    Batch, Dataset, LearningRate, Optimizer, Preference, Recipe, ScheduleKind, Stage, StageKind,
+};
 use super::timeline::{schedule_lengths, spans};
 use crate::data::microcosm::Register;
 use crate::data::source::MIN_DOCUMENT_BYTES;
@@ -202,9 +204,8 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
 fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    let can = matches!(stage.kind, StageKind::Pretrain | StageKind::Sft);
-    problems.require(can, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; only 'pretrain' and 'sft' can".into()
+    problems.require(stage.kind != StageKind::ExtendContext, key_path!["stages", i, "kind"], || {
+        "is a kind that this version of smolter cannot train yet; 'pretrain', 'sft' and 'dpo' can".into()
     });
     chat::check_stage(problems, i, stage);
     check_length(problems, i, stage);
@@ -228,7 +229,34 @@ fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage
         }
     }
     check_choices(problems, recipe, i, stage);
+    check_preference(problems, i, stage);
     check_mixture(problems, recipe, i, stage, datasets)
+}
+
+/// What is said of preference pairs.
+fn check_preference(problems: &mut Problems, i: usize, stage: &Stage) {
+    let place = key_path!["stages", i, "dpo"];
+    let given = stage.dpo.as_ref();
+    if stage.kind != StageKind::Dpo {
+        return problems.require(given.is_none(), place, || "goes with kind = \"dpo\"".into());
+    }
+    let Preference { beta, label_smoothing, gamma, lambda, max_prompt_length, .. } =
+        given.cloned().unwrap_or_default();
+    positive(problems, beta, &below(place, "beta"));
+    problems.require((0.0..0.5).contains(&label_smoothing), &below(place, "label_smoothing"), || {
+        format!("is {label_smoothing}, but must be from 0 to below 0.5")
+    });
+    not_negative(problems, gamma, &below(place, "gamma"));
+    not_negative(problems, lambda, &below(place, "lambda"));
+    let length = stage.sequence_length;
+    problems.require(length >= 2, key_path!["stages", i, "sequence_length"], || {
+        format!("is {length}, but a prompt and an answer take at least 2")
+    });
+    if let Some(prompt) = max_prompt_length {
+        problems.require((1..length.max(2)).contains(&prompt), &below(place, "max_prompt_length"), || {
+            format!("is {prompt}, but must be from 1 to below sequence_length {length}")
+        });
+    }
 }
 
 /// How long a stage is: in tokens, steps or epochs.

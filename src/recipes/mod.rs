@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 pub use count::parse as parse_count;
 pub use draft::draft;
 pub use schema::{
-    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving,
-    ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Preference,
+    PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice,
+    TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
 use crate::data::conversation::Columns;
+use crate::data::pairs::Cut;
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken};
 use crate::nn::Lora;
 use crate::nn::config::LlamaConfig;
@@ -186,16 +187,17 @@ pub enum ScheduleKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
-    /// Sequences per optimizer step.
+    /// Sequences per optimizer step; in a `dpo` stage, pairs of them.
     #[serde(deserialize_with = "count")]
     pub sequences: usize,
-    /// Sequences per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
+    /// Sequences (or pairs) per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
     #[serde(default)]
     pub micro_batch: usize,
 }
 
 /// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`); or conversations, if a stage
-/// of kind `sft` has it in its mixture.
+/// of kind `sft` has it in its mixture; or preference pairs (`chosen` and `rejected`, and `prompt` where `chosen` is no
+/// whole conversation), if a stage of kind `dpo` has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
@@ -302,8 +304,54 @@ pub struct Stage {
     /// `[stages.lora]`: trains adapters instead of the weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
-    /// Share of each dataset in the stage's tokens; they sum to 1.
+    /// Of a `dpo` stage: its loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<Preference>,
+    /// Share of each dataset in the stage's tokens (of a `dpo` stage, in its pairs); they sum to 1.
     pub mixture: BTreeMap<String, f64>,
+}
+
+/// `dpo` of a stage: how much the chosen answer is to be preferred to the rejected one. Defaults are SmolLM2's
+/// (alignment-handbook).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preference {
+    /// Which loss; `sigmoid` if not given.
+    pub loss: PreferenceKind,
+    /// How much a margin counts: all but `orpo`. The smaller, the farther the model may go from the one it begins with.
+    pub beta: f64,
+    /// Share of the pairs taken to be the wrong way round, below 0.5: `sigmoid` and `simpo`.
+    pub label_smoothing: f64,
+    /// Margin that is aimed at: `simpo`.
+    pub gamma: f64,
+    /// Weight of the odds beside the likelihood of the chosen answer: `orpo`.
+    pub lambda: f64,
+    /// Most tokens of a prompt; longer ones lose their beginning. If not given, half of `sequence_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_prompt_length: Option<usize>,
+}
+
+impl Default for Preference {
+    fn default() -> Self {
+        let loss = PreferenceKind::Sigmoid;
+        Preference { loss, beta: 0.5, label_smoothing: 0.0, gamma: 1.0, lambda: 0.1, max_prompt_length: None }
+    }
+}
+
+/// Loss of a `dpo` stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreferenceKind {
+    /// Direct preference optimization: the margin over the model that the stage begins with, by a logistic loss.
+    Sigmoid,
+    /// The same by a hinge loss.
+    Hinge,
+    /// Identity preference optimization: a margin per token that is aimed at, and no farther.
+    Ipo,
+    /// Odds ratios beside the likelihood of the chosen answer; nothing to compare with.
+    Orpo,
+    /// Log-probabilities per token beyond a margin; nothing to compare with.
+    Simpo,
 }
 
 impl Stage {
@@ -315,6 +363,18 @@ impl Stage {
     /// Which tokens the loss is of.
     pub fn judged(&self) -> Judged {
         self.loss_on.unwrap_or_default()
+    }
+
+    /// Tokens that one of `batch.sequences` takes, padding included.
+    pub fn window(&self) -> u64 {
+        (self.kind.rows() * self.sequence_length) as u64
+    }
+
+    /// How long the sequences of a `dpo` stage's pairs are at most.
+    pub fn cut(&self) -> Cut {
+        let length = self.sequence_length;
+        let prompt = self.dpo.as_ref().and_then(|dpo| dpo.max_prompt_length);
+        Cut { prompt: prompt.unwrap_or((length / 2).max(1)), length }
     }
 }
 
@@ -329,8 +389,15 @@ pub enum StageKind {
     ExtendContext,
     /// Supervised fine-tuning on conversations.
     Sft,
-    /// Reserved: direct preference optimization.
+    /// Direct preference optimization, or another loss of preference pairs.
     Dpo,
+}
+
+impl StageKind {
+    /// Rows of `sequence_length` tokens that one of `batch.sequences` takes: a pair has two.
+    pub fn rows(self) -> usize {
+        if self == StageKind::Dpo { 2 } else { 1 }
+    }
 }
 
 /// `[held_out]`: documents that are never trained on.

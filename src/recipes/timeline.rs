@@ -21,9 +21,9 @@ pub struct Span {
     pub end_step: u64,
     /// Tokens trained on before the stage, along its lineage.
     pub start_tokens: u64,
-    /// Sequences of one step.
+    /// Sequences of one step, or pairs.
     pub sequences_per_step: usize,
-    /// Tokens of one step.
+    /// Tokens of one step, padding included.
     pub tokens_per_step: u64,
     /// Steps of the stage's schedule before the stage's first, along its lineage.
     pub schedule_start: u64,
@@ -74,7 +74,7 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     for (i, stage) in recipe.stages.iter().enumerate() {
         let origin = origin(recipe, i, &earlier, &spans)?;
         let batch = stage.batch.as_ref().unwrap_or(&recipe.batch);
-        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.sequence_length as u64);
+        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.window());
         let (start_tokens, schedule_start, updates_start, anew) = match origin {
             Origin::Noise => (0, 0, 0, false),
             Origin::Step { stage: before, step } => {

@@ -9,14 +9,17 @@ pub use rows::Rows;
 
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
+use crate::data::pairs::pair_count;
 use crate::data::shard::{TokenSet, Verify};
+use crate::data::shared::SharedSets;
 use crate::data::source::Source;
 use crate::data::tokenize::{TokenizeOptions, held_out_name, judged_name};
 use crate::error::{Error, Result};
 use crate::infer::scorer::Row;
-use crate::recipes::{Dataset, Recipe};
+use crate::recipes::{Dataset, Recipe, StageKind};
 use crate::tokenizer::{ChatTemplate, Judged, Tokenizer};
-use preparation::{Preparation, hex, shared_sets};
+pub(super) use preparation::shared_folder;
+use preparation::{Preparation, hex};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -101,7 +104,7 @@ impl Corpus {
             )));
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
-        let shared = shared_sets(folder);
+        let shared = shared_folder(folder).map(SharedSets::new);
         let (tokenizer_of, template_of) = (&tokenizer, template.as_ref());
         let preparation = Preparation {
             recipe,
@@ -183,12 +186,22 @@ impl Corpus {
         Ok(made.clone())
     }
 
-    /// The tokens that a dataset has in a stage: those of its set, or of its rows, which are all as long.
+    /// The tokens that a dataset has in a stage: those of its set, or of its rows or pairs, which are all as long.
     ///
     /// # Errors
     /// As [`Corpus::rows`].
     pub fn tokens_in(&self, recipe: &Recipe, stage: usize, dataset: usize) -> Result<u64> {
         let (stage, name) = (&recipe.stages[stage], &recipe.datasets[dataset].name);
+        if stage.kind == StageKind::Dpo && stage.mixture.contains_key(name) {
+            let pairs = pair_count(&self.sets[dataset]);
+            if pairs == 0 {
+                let (recipe, stage) = (&recipe.name, &stage.name);
+                let what = format!("dataset {name} has no pair to train on: give more, or hold out less");
+                return Err(Error::input(format!("recipe {recipe}: stage {stage}: {what}")));
+            }
+            // The last window has a label behind it.
+            return Ok(pairs * stage.window() + 1);
+        }
         if stage.packs() || !stage.mixture.contains_key(name) {
             return Ok(self.sets[dataset].len());
         }
@@ -233,8 +246,18 @@ impl Corpus {
                 consumed: consumed[i],
             })
         });
-        let length = recipe.stages[stage].sequence_length as u64;
+        let length = recipe.stages[stage].window();
         Mixture::new(mixed.collect::<Result<_>>()?, length, recipe.data_seed)
+    }
+
+    /// Whether anything is held out for a stage.
+    pub fn holds_out(&self, recipe: &Recipe, stage: usize) -> bool {
+        let pairs =
+            |i: usize| recipe.is_of_pairs(i) && self.held_out[i].as_ref().is_some_and(|set| !set.is_empty());
+        match recipe.stages[stage].kind {
+            StageKind::Dpo => (0..self.held_out.len()).any(pairs),
+            _ => !self.held_out_rows(recipe, stage, 1).is_empty(),
+        }
     }
 
     /// What is held out for a stage, as rows of at most `length` + 1 tokens, at most `limit` of each dataset: of
@@ -244,9 +267,8 @@ impl Corpus {
         let longest = stage.sequence_length as u64 + 1;
         let mut rows = Vec::new();
         for (dataset, set) in self.held_out.iter().enumerate() {
-            let Some(set) = set.as_ref().filter(|_| recipe.is_chat(dataset) == stage.kind.is_chat()) else {
-                continue;
-            };
+            let of_text = !recipe.is_of_pairs(dataset) && recipe.is_chat(dataset) == stage.kind.is_chat();
+            let Some(set) = set.as_ref().filter(|_| of_text) else { continue };
             let judged =
                 self.held_out_judged[dataset].as_ref().filter(|_| stage.judged() == Judged::Assistant);
             let window = |w: u64| w * (longest - 1)..(w + 1) * (longest - 1) + 1;

@@ -45,8 +45,8 @@ impl TrainGraph {
         let model = architecture.decoder(&mut graph);
         let micro = graph.program("micro-batch");
         let loss = add_loss(&mut graph, &model, shape);
-        let read = loss.pairs.iter().flat_map(|pairs| [pairs.log_probs, pairs.losses]).chain([loss.nll]);
-        read.for_each(|value| graph.keep(value));
+        let read = loss.pairs.map_or(vec![loss.nll], |pairs| vec![pairs.log_probs, pairs.losses]);
+        read.into_iter().for_each(|value| graph.keep(value));
         let accumulate = if shape.passes > 1 { Accumulate::Yes } else { Accumulate::No };
         let gradients = backward(&mut graph, &loss.seeds, &[], accumulate);
         recompute(&mut graph, micro, shape.recompute);
@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// Forward and backward of one micro-batch, whose weights count as they are, times `scale`. The ticket brings its
-    /// nll per position.
+    /// nll per position, or the loss per pair.
     ///
     /// # Panics
     /// If a position counts whose label is ignored: means would be too small.
@@ -150,14 +150,8 @@ impl Engine {
         let weights: Vec<f32> = batch.weights.iter().map(|&weight| (weight as f64 * scale) as f32).collect();
         let loss = &self.training.loss;
         if let Some(pairs) = loss.pairs {
-            let firsts = [0].into_iter().chain(batch.ends.iter().copied());
-            let judged = |(first, &end): (u32, &u32)| {
-                let labels = &batch.labels[first as usize..end as usize];
-                labels.iter().filter(|&&label| label != IGNORE).count() as u32
-            };
-            let counts: Vec<u32> = firsts.zip(&batch.ends).map(judged).collect();
             self.executor.write(pairs.ends, (&batch.ends).into());
-            self.executor.write(pairs.counts, (&counts).into());
+            self.executor.write(pairs.counts, (&batch.judged()).into());
             if let Some(reference) = pairs.reference {
                 let split: Vec<f64> = batch.reference.iter().flat_map(|&logp| parts(logp)).collect();
                 self.executor.write_f64(reference, &split);
@@ -181,7 +175,13 @@ impl Engine {
         self.executor.write(loss.labels, (&batch.labels).into());
         self.executor.write(loss.weights, (&weights).into());
         self.executor.run(self.training.micro)?;
-        self.executor.read_later(loss.nll)
+        self.executor.read_later(loss.pairs.map_or(loss.nll, |pairs| pairs.losses))
+    }
+
+    /// Asks for the log-probabilities of the pairs of the pass that was handed over last, in two parts each
+    /// ([`log_prob`](crate::ops::log_prob)); none where the loss is not of pairs.
+    pub fn log_probs_later(&mut self) -> Result<Option<Ticket>> {
+        self.training.loss.pairs.map(|pairs| self.executor.read_later(pairs.log_probs)).transpose()
     }
 
     /// Clips and applies the gradients at step `t`, counted from 1. The ticket brings their norm before clipping; where

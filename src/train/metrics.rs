@@ -18,7 +18,7 @@ pub struct Metrics {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Mean negative log-likelihood in nats per token.
+    /// Mean negative log-likelihood in nats per token, or the mean loss of preference pairs.
     pub loss: f64,
     /// Learning rate of the update.
     pub lr: f64,
@@ -29,8 +29,57 @@ pub struct Metrics {
     /// Mean loss on held-out text, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_loss: Option<f64>,
+    /// Of a stage on preference pairs: what they earned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+    /// The same of held-out pairs, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_preference: Option<Preference>,
     /// What differs from run to run.
     pub timing: Timing,
+}
+
+/// What preference pairs earned, on average over the pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Reward of the chosen answer.
+    pub chosen_reward: f64,
+    /// Reward of the rejected answer.
+    pub rejected_reward: f64,
+    /// How much more the chosen answer earned.
+    pub margin: f64,
+    /// Share of the pairs whose chosen answer earned more.
+    pub accuracy: f64,
+}
+
+/// Sums of what pairs earned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rewards {
+    pairs: u64,
+    chosen: f64,
+    rejected: f64,
+    preferred: u64,
+}
+
+impl Rewards {
+    /// Adds a pair.
+    pub fn add(&mut self, chosen: f64, rejected: f64) {
+        self.pairs += 1;
+        self.chosen += chosen;
+        self.rejected += rejected;
+        self.preferred += u64::from(chosen > rejected);
+    }
+
+    /// The means; none without pairs.
+    pub fn mean(&self) -> Option<Preference> {
+        let pairs = self.pairs as f64;
+        (self.pairs > 0).then(|| Preference {
+            chosen_reward: self.chosen / pairs,
+            rejected_reward: self.rejected / pairs,
+            margin: (self.chosen - self.rejected) / pairs,
+            accuracy: self.preferred as f64 / pairs,
+        })
+    }
 }
 
 impl Metrics {
@@ -184,6 +233,8 @@ mod tests {
             grad_norm: 1.0 / 3.0,
             datasets,
             held_out_loss: None,
+            preference: None,
+            held_out_preference: None,
             timing,
         };
         serde_json::to_string(&metrics).unwrap() + "\n"

@@ -5,15 +5,15 @@
 //! weights that the host writes.
 
 use crate::error::Result;
-use crate::graph::Graph;
 use crate::graph::recompute::Policy;
-use crate::nn::{Llama, Tokens};
+use crate::nn::Tokens;
 use crate::ops::ValueId;
+use crate::ops::host::IGNORE;
 
 /// Shape of a stage's work on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Sequences per pass, B.
+    /// Sequences per pass, B; where the loss is of pairs, pairs.
     pub micro_batch: usize,
     /// Passes per step.
     pub passes: usize,
@@ -54,9 +54,6 @@ pub struct Pairs {
     pub losses: ValueId,
 }
 
-/// Adds a loss to the current program of a graph.
-pub type AddLoss = fn(&mut Graph, &Llama, Shape) -> Loss;
-
 /// The sequences of one pass, row after row.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -67,7 +64,7 @@ pub struct Batch {
     /// How much each position counts beside the others of the step, 0 where the label is ignored, or each pair where the
     /// loss is of pairs; the loop makes them sum to 1.
     pub weights: Vec<f32>,
-    /// The dataset of each sequence.
+    /// The dataset of each sequence, or of each pair where the loss is of pairs.
     pub datasets: Vec<usize>,
     /// Index in its sequence of the first token of each token's document, where the stage's documents do not see each
     /// other; empty elsewhere.
@@ -76,6 +73,18 @@ pub struct Batch {
     pub ends: Vec<u32>,
     /// The log-probability of each under a frozen model; empty without one.
     pub reference: Vec<f64>,
+}
+
+impl Batch {
+    /// How many tokens are judged of each sequence of the pairs.
+    pub fn judged(&self) -> Vec<u32> {
+        let firsts = [0].into_iter().chain(self.ends.iter().copied());
+        let judged = |(first, &end): (u32, &u32)| {
+            let labels = &self.labels[first as usize..end as usize];
+            labels.iter().filter(|&&label| label != IGNORE).count() as u32
+        };
+        firsts.zip(&self.ends).map(judged).collect()
+    }
 }
 
 /// The data of one stage.

@@ -183,7 +183,9 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
     let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
-    if let Some((loss, rows)) = held_out {
+    if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
+        out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
+    } else if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
@@ -220,8 +222,8 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     if vocab_size > NGram::largest_vocabulary(order) {
         return None;
     }
-    let streams: Vec<Vec<u32>> =
-        trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
+    let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !trainer.recipe().is_of_pairs(*i));
+    let streams: Vec<Vec<u32>> = sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 

@@ -40,7 +40,8 @@ pub fn recipe_of(checkpoint: &Checkpoint) -> Result<Option<Recipe>> {
     path.exists().then(|| Recipe::load(&path.to_string_lossy(), &[])).transpose()
 }
 
-/// Saves the state after the run's step `step` of `stage`; returns the checkpoint's folder and warnings.
+/// Saves the state after the run's step `step` of `stage`, which has a frozen model's log-probabilities with the key
+/// `reference`; returns the checkpoint's folder and warnings.
 pub fn save(
     store: &Store,
     recipe: &Recipe,
@@ -48,9 +49,10 @@ pub fn save(
     corpus: &Corpus,
     run: &Path,
     step: u64,
+    reference: Option<u64>,
 ) -> Result<(PathBuf, Vec<String>)> {
     let (span, architecture) = (&stage.span, &stage.work.architecture);
-    let state = TrainerState {
+    let mut state = TrainerState {
         step,
         tokens: span.tokens_at(step),
         sequences: (step - span.start_step) * span.sequences_per_step as u64,
@@ -62,6 +64,9 @@ pub fn save(
         }),
         ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
     };
+    if let Some(key) = reference {
+        state.extra["reference"] = json!(format!("{key:016x}"));
+    }
     let template = corpus.template.as_ref().filter(|_| recipe.makes_chat_model(span.stage));
     let with_ends =
         |json: String| template.map_or(json.clone(), |it| with_ends(&json, it, &corpus.tokenizer));
@@ -197,6 +202,11 @@ fn origin(dataset: &Dataset) -> Dataset {
     let names = |paths: &[PathBuf]| paths.iter().map(name).collect();
     let (paths, decontaminate) = (names(&dataset.paths), names(&dataset.decontaminate));
     Dataset { max_epochs: None, paths, decontaminate, ..dataset.clone() }
+}
+
+/// The key of the frozen model's log-probabilities that the stage of a checkpoint is trained with.
+pub fn reference_of(checkpoint: &Checkpoint) -> Option<u64> {
+    u64::from_str_radix(checkpoint.state.extra["reference"].as_str()?, 16).ok()
 }
 
 /// The checkpoint of a step that a stage branches off.

@@ -3,12 +3,15 @@
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
 use super::corpus::Corpus;
-use super::engine::{Engine, Ticket, TrainGraph, initialize, initialize_adapters};
+use super::dpo::reward;
+use super::engine::{Engine, Ticket, initialize, initialize_adapters};
 use super::events::EventFile;
+use super::frozen::Frozen;
 use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
-use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Timing};
+use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Rewards, Timing};
 use super::objective::{Batch, Batches};
+use super::reference::Reference;
 use super::run_folder::RunFolder;
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
@@ -16,8 +19,9 @@ use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store, StorePlan};
 use crate::infer;
+use crate::model::ModelFolder;
 use crate::nn::Architecture;
-use crate::recipes::{Recipe, Saving};
+use crate::recipes::{Origin, Recipe, Saving};
 use crate::report::out;
 use crate::report::progress::Progress;
 use std::collections::VecDeque;
@@ -65,16 +69,26 @@ pub enum Ending {
 
 /// A result that was asked for and not yet looked at.
 enum Pending {
-    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences.
-    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize> },
+    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences; or losses of
+    /// pairs, with those of each pair.
+    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize>, pairs: Option<PairResults> },
     /// Gradient norm, the last result of its step, and when it was first seen to be there.
     Norm { ticket: Ticket, step: u64, lr: f64, done: Option<Instant> },
+}
+
+/// What else a micro-batch of pairs brings.
+struct PairResults {
+    log_probs: Ticket,
+    /// Per sequence: judged tokens.
+    judged: Vec<u32>,
+    /// Per sequence: log-probability under the frozen model, if there is one.
+    reference: Vec<f64>,
 }
 
 /// A dataset's part of a step whose results are coming in.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    /// Positions that count.
+    /// Positions that count, or judged tokens of pairs.
     tokens: u64,
     weight: f64,
     /// Weighted.
@@ -109,8 +123,11 @@ pub struct Trainer<'a> {
     step: u64,
     pending: VecDeque<Pending>,
     sums: Vec<Sum>,
+    rewards: Rewards,
     step_flops: f64,
-    held_out_loss: Option<f64>,
+    held_out_loss: Option<HeldOutLoss>,
+    /// What the model that the stage began with says of its pairs, where the loss needs that.
+    reference: Option<Arc<Reference>>,
     /// Time spent on steps, that of earlier sittings included.
     seconds: f64,
     /// Seconds per step of this stage of late, for the display: single steps scatter.
@@ -146,15 +163,9 @@ impl<'a> Trainer<'a> {
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => match &source {
-                Some(source) => {
-                    infer::load_into(&store, source)?;
-                    initialize_adapters(&store, architecture, recipe.seed);
-                }
-                None => initialize(&store, architecture, recipe.seed),
-            },
             // `enter` loads what the stage begins with.
             Some(_) if step == stages[0].span.start_step && stages[0].begins_from().is_some() => {}
+            None => drop(begin(&store, options.run, &recipe, &stages[0], source.as_ref())?),
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
@@ -183,8 +194,10 @@ impl<'a> Trainer<'a> {
             progress,
             step,
             pending: VecDeque::new(),
+            rewards: Rewards::default(),
             step_flops: 0.0,
             held_out_loss: None,
+            reference: None,
             last_done: Instant::now(),
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
             saved_at: Instant::now(),
@@ -201,7 +214,7 @@ impl<'a> Trainer<'a> {
 
     fn train(&mut self) -> Result<Ending> {
         let first = &self.stages[0];
-        if self.corpus.held_out_rows(&self.recipe, first.span.stage, 1).is_empty() {
+        if !self.corpus.holds_out(&self.recipe, first.span.stage) {
             let (length, fraction) = (first.shape.length, self.recipe.held_out.fraction);
             out::say(format_args!(
                 "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
@@ -213,7 +226,8 @@ impl<'a> Trainer<'a> {
             self.corpus.verified()?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
-            let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
+            let (stage_index, reference) = (stage.span.stage, self.reference.as_ref());
+            let data = batches_of(&self.recipe, stage_index, &stage.consumed, &self.corpus, reference)?;
             data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
             while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
@@ -244,12 +258,13 @@ impl<'a> Trainer<'a> {
     fn enter(&mut self, index: usize) -> Result<()> {
         self.release()?;
         self.current = index;
-        if self.step == self.stages[index].span.start_step {
-            self.begin(index)?;
+        let at_start = self.step == self.stages[index].span.start_step;
+        if at_start {
+            self.begin_stage()?;
         }
+        self.reference = self.ask_first_model(at_start)?;
         let stage = &self.stages[index];
-        let architecture = &stage.work.architecture;
-        let graph = TrainGraph::new(architecture, stage.work.add_loss, stage.shape);
+        let graph = stage.work.graph(stage.shape);
         self.step_flops = graph.step_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         self.last_done = Instant::now();
@@ -258,29 +273,22 @@ impl<'a> Trainer<'a> {
     }
 
     /// Puts into the store what a stage begins with.
-    fn begin(&mut self, index: usize) -> Result<()> {
-        let stage = &self.stages[index];
-        let (span, architecture, backend) = (&stage.span, &stage.work.architecture, &self.options.backend);
-        let name = &self.recipe.stages[span.stage].name;
-        if let Some(step) = stage.begins_from() {
+    fn begin_stage(&mut self) -> Result<()> {
+        let stage = &self.stages[self.current];
+        let (run, architecture) = (self.options.run, &stage.work.architecture);
+        let name = &self.recipe.stages[stage.span.stage].name;
+        if stage.begins_from().is_some() {
             if *self.store.plan() != stage.store {
+                let backend = &self.options.backend;
                 // The memory of the old one is given back first.
                 self.store = backend.store(StorePlan::default())?;
                 backend.wait()?;
                 self.store = backend.store(stage.store.clone())?;
             }
-            let checkpoint = saved::of_step(self.options.run, step)?;
-            if span.anew {
-                let merged = saved::begin(&self.store, &checkpoint, architecture)?;
-                initialize_adapters(&self.store, architecture, self.recipe.seed + span.stage as u64);
-                if merged {
-                    let from = &checkpoint.state.stage;
-                    out::say(format_args!(
-                        "stage {name}: the adapters of stage {from} are merged into the weights"
-                    ));
-                }
-            } else {
-                saved::load(&self.store, &checkpoint, architecture)?;
+            if let Some(from) = begin(&self.store, run, &self.recipe, stage, None)? {
+                out::say(format_args!(
+                    "stage {name}: the adapters of stage {from} are merged into the weights"
+                ));
             }
         }
         if let Some(lora) = &architecture.lora {
@@ -290,6 +298,48 @@ impl<'a> Trainer<'a> {
             saved::reset_optimizer(&self.store, architecture);
         }
         Ok(())
+    }
+
+    /// What the model that the stage began with says of its pairs, if the loss needs that.
+    fn ask_first_model(&self, at_start: bool) -> Result<Option<Arc<Reference>>> {
+        let (stage, run) = (&self.stages[self.current], self.options.run);
+        if !stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
+            return Ok(None);
+        }
+        // What takes long from here on can be computed again.
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
+        self.corpus.verified()?;
+        let (recipe, corpus, backend) = (&self.recipe, &*self.corpus, &self.options.backend);
+        let frozen = Frozen { recipe, stage, corpus, backend, folder: &run.join("data") };
+        let ask = || {
+            let key = frozen.key(&self.store)?;
+            frozen.find(key).map_or_else(|| frozen.compute(key, &self.store), Ok)
+        };
+        if at_start {
+            return ask().map(Some);
+        }
+        let checkpoint = saved::of_step(run, self.step)?;
+        let known = saved::reference_of(&checkpoint);
+        if let Some(found) = known.and_then(|key| frozen.find(key)) {
+            return Ok(Some(found));
+        }
+        let name = &recipe.stages[stage.span.stage].name;
+        out::warn(format_args!(
+            "{name}: what its first model says of the pairs is lost or damaged; it is asked again"
+        ));
+        let source = match stage.span.origin {
+            Origin::Noise => recipe.clone().open_source()?,
+            Origin::Step { .. } => None,
+        };
+        begin(&self.store, run, recipe, stage, source.as_ref())?;
+        let reference = ask()?;
+        if known != Some(reference.key) {
+            out::warn(format_args!(
+                "{name}: it was asked on another device or by another version, which round otherwise"
+            ));
+        }
+        saved::load(&self.store, &checkpoint, &stage.work.architecture)?;
+        Ok(Some(reference))
     }
 
     fn engine(&mut self) -> &mut Engine {
@@ -312,8 +362,10 @@ impl<'a> Trainer<'a> {
         for batch in batches {
             self.collect_down_to(1)?;
             let ticket = self.engine().micro_batch(&batch, 1.0 / weight)?;
-            let Batch { weights, datasets, .. } = batch;
-            self.pending.push_back(Pending::Losses { ticket, weights, datasets });
+            let (log_probs, judged) = (self.engine().log_probs_later()?, batch.judged());
+            let Batch { weights, datasets, reference, .. } = batch;
+            let pairs = log_probs.map(|log_probs| PairResults { log_probs, judged, reference });
+            self.pending.push_back(Pending::Losses { ticket, weights, datasets, pairs });
         }
         self.step += 1;
         self.collect_down_to(1)?;
@@ -340,13 +392,19 @@ impl<'a> Trainer<'a> {
     fn collect_down_to(&mut self, open: usize) -> Result<()> {
         while self.pending.len() > open {
             match self.pending.pop_front().expect("the queue is not empty") {
-                Pending::Losses { ticket, weights, datasets } => {
+                Pending::Losses { ticket, weights, datasets, pairs } => {
                     let nll = self.engine().fetch(ticket)?;
+                    if let Some(pairs) = pairs {
+                        self.collect_pairs(pairs, &datasets)?;
+                    }
+                    let is_text = self.stages[self.current].work.objective.preference().is_none();
                     let length = nll.len() / datasets.len();
                     let rows = nll.chunks(length).zip(weights.chunks(length));
                     for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
                         let sum = &mut self.sums[dataset];
-                        sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+                        if is_text {
+                            sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+                        }
                         sum.weight += weights.iter().map(|&w| w as f64).sum::<f64>();
                         sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
                     }
@@ -356,6 +414,22 @@ impl<'a> Trainer<'a> {
                     self.step_done(step, lr, norm, done.unwrap_or_else(Instant::now))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Adds up what the pairs of a micro-batch have earned, and their judged tokens.
+    fn collect_pairs(&mut self, pairs: PairResults, datasets: &[usize]) -> Result<()> {
+        let PairResults { log_probs, judged, reference } = pairs;
+        let parts = self.engine().fetch(log_probs)?;
+        let logps: Vec<f64> =
+            parts.chunks(2).map(|parts| parts.iter().map(|&x| f64::from(x)).sum()).collect();
+        let loss = self.stages[self.current].work.objective.preference().expect("the loss is of pairs");
+        for (i, &dataset) in datasets.iter().enumerate() {
+            let side = |of: &[f64]| [0, 1].map(|side| of.get(2 * i + side).copied().unwrap_or(0.0));
+            let counts = [judged[2 * i], judged[2 * i + 1]];
+            reward(&mut self.rewards, loss, side(&logps), side(&reference), counts);
+            self.sums[dataset].tokens += u64::from(counts[0] + counts[1]);
         }
         Ok(())
     }
@@ -382,6 +456,7 @@ impl<'a> Trainer<'a> {
         self.pace = Some(pace);
         let stage = &self.stages[self.current];
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
+        let held_out = self.held_out_loss.take();
         let metrics = Metrics {
             step,
             tokens: stage.span.tokens_at(step),
@@ -394,7 +469,9 @@ impl<'a> Trainer<'a> {
                     (dataset.name.clone(), DatasetMetrics { tokens: sum.tokens, loss })
                 })
                 .collect(),
-            held_out_loss: self.held_out_loss.take(),
+            held_out_loss: held_out.as_ref().map(|it| it.mean),
+            preference: std::mem::take(&mut self.rewards).mean(),
+            held_out_preference: held_out.and_then(|it| it.preference),
             timing: Timing {
                 seconds: self.seconds,
                 tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
@@ -412,7 +489,8 @@ impl<'a> Trainer<'a> {
             metrics.draw_on(curve);
         }
         let speed = stage.span.tokens_per_step as f64 / pace;
-        self.progress.set(step, &format!("loss {loss:.3}  {speed:.0} tokens/s"));
+        let earned = metrics.preference.map_or(String::new(), |it| format!("  margin {:.3}", it.margin));
+        self.progress.set(step, &format!("loss {loss:.3}{earned}  {speed:.0} tokens/s"));
         Ok(())
     }
 
@@ -435,10 +513,10 @@ impl<'a> Trainer<'a> {
 
     /// The held-out loss, and the rows that it was measured on; `None` where nothing is held out.
     pub fn held_out(&mut self) -> Result<Option<(HeldOutLoss, &HeldOut)>> {
-        let (stage, limit) = (&self.stages[self.current], self.recipe.held_out.sequences);
         if self.held_out.is_none() {
-            let rows = self.corpus.held_out_rows(&self.recipe, stage.span.stage, limit);
-            self.held_out = HeldOut::new(&self.options.backend, &self.store, stage, rows)?;
+            let (stage, reference) = (&self.stages[self.current], self.reference.as_deref());
+            let (backend, recipe, corpus) = (&self.options.backend, &self.recipe, &self.corpus);
+            self.held_out = HeldOut::new(backend, &self.store, recipe, stage, corpus, reference)?;
         }
         let Some(held_out) = &mut self.held_out else { return Ok(None) };
         Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
@@ -449,11 +527,12 @@ impl<'a> Trainer<'a> {
         self.options.backend.wait()?;
         self.look_for_norms();
         // The step's own line is written when its results are in; the held-out loss belongs on it.
-        let Some((HeldOutLoss { mean, .. }, _)) = self.held_out()? else { return self.drain() };
+        let Some((loss, _)) = self.held_out()? else { return self.drain() };
+        let text = loss.describe();
         self.collect_down_to(1)?;
-        self.held_out_loss = Some(mean);
+        self.held_out_loss = Some(loss);
         self.drain()?;
-        out::say(format_args!("step {:>6}  held-out loss {mean:.4}", self.step));
+        out::say(format_args!("step {:>6}  held-out {text}", self.step));
         self.last_done = Instant::now();
         Ok(())
     }
@@ -468,7 +547,8 @@ impl<'a> Trainer<'a> {
         self.drain()?;
         self.metrics.sync()?;
         let stage = &self.stages[self.current];
-        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, self.options.run, self.step);
+        let (run, reference) = (self.options.run, self.reference.as_ref().map(|reference| reference.key));
+        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -512,4 +592,35 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
+}
+
+/// Writes what a stage begins with into the store: noise, the weights of `source`, or a checkpoint. Returns the stage
+/// whose adapters were merged into the weights, if there was one.
+fn begin(
+    store: &Store,
+    run: &RunFolder,
+    recipe: &Recipe,
+    stage: &PlannedStage,
+    source: Option<&ModelFolder>,
+) -> Result<Option<String>> {
+    let (span, architecture) = (&stage.span, &stage.work.architecture);
+    let seed = recipe.seed + span.stage as u64;
+    let Origin::Step { step, .. } = span.origin else {
+        match source {
+            Some(source) => {
+                infer::load_into(store, source)?;
+                initialize_adapters(store, architecture, seed);
+            }
+            None => initialize(store, architecture, seed),
+        }
+        return Ok(None);
+    };
+    let checkpoint = saved::of_step(run, step)?;
+    if !span.anew {
+        saved::load(store, &checkpoint, architecture)?;
+        return Ok(None);
+    }
+    let merged = saved::begin(store, &checkpoint, architecture)?;
+    initialize_adapters(store, architecture, seed);
+    Ok(merged.then_some(checkpoint.state.stage))
 }

@@ -36,6 +36,15 @@ pub struct JudgedTokens {
     pub judged: Vec<bool>,
 }
 
+/// A conversation as text.
+struct Rendered {
+    text: String,
+    /// What a model is judged on, in order.
+    judged: Vec<Range<usize>>,
+    /// The special tokens that are masked where a message spells them out.
+    special: Vec<String>,
+}
+
 impl ChatTemplate {
     /// The ids of a rendered conversation as [`ChatTemplate::encode`] gives them, and which of them are judged: those
     /// that lie wholly in the judged text. `tools` are what the template may offer to the assistant.
@@ -49,26 +58,7 @@ impl ChatTemplate {
         tools: &[Value],
         judged: Judged,
     ) -> Result<JudgedTokens> {
-        let marks = judged == Judged::Assistant && self.marks_generation;
-        let mut special = tokenizer.special_tokens();
-        if marks {
-            // So that no message pretends to be a mark.
-            special.extend([OPENED, CLOSED].map(String::from));
-        }
-        let messages = masked(messages, &special);
-        let tools: Vec<Value> = tools.iter().map(|tool| mask_value(tool, &special)).collect();
-        let text = self.render_with(&messages, &tools, false, marks)?;
-        let (text, judged) = match judged {
-            Judged::All => {
-                let all = 0..text.len();
-                (text, vec![all])
-            }
-            Judged::Assistant if marks => without_marks(&text),
-            Judged::Assistant => {
-                let said = self.said_by_assistant(&messages, &tools, &text, &special)?;
-                (text, said)
-            }
-        };
+        let Rendered { text, judged, special } = self.render_judged(tokenizer, messages, tools, judged)?;
         let mut tokens = JudgedTokens::default();
         let mut judged = judged.into_iter().peekable();
         let mut push = |id: u32, range: Range<usize>| {
@@ -89,6 +79,63 @@ impl ChatTemplate {
             }
         }
         Ok(tokens)
+    }
+
+    /// The ids of a conversation up to its last message, with the assistant's turn opened, and those of what the assistant
+    /// then says, its end token included. Each text is encoded for itself, so that all answers go on from one prompt.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::encode_judged`].
+    pub fn encode_answer(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[Value],
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        let rendered = self.render_judged(tokenizer, messages, tools, Judged::Assistant)?;
+        let answer = rendered.judged.last().cloned().unwrap_or_default();
+        let encode = |text: &str| -> Result<Vec<u32>> {
+            let mut ids = Vec::new();
+            for piece in pieces(text, &rendered.special) {
+                ids.extend(match piece {
+                    Piece::Text(range) => tokenizer.encode(&text[range])?,
+                    Piece::Spelled(_, token) => tokenizer.encode_ordinary(token)?,
+                });
+            }
+            Ok(ids)
+        };
+        Ok((encode(&rendered.text[..answer.start])?, encode(&rendered.text[answer])?))
+    }
+
+    /// The text of a conversation, with special tokens that messages spell out masked.
+    fn render_judged(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[Value],
+        judged: Judged,
+    ) -> Result<Rendered> {
+        let marks = judged == Judged::Assistant && self.marks_generation;
+        let mut special = tokenizer.special_tokens();
+        if marks {
+            // So that no message pretends to be a mark.
+            special.extend([OPENED, CLOSED].map(String::from));
+        }
+        let messages = masked(messages, &special);
+        let tools: Vec<Value> = tools.iter().map(|tool| mask_value(tool, &special)).collect();
+        let text = self.render_with(&messages, &tools, false, marks)?;
+        let (text, judged) = match judged {
+            Judged::All => {
+                let all = 0..text.len();
+                (text, vec![all])
+            }
+            Judged::Assistant if marks => without_marks(&text),
+            Judged::Assistant => {
+                let said = self.said_by_assistant(&messages, &tools, &text, &special)?;
+                (text, said)
+            }
+        };
+        Ok(Rendered { text, judged, special })
     }
 
     /// Where the assistant's messages and their end tokens lie in the `text` of a conversation.

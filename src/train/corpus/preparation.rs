@@ -3,8 +3,10 @@
 use super::{register, source};
 use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::microcosm::Microcosm;
+use crate::data::pairs::{self, PairCounts, PairOptions};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
+use crate::data::source::Report;
 use crate::data::tokenize::chat::Chat;
 use crate::data::tokenize::{
     Counts, TokenizeOptions, fingerprint, held_out_name, judged_name, tokenize, tokenize_source,
@@ -15,7 +17,7 @@ use crate::report::out;
 use crate::report::progress::Progress;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The folder beside the run folders with the sets that they share. It may be deleted at any time.
@@ -132,8 +134,12 @@ impl Preparation<'_> {
                     let documents: u64 = sets().map(TokenSet::documents).sum();
                     let tokens: u64 = sets().map(TokenSet::len).sum();
                     let held_out: u64 = sets().skip(1).map(TokenSet::len).sum();
+                    let documents = match self.recipe.is_of_pairs(index) {
+                        true => format!("{} pairs", sets().map(pairs::pair_count).sum::<u64>()),
+                        false => format!("{documents} documents"),
+                    };
                     out::say(format_args!(
-                        "{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared"
+                        "{name}: {documents}, {tokens} tokens ({held_out} held out), shared"
                     ));
                     return Ok(true);
                 }
@@ -169,8 +175,34 @@ impl Preparation<'_> {
         }))
     }
 
+    /// How a dataset of preference pairs becomes tokens; none if it is something else.
+    fn pairs(&self, index: usize) -> Option<PairOptions<'_>> {
+        let template = self.template.filter(|_| self.recipe.is_of_pairs(index))?;
+        let columns = self.recipe.datasets[index].columns.clone();
+        Some(PairOptions { template, columns, tokenize: self.options })
+    }
+
+    fn tokenize_pairs(&self, dataset: &Dataset, options: &PairOptions) -> Result<()> {
+        let name = &dataset.name;
+        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
+        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
+        let (counts, report) =
+            pairs::tokenize_pairs(self.tokenizer, &source(dataset), self.folder, name, options, show)?;
+        progress.finish();
+        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
+        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out)"));
+        if equal > 0 {
+            out::say(format_args!("{name}: {equal} pairs left out whose answers are equal"));
+        }
+        tell_of_broken(name, &report);
+        Ok(())
+    }
+
     fn fingerprint(&self, index: usize) -> Result<u64> {
         let dataset = &self.recipe.datasets[index];
+        if let Some(options) = self.pairs(index) {
+            return pairs::fingerprint(self.tokenizer, &source(dataset), &options);
+        }
         if let Some(chat) = self.chat(index)? {
             return chat.fingerprint(&source(dataset), self.options);
         }
@@ -184,6 +216,9 @@ impl Preparation<'_> {
     fn tokenize(&self, index: usize, print: u64) -> Result<()> {
         let Preparation { world, tokenizer, folder, options, .. } = *self;
         let dataset = &self.recipe.datasets[index];
+        if let Some(options) = self.pairs(index) {
+            return self.tokenize_pairs(dataset, &options);
+        }
         let name = &dataset.name;
         let made = register(dataset)?;
         // How many documents files hold is known in the end.
@@ -215,14 +250,17 @@ impl Preparation<'_> {
             let what = "conversations left out that contain a benchmark's text";
             out::say(format_args!("{name}: {} {what}", counts.contaminated));
         }
-        if let Some(report) = broken.filter(|report| report.broken > 0) {
-            out::warn(format_args!(
-                "{name}: {} broken records skipped, first: {}",
-                report.broken,
-                report.first_broken.join("; ")
-            ));
-        }
+        broken.iter().for_each(|report| tell_of_broken(name, report));
         Ok(())
+    }
+}
+
+fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
+    if *broken > 0 {
+        out::warn(format_args!(
+            "{name}: {broken} broken records skipped, first: {}",
+            first_broken.join("; ")
+        ));
     }
 }
 
@@ -238,7 +276,7 @@ fn shared_key(dataset: &Dataset, print: u64) -> u64 {
 }
 
 /// The folder that the run with the data folder `data` shares with those beside it.
-pub(super) fn shared_sets(data: &Path) -> Option<SharedSets> {
+pub(in crate::train) fn shared_folder(data: &Path) -> Option<PathBuf> {
     let data = data.canonicalize().ok()?;
-    Some(SharedSets::new(data.ancestors().nth(2)?.join(SHARED)))
+    Some(data.ancestors().nth(2)?.join(SHARED))
 }

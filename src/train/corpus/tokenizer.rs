@@ -37,9 +37,11 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         keep(&tokenizer, recipe, &kept)?;
         return Ok(tokenizer);
     };
-    let share = training.sample_documents.div_ceil(recipe.datasets.len());
-    let datasets = recipe.datasets.iter().enumerate();
-    let samples = datasets.map(|(i, dataset)| Sample::of(world, dataset, recipe.is_chat(i), share));
+    // Pairs are no documents.
+    let texts = recipe.datasets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
+    let texts: Vec<_> = texts.collect();
+    let share = training.sample_documents.div_ceil(texts.len().max(1));
+    let samples = texts.iter().map(|&(i, dataset)| Sample::of(world, dataset, recipe.is_chat(i), share));
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
