@@ -231,7 +231,7 @@ fn tokens_and_judged_tokens_are_those_of_transformers() {
     assert_eq!(ours, expected);
     assert!(shown.contains("assistant\n\u{27e6}42<|im_end|>\u{27e7}\n"), "{shown}");
     // A fault is seen.
-    let (ids, judged) = &mut expected[0];
+    let (_, judged) = &mut expected[0];
     let end = judged.iter().rposition(|&it| it == 1).expect("a judged token");
     judged[end] = 0;
     assert_ne!(ours, expected);
