@@ -311,7 +311,12 @@ fn mistakes_in_values_name_line_key_and_remedy() {
             "\"decay\"",
             ":1: stages.1.name is 'stable', but an earlier stage has that name",
         ),
-        ("\"pretrain\"", "\"extend_context\"", "\"pretrain\"", ":1: stages.0.kind is a kind that this version"),
+        (
+            "\"pretrain\"",
+            "\"extend_context\"",
+            "\"pretrain\"",
+            ":1: stages.0.kind is a kind that this version",
+        ),
         (
             "\"pretrain\"",
             "\"train\"",
