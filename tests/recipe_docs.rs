@@ -1,4 +1,4 @@
-//! `docs/recipe.md` says what `src/recipes/schema.rs` and `src/nn/config.rs` say. `SMOLTER_WRITE_DOCS=1` writes it anew.
+//! `docs/recipe.md` says what `src/recipes/schema.rs`, `src/nn/config.rs` and the types that they take from below say. `SMOLTER_WRITE_DOCS=1` writes it anew.
 
 use smolter::recipes::Recipe;
 use std::path::Path;
@@ -14,7 +14,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -23,6 +23,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("`[schedule]` and `[schedules.NAME]`", "LearningRate"),
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
+    ("`datasets.columns`", "Columns"),
     ("`[[stages]]`", "Stage"),
     ("`dpo` of a stage", "Preference"),
     ("`[held_out]`", "HeldOutText"),
@@ -134,7 +135,11 @@ fn values(source: &str, ty: &str) -> String {
 fn document(schema: &str, config: &str, source: &str) -> String {
     let mut out = HEAD.to_string();
     for (heading, ty) in SECTIONS {
-        let text = if ty == "LlamaConfig" { config } else { schema };
+        let text = match ty {
+            "LlamaConfig" => config,
+            "Columns" => source,
+            _ => schema,
+        };
         let (docs, keys) = keys_of(text, ty);
         out += &format!("\n## {heading}\n\n{}\n\n", paragraph(&docs));
         // A comment is no key.
@@ -149,9 +154,11 @@ fn document(schema: &str, config: &str, source: &str) -> String {
             notes.retain(|note| !note.is_empty());
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
-            out += &match key.ty.as_str() {
-                words @ ("StageKind" | "ScheduleKind" | "PreferenceKind") => values(schema, words),
-                words @ "OnBroken" => values(source, words),
+            out += &match key.ty.trim_start_matches("Option<").trim_end_matches('>') {
+                words @ ("StageKind" | "ScheduleKind" | "ChatFormat" | "PreferenceKind") => {
+                    values(schema, words)
+                }
+                words @ ("OnBroken" | "Judged") => values(source, words),
                 _ => String::new(),
             };
         }
@@ -164,7 +171,8 @@ fn the_list_of_keys_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
     let (schema, config) = (read("src/recipes/schema.rs"), read("src/nn/config.rs"));
-    let document = document(&schema, &config, &read("src/data/source.rs"));
+    let below = ["src/data/source.rs", "src/data/conversation/record.rs", "src/tokenizer/template/judged.rs"];
+    let document = document(&schema, &config, &below.map(read).concat());
     let path = root.join("docs/recipe.md");
     if std::env::var("SMOLTER_WRITE_DOCS").is_ok() {
         std::fs::write(&path, &document).expect("the document is written");

@@ -11,7 +11,7 @@ use crate::infer::writer::Writer;
 use crate::model::{ModelFolder, hub};
 use crate::report::out::{self, print};
 use crate::report::profile;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplate, Message, Tokenizer};
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,6 +30,9 @@ pub struct Generate {
     /// File with text to continue; a newline at its end is left out.
     #[arg(short = 'f', long, value_name = "FILE")]
     prompt_file: Vec<PathBuf>,
+    /// Takes each text as a message of the user's, in the model's chat template; the assistant answers.
+    #[arg(long)]
+    chat: bool,
     /// Most new tokens of each.
     #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true, value_parser = whole::<usize>)]
     max_tokens: usize,
@@ -48,6 +51,7 @@ Examples:
   smolter generate runs/microcosm -p 'Question:' -p Once --seed 1
   smolter generate hf://HuggingFaceTB/SmolLM2-135M -f story.txt
   cat story.txt | smolter generate MODEL -p -
+  smolter generate MODEL --chat -p 'What is 2 plus 2?'
   smolter generate MODEL -p 'The capital of France is' --logprobs";
 
 /// Sets the prompt apart in a terminal.
@@ -103,13 +107,22 @@ impl Generate {
     }
 
     pub fn run(self) -> Result<()> {
-        let texts = self.prompts()?;
+        let mut texts = self.prompts()?;
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(out::warn);
         let tokenizer = Tokenizer::load(&model.path)?;
         model.expect_vocabulary(&tokenizer)?;
+        let template = self.chat.then(|| ChatTemplate::load(&model.path)).transpose()?;
+        let mut end_tokens = model.end_tokens.clone();
+        let end_of_message = template.as_ref().and_then(|template| template.special_token("eos_token"));
+        end_tokens.extend(end_of_message.and_then(|token| tokenizer.token_to_id(token)));
         let mut prompts = Vec::new();
-        for Prompt { text, place } in &texts {
+        for Prompt { text, place } in &mut texts {
+            if let Some(template) = &template {
+                prompts.push(template.encode(&tokenizer, &[Message::new("user", text.as_str())], true)?);
+                text.push('\n');
+                continue;
+            }
             let mut ids = tokenizer.encode(text)?;
             if ids.is_empty() && !text.is_empty() {
                 let file = model.path.join("tokenizer.json");
@@ -136,7 +149,7 @@ impl Generate {
         let begun = Instant::now();
         generator.prompt(&prompts)?;
         let prepared = Instant::now();
-        let ends = self.continue_all(&mut generator, &tokenizer, &model.end_tokens, &texts)?;
+        let ends = self.continue_all(&mut generator, &tokenizer, &end_tokens, &texts)?;
         let (made, cut) = (ends.iter().map(|end| end.tokens).sum::<usize>(), sizes.context);
         match ends.iter().filter(|end| end.by_context).count() {
             0 => {}

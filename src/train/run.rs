@@ -152,8 +152,10 @@ fn suggest(trainer: &Trainer, run: &Path) {
     let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let run = quoted(run);
     let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
-    out::say(format_args!("continue text: smolter generate {run} --prompt {}", shell_word(prompt)));
-    if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
+    let is_chat = trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok());
+    let flag = if is_chat { " --chat" } else { "" };
+    out::say(format_args!("continue text: smolter generate {run}{flag} --prompt {}", shell_word(prompt)));
+    if is_chat {
         out::say(format_args!("talk with it:  smolter chat {run}"));
     }
     let file = quoted(Path::new(&format!("{name}.gguf")));
