@@ -80,8 +80,8 @@ fn chat() -> String {
             0 => {
                 let more = [said("user", "and more?"), said("assistant", &answer)];
                 let turns = [said("system", "You add."), said("user", &question), said("assistant", &answer)];
-                let messages = [&turns[..], &more].concat();
-                json!({"messages": messages})
+                let all: Vec<Value> = turns.into_iter().chain(more).collect();
+                json!({"messages": all})
             }
             1 => json!({"system": "You add.", "conversations": [
                 {"from": "human", "value": question}, {"from": "gpt", "value": answer}]}),

@@ -59,7 +59,7 @@ pub struct Pairs {
 pub struct Batch {
     /// Token ids [B T].
     pub ids: Vec<u32>,
-    /// The token that follows each, or [`IGNORE`](crate::ops::host::IGNORE).
+    /// The token that follows each, or [`IGNORE`].
     pub labels: Vec<u32>,
     /// How much each position counts beside the others of the step, 0 where the label is ignored, or each pair where the
     /// loss is of pairs; the loop makes them sum to 1.
