@@ -4,22 +4,28 @@
 use super::pen::Pen;
 use super::{Fact, Kind, figures, lexicon, memory, tales};
 
-/// An article: a title, all that is known of one subject, and something about another that it is connected to.
+/// An article: a title, all that is known of one subject, and something about others that it is connected to.
 pub(super) fn lesson(pen: &mut Pen) -> String {
     let fact = subject(pen);
     let village = pen.village;
     let facts = village.facts_about(fact.relation.kind, fact.subject);
     let mut paragraphs = vec![title(fact), about(pen, &facts)];
-    // Whom or what the article names is told about next.
-    for fact in pen.random.some(&facts, 3) {
-        if let Some(other) = village.facts.iter().find(|other| other.x == fact.y || fact.y.ends_with(&format!(" {}", other.x.trim_start_matches("the ")))) {
-            let facts = village.facts_about(other.relation.kind, other.subject);
-            let facts = pen.random.some(&facts, 3);
-            paragraphs.push(about(pen, &facts));
-        }
+    let is_other = |it: &&Fact| it.x != fact.x && (bare(&it.y) == bare(&fact.x) || facts.iter().any(|fact| bare(&fact.y) == bare(&it.x)));
+    let mut linked: Vec<&Fact> = village.facts.iter().filter(is_other).collect();
+    while paragraphs.len() < 4 {
+        // Where nothing more is connected, anything may follow.
+        let other = if linked.is_empty() { pen.fact() } else { pen.random.pick::<&Fact>(&linked) };
+        linked.retain(|it| it.x != other.x);
+        let facts = village.facts_about(other.relation.kind, other.subject);
+        let facts = pen.random.some(&facts, 4);
+        paragraphs.push(about(pen, &facts));
     }
-    paragraphs.truncate(4);
     paragraphs.join("\n\n") + "\n"
+}
+
+/// A name without its article.
+fn bare(name: &str) -> &str {
+    ["the ", "a ", "an "].iter().find_map(|article| name.strip_prefix(article)).unwrap_or(name)
 }
 
 /// A fact whose subject a text is to be about: people as often as everything else.

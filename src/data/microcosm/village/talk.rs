@@ -213,10 +213,14 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
 }
 
 fn rewriting(pen: &mut Pen) -> Vec<Message> {
-    let fact = pen.fact();
-    pen.forget();
-    let stated = pen.state(fact);
-    let answer = fact.answer();
+    let (stated, answer) = loop {
+        let fact = pen.fact();
+        pen.forget();
+        let (stated, answer) = (pen.state(fact), fact.answer());
+        if stated != answer {
+            break (stated, answer);
+        }
+    };
     let request = pen.say("[Say this in other words:|Write this in another way:] {stated}", &[("stated", &stated)]);
     turns([(request, answer)])
 }
@@ -229,7 +233,7 @@ fn summary(pen: &mut Pen) -> Vec<Message> {
 }
 
 fn system(pen: &mut Pen) -> Vec<Message> {
-    let words = pen.say("[My dear,|Listen:|Good question!]", &[]);
+    let words = pen.say("[My friend:|Listen:|Good question!]", &[]);
     let mut messages = vec![Message::new("system", format!("Begin every answer with \"{words}\""))];
     for _ in 0..1 + pen.random.below(2) {
         let fact = pen.fact();
