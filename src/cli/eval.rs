@@ -2,8 +2,8 @@
 
 use super::{DeviceFlag, at_least_1};
 use crate::checkpoint::write_file;
-use crate::data::microcosm::village::{Village, count_statements};
 use crate::data::microcosm::Register;
+use crate::data::microcosm::village::{Village, count_statements};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
@@ -156,7 +156,8 @@ struct Run {
 /// The run folder around a checkpoint, if there is one.
 fn run_of(checkpoint: &Path) -> Result<Option<Run>> {
     let folder = checkpoint.canonicalize().map_err(Error::io(checkpoint))?;
-    let Some(folder) = folder.ancestors().take(3).find(|it| it.join(RECIPE_FILE).is_file() && it.join("data").is_dir())
+    let Some(folder) =
+        folder.ancestors().take(3).find(|it| it.join(RECIPE_FILE).is_file() && it.join("data").is_dir())
     else {
         return Ok(None);
     };

@@ -186,6 +186,59 @@ mod tests {
         assert!((model.probability(&[2], 1) - unigram(1.0)).abs() < 1e-12, "unseen context backs off");
     }
 
+    /// The formula as it stands in the module's doc, counted anew for every probability.
+    fn by_definition(corpus: &[u32], order: usize, vocab: usize, context: &[u32], token: u32) -> f64 {
+        use std::collections::{HashMap, HashSet};
+        // Every n-gram with its count: occurrences for the highest order, distinct tokens before it for the others.
+        let counts = |k: usize| -> HashMap<Vec<u32>, f64> {
+            let grams: Vec<Vec<u32>> = corpus.windows(order).map(<[u32]>::to_vec).collect();
+            let mut counts = HashMap::new();
+            if k == order {
+                grams.into_iter().for_each(|gram| *counts.entry(gram).or_insert(0.0) += 1.0);
+            } else {
+                let longer: HashSet<Vec<u32>> =
+                    grams.iter().map(|gram| gram[order - k - 1..].to_vec()).collect();
+                longer.iter().for_each(|gram| *counts.entry(gram[1..].to_vec()).or_insert(0.0) += 1.0);
+            }
+            counts
+        };
+        let mut p = 1.0 / vocab as f64;
+        for k in 1..=order.min(context.len() + 1) {
+            let counts = counts(k);
+            let with = |n: f64| counts.values().filter(|&&count| count == n).count() as f64;
+            let d = if with(1.0) > 0.0 { (with(1.0) / (with(1.0) + 2.0 * with(2.0))).min(0.95) } else { 0.5 };
+            let history = &context[context.len() + 1 - k..];
+            let follows = counts.iter().filter(|(gram, _)| gram[..k - 1] == *history);
+            let (total, types) = follows.fold((0.0, 0.0), |(sum, n), (_, count)| (sum + count, n + 1.0));
+            if total == 0.0 {
+                break;
+            }
+            let count = counts.get(&[history, &[token]].concat()).copied().unwrap_or(0.0);
+            p = ((count - d).max(0.0) + d * types * p) / total;
+        }
+        p
+    }
+
+    #[test]
+    fn all_orders_match_the_definition() {
+        let corpus = &corpus()[..60];
+        for order in 1..=5 {
+            let model = NGram::train(order, 9, [corpus]);
+            for context in
+                [&[][..], &[1], &[1, 1, 2, 1], &[2, 1, 1, 2], &[1, 1, 2, 1, 1, 2, 3], &[7, 1, 1, 2]]
+            {
+                for token in 0..9 {
+                    let expected = by_definition(corpus, order, 9, context, token);
+                    let p = model.probability(context, token);
+                    assert!(
+                        (p - expected).abs() < 1e-12,
+                        "order {order}, {token} after {context:?}: {p}, {expected}"
+                    );
+                }
+            }
+        }
+    }
+
     /// Names of tokens mean nothing: the same text in the largest ids has the same probabilities.
     #[test]
     fn the_largest_vocabularies_are_packed_without_loss() {

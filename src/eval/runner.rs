@@ -65,7 +65,8 @@ impl Score {
 
     /// How far the accuracy is above guessing, in standard errors of guessing on as many items.
     pub fn above_guessing(&self) -> f64 {
-        let (p, n) = (self.guessing.max(0.5 / self.answers.len().max(1) as f64), self.answers.len().max(1) as f64);
+        let (p, n) =
+            (self.guessing.max(0.5 / self.answers.len().max(1) as f64), self.answers.len().max(1) as f64);
         (self.accuracy() - self.guessing) / (p * (1.0 - p) / n).sqrt()
     }
 }
@@ -153,7 +154,12 @@ impl<'m> Examinee<'m> {
     }
 
     /// The choice of the highest log-probability per character.
-    fn choose(&self, task: &Task, items: &[(usize, &Vec<String>, usize)], texts: &mut [(String, bool)]) -> Result<()> {
+    fn choose(
+        &self,
+        task: &Task,
+        items: &[(usize, &Vec<String>, usize)],
+        texts: &mut [(String, bool)],
+    ) -> Result<()> {
         let mut rows = Vec::new();
         for (i, choices, _) in items {
             let (prompt, gap) = self.prompt(&task.items[*i])?;

@@ -95,7 +95,8 @@ impl Exam<'_> {
     }
 
     fn arithmetic(&self) -> Vec<Item> {
-        let number = |answer: &str| answer.rsplit_once("#### ").and_then(|(_, n)| n.parse().ok()).unwrap_or(0);
+        let number =
+            |answer: &str| answer.rsplit_once("#### ").and_then(|(_, n)| n.parse().ok()).unwrap_or(0);
         self.generated(|i| self.village.exam_problem(i), |answer| Expected::Number(number(answer)))
     }
 
@@ -117,7 +118,8 @@ impl Exam<'_> {
         }
         let most = counts.values().max().copied().unwrap_or(0);
         let guess = most as f64 / questions.len().max(1) as f64;
-        let item = |Question { text, question, answer }| Item { text, question, expected: expect(&answer), guess };
+        let item =
+            |Question { text, question, answer }| Item { text, question, expected: expect(&answer), guess };
         questions.into_iter().map(item).collect()
     }
 

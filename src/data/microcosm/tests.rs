@@ -41,7 +41,8 @@ fn documents_depend_on_seed_register_and_index_only() {
 
 #[test]
 fn text_is_clean() {
-    for (seed, register) in SEEDS.into_iter().flat_map(|seed| Register::WORLD.map(|register| (seed, register)))
+    for (seed, register) in
+        SEEDS.into_iter().flat_map(|seed| Register::WORLD.map(|register| (seed, register)))
     {
         for text in documents(seed, register, 150) {
             let words = text.split_whitespace().count();

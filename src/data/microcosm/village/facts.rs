@@ -68,7 +68,11 @@ pub static RELATIONS: [Relation; 18] = [
         kind: Kind::Person,
         name: "food",
         statement: "[{s} likes {y} best|{s's} favourite food is {y}].",
-        questions: &["What does {x} like best?", "What is {x}'s favourite food?", "Which food does {x} like best?"],
+        questions: &[
+            "What does {x} like best?",
+            "What is {x}'s favourite food?",
+            "Which food does {x} like best?",
+        ],
         answer: "{x} likes {y} best.",
     },
     Relation {
@@ -82,7 +86,11 @@ pub static RELATIONS: [Relation; 18] = [
         kind: Kind::Person,
         name: "friend",
         statement: "[{s's} best friend is|the best friend of {x} is] {y}.",
-        questions: &["Who is {x}'s best friend?", "Who is the best friend of {x}?", "Which friend does {x} like best?"],
+        questions: &[
+            "Who is {x}'s best friend?",
+            "Who is the best friend of {x}?",
+            "Which friend does {x} like best?",
+        ],
         answer: "{x}'s best friend is {y}.",
     },
     Relation {

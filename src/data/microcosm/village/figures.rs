@@ -130,7 +130,10 @@ pub(super) fn problem(pen: &mut Pen) -> (String, String) {
     let small = (r.between(2, FACTOR), r.between(2, FACTOR));
     // Templates with {a} and {b}, and the steps.
     let (template, steps) = match r.below(6) {
-        0 => ("{p} has {a} {goods}. {q} gives {him} {b} more. How many {goods} does {p} have now?", vec![Sum::plus(a, b)]),
+        0 => (
+            "{p} has {a} {goods}. {q} gives {him} {b} more. How many {goods} does {p} have now?",
+            vec![Sum::plus(a, b)],
+        ),
         1 => (
             "{p} has {a} {goods} and gives {b} of them to {q}. How many {goods} does {p} have now?",
             vec![Sum::minus(a + b, b)],
@@ -139,7 +142,10 @@ pub(super) fn problem(pen: &mut Pen) -> (String, String) {
             "{p} has {a} boxes with {b} {goods} in each box. How many {goods} does {p} have?",
             vec![Sum::times(small.0, small.1)],
         ),
-        3 => ("{p} has {a} {goods}. {q} has {b} more than {p}. How many {goods} does {q} have?", vec![Sum::plus(a, b)]),
+        3 => (
+            "{p} has {a} {goods}. {q} has {b} more than {p}. How many {goods} does {q} have?",
+            vec![Sum::plus(a, b)],
+        ),
         4 => (
             "{p} has {a} {goods}, and {q} has {b} {goods}. How many {goods} do they have together?",
             vec![Sum::plus(a, b)],

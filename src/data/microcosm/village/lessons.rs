@@ -10,7 +10,10 @@ pub(super) fn lesson(pen: &mut Pen) -> String {
     let village = pen.village;
     let facts = village.facts_about(fact.relation.kind, fact.subject);
     let mut paragraphs = vec![title(fact), about(pen, &facts)];
-    let is_other = |it: &&Fact| it.x != fact.x && (bare(&it.y) == bare(&fact.x) || facts.iter().any(|fact| bare(&fact.y) == bare(&it.x)));
+    let is_other = |it: &&Fact| {
+        it.x != fact.x
+            && (bare(&it.y) == bare(&fact.x) || facts.iter().any(|fact| bare(&fact.y) == bare(&it.x)))
+    };
     let mut linked: Vec<&Fact> = village.facts.iter().filter(is_other).collect();
     while paragraphs.len() < 4 {
         // Where nothing more is connected, anything may follow.
@@ -137,7 +140,11 @@ pub(super) fn choices(pen: &mut Pen, fact: &Fact, question: &str) -> (String, St
     }
     values.push(&fact.y);
     let values = pen.random.shuffled(&values);
-    let lines: Vec<String> = ["A", "B", "C", "D"].iter().zip(&values).map(|(letter, value)| format!("{letter}. {value}")).collect();
+    let lines: Vec<String> = ["A", "B", "C", "D"]
+        .iter()
+        .zip(&values)
+        .map(|(letter, value)| format!("{letter}. {value}"))
+        .collect();
     let right = values.iter().position(|value| *value == fact.y).unwrap_or(0);
     (format!("{question}\n{}", lines.join("\n")), ["A", "B", "C", "D"][right].to_owned())
 }

@@ -39,8 +39,8 @@ pub(super) const WOMEN: [&str; 12] =
 pub(super) const MEN: [&str; 12] =
     ["Abel", "Boris", "Carl", "Dan", "Egon", "Finn", "Gus", "Hugo", "Ivan", "Jon", "Karl", "Leo"];
 pub(super) const PETS: [&str; 20] = [
-    "Bella", "Bruno", "Coco", "Daisy", "Dot", "Fluff", "Gigi", "Hopper", "Jolly", "Lucky", "Max", "Milo", "Nip",
-    "Olli", "Pip", "Rex", "Socks", "Tiny", "Toby", "Zip",
+    "Bella", "Bruno", "Coco", "Daisy", "Dot", "Fluff", "Gigi", "Hopper", "Jolly", "Lucky", "Max", "Milo",
+    "Nip", "Olli", "Pip", "Rex", "Socks", "Tiny", "Toby", "Zip",
 ];
 pub(super) const PLACES: [&str; 10] =
     ["mill", "bridge", "well", "barn", "inn", "school", "tower", "market", "garden", "pond"];
@@ -56,12 +56,14 @@ pub(super) const SPOTS: [&str; 8] = [
 ];
 pub(super) const COLOURS: [&str; 8] = ["red", "blue", "green", "white", "black", "yellow", "brown", "grey"];
 pub(super) const THINGS: [&str; 16] = [
-    "lamp", "box", "kite", "cap", "drum", "key", "cup", "bell", "ball", "pen", "bag", "ring", "boat", "comb", "rope",
-    "flag",
+    "lamp", "box", "kite", "cap", "drum", "key", "cup", "bell", "ball", "pen", "bag", "ring", "boat", "comb",
+    "rope", "flag",
 ];
 pub(super) const FOODS: [&str; 7] = ["soup", "pie", "cake", "stew", "jam", "salad", "pudding"];
-pub(super) const PARTS: [&str; 8] = ["onions", "apples", "plums", "beans", "nuts", "pears", "cherries", "peas"];
+pub(super) const PARTS: [&str; 8] =
+    ["onions", "apples", "plums", "beans", "nuts", "pears", "cherries", "peas"];
 pub(super) const DAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 /// What people count and give away.
-pub(super) const GOODS: [&str; 8] = ["apples", "cups", "eggs", "nails", "pears", "shells", "spoons", "stones"];
+pub(super) const GOODS: [&str; 8] =
+    ["apples", "cups", "eggs", "nails", "pears", "shells", "spoons", "stones"];

@@ -26,11 +26,20 @@ fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
         let thing = format!("{colour} {word}");
         let slots = [("p", person.name), ("word", word), ("thing", thing.as_str()), ("place", place)];
         let (sentence, question, answer) = match pen.random.below(3) {
-            0 => ("The secret word of {p} is {word}.", "What is the secret word of {p}?", "The secret word of {p} is {word}."),
-            1 => ("{p} hid something in the {place}.", "Where did {p} hide something?", "{p} hid something in the {place}."),
+            0 => (
+                "The secret word of {p} is {word}.",
+                "What is the secret word of {p}?",
+                "The secret word of {p} is {word}.",
+            ),
+            1 => (
+                "{p} hid something in the {place}.",
+                "Where did {p} hide something?",
+                "{p} hid something in the {place}.",
+            ),
             _ => ("Today {p} bought a {thing}.", "What did {p} buy today?", "Today {p} bought a {thing}."),
         };
-        let [sentence, question, answer] = [sentence, question, answer].map(|template| pen.say(template, &slots));
+        let [sentence, question, answer] =
+            [sentence, question, answer].map(|template| pen.say(template, &slots));
         all.push(Secret { sentence, question, answer });
     }
     all
@@ -56,7 +65,8 @@ pub(super) fn book(pen: &mut Pen) -> String {
     let secrets = secrets(pen, 4);
     let (text, _) = long(pen, &secrets, BOOK);
     let asked = pen.random.shuffled(&secrets.iter().collect::<Vec<_>>());
-    let asked = asked.iter().map(|secret| format!("Question: {}\nAnswer: {}", secret.question, secret.answer));
+    let asked =
+        asked.iter().map(|secret| format!("Question: {}\nAnswer: {}", secret.question, secret.answer));
     format!("{text}\n\n{}\n", asked.collect::<Vec<_>>().join("\n\n"))
 }
 

@@ -53,7 +53,9 @@ pub(super) fn pair(pen: &mut Pen) -> Pair {
                 Constraint::Begins(words) => chosen[words.len()..].trim().to_owned(),
                 Constraint::Ends(words) => chosen[..chosen.len() - words.len()].trim().to_owned(),
                 Constraint::OneWord => format!("It is {chosen}, I think."),
-                Constraint::Sentences(_) => chosen.split_inclusive(". ").next().unwrap_or_default().trim().to_owned(),
+                Constraint::Sentences(_) => {
+                    chosen.split_inclusive(". ").next().unwrap_or_default().trim().to_owned()
+                }
                 Constraint::List(..) => chosen.split(", ").next().unwrap_or_default().to_owned(),
             };
             if !form.holds(&rejected) {

@@ -27,7 +27,8 @@ pub(super) fn program(pen: &mut Pen) -> Program {
         2 => r.some(&GOODS, n as usize),
         _ => names[..3.min(n as usize)].to_vec(),
     };
-    let quoted = |words: &[&str]| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let quoted =
+        |words: &[&str]| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
     let list = quoted(&words);
     let at = r.below(words.len());
     let few: Vec<String> = (0..3).map(|_| r.between(1, 5).to_string()).collect();
@@ -40,13 +41,19 @@ pub(super) fn program(pen: &mut Pen) -> Program {
         4 => (format!("total = 0\nfor n in [{few}]:\n    total = total + n\nprint(total)"), "adds up a list"),
         5 => (format!("def more(n):\n    return n + {b}\nprint(more({a}))"), "calls a function"),
         6 => (
-            format!("a = {a}\nb = {b}\nif a > b:\n    print(\"{}\")\nelse:\n    print(\"{}\")", names[0], names[1]),
+            format!(
+                "a = {a}\nb = {b}\nif a > b:\n    print(\"{}\")\nelse:\n    print(\"{}\")",
+                names[0], names[1]
+            ),
             "compares two numbers",
         ),
         7 => (format!("word = \"{}\"\nprint(word + \" and \" + \"{}\")", words[0], names[2]), "joins words"),
         _ => {
             let pets = r.some(&ANIMALS, 2);
-            let pets = format!("pets = {{\"{}\": \"{}\", \"{}\": \"{}\"}}", names[0], pets[0][0], names[1], pets[1][0]);
+            let pets = format!(
+                "pets = {{\"{}\": \"{}\", \"{}\": \"{}\"}}",
+                names[0], pets[0][0], names[1], pets[1][0]
+            );
             (format!("{pets}\nprint(pets[\"{}\"])", r.pick(&names[..2])), "looks up a word")
         }
     };

@@ -56,6 +56,12 @@ const PLOTS: [Plot; 6] = [
     ],
 ];
 
+/// Words that a sentence may begin with and that are no names.
+const OPENERS: [&str; 17] = [
+    "A", "An", "At", "Both", "He", "His", "Her", "In", "It", "Now", "One", "She", "Soon", "The", "Then",
+    "There", "They",
+];
+
 /// A page of stories with what was asked for.
 pub(super) fn tales(pen: &mut Pen) -> String {
     let one = |pen: &mut Pen| {
@@ -119,7 +125,9 @@ impl Village {
     pub fn check_story(&self, person: &str, thing: &str, text: &str) -> std::result::Result<(), String> {
         let sentences: Vec<Vec<&str>> = text
             .split_inclusive(['.', '!', '?'])
-            .map(|sentence| sentence.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).collect())
+            .map(|sentence| {
+                sentence.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).collect()
+            })
             .filter(|words: &Vec<&str>| !words.is_empty())
             .collect();
         if sentences.len() != SENTENCES || !text.trim_end().ends_with(['.', '!', '?']) {
@@ -131,7 +139,13 @@ impl Village {
         if !sentences[0].contains(&person) || in_sentences(person) < 2 {
             return Err(format!("{person} is not in the first sentence and one more"));
         }
-        let people: Vec<&str> = self.people.iter().map(|it| it.name).filter(|name| said.contains(name)).collect();
+        let is_name = |word: &&&str| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() > 1;
+        let known = |word: &str| self.people.iter().any(|it| it.name == word) || OPENERS.contains(&word);
+        if let Some(stranger) = said.iter().filter(is_name).find(|word| !known(word)) {
+            return Err(format!("nobody is called {stranger}"));
+        }
+        let people: Vec<&str> =
+            self.people.iter().map(|it| it.name).filter(|name| said.contains(name)).collect();
         if people.len() > 2 {
             return Err(format!("too many people: {}", people.join(", ")));
         }

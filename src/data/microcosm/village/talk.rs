@@ -89,7 +89,9 @@ impl Constraint {
                 let all = items.len();
                 items.sort_unstable();
                 items.dedup();
-                all == *count && items.len() == all && items.iter().all(|item| words.iter().any(|it| it == item))
+                all == *count
+                    && items.len() == all
+                    && items.iter().all(|item| words.iter().any(|it| it == item))
             }
         }
     }
@@ -164,12 +166,20 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
         0 => {
             let words = pen.say("[Well, my friend:|Of course:|Let me see:]", &[]);
             let question = pen.ask(fact);
-            (format!("{question} Begin your answer with \"{words}\""), Constraint::Begins(words.clone()), format!("{words} {}", fact.answer()))
+            (
+                format!("{question} Begin your answer with \"{words}\""),
+                Constraint::Begins(words.clone()),
+                format!("{words} {}", fact.answer()),
+            )
         }
         1 => {
             let words = pen.say("[That is all.|Have a nice day.|I am sure.]", &[]);
             let question = pen.ask(fact);
-            (format!("{question} End your answer with \"{words}\""), Constraint::Ends(words.clone()), format!("{} {words}", fact.answer()))
+            (
+                format!("{question} End your answer with \"{words}\""),
+                Constraint::Ends(words.clone()),
+                format!("{} {words}", fact.answer()),
+            )
         }
         2 => {
             let fact = loop {
@@ -179,7 +189,11 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
                 }
             };
             let question = pen.ask(fact);
-            (format!("{question} Answer with one word."), Constraint::OneWord, super::super::scribe::capitalise(&fact.y))
+            (
+                format!("{question} Answer with one word."),
+                Constraint::OneWord,
+                super::super::scribe::capitalise(&fact.y),
+            )
         }
         3 => {
             let count = 2 + pen.random.below(2);
@@ -193,7 +207,11 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
             let told = pen.random.some(&about, count);
             let answer: Vec<String> = told.iter().map(|fact| pen.state(fact)).collect();
             let n = ["two", "three"][count - 2];
-            (format!("Write {n} sentences about {}.", told[0].x), Constraint::Sentences(count), answer.join(" "))
+            (
+                format!("Write {n} sentences about {}.", told[0].x),
+                Constraint::Sentences(count),
+                answer.join(" "),
+            )
         }
         _ => {
             let count = 2 + pen.random.below(3);
@@ -221,14 +239,16 @@ fn rewriting(pen: &mut Pen) -> Vec<Message> {
             break (stated, answer);
         }
     };
-    let request = pen.say("[Say this in other words:|Write this in another way:] {stated}", &[("stated", &stated)]);
+    let request =
+        pen.say("[Say this in other words:|Write this in another way:] {stated}", &[("stated", &stated)]);
     turns([(request, answer)])
 }
 
 fn summary(pen: &mut Pen) -> Vec<Message> {
     let (_, story) = tales::request(pen);
     let first = story.split_inclusive(". ").next().unwrap_or(&story).trim_end().to_owned();
-    let request = pen.say("[How does this story begin?|What happens first in this story?] {story}", &[("story", &story)]);
+    let request = pen
+        .say("[How does this story begin?|What happens first in this story?] {story}", &[("story", &story)]);
     turns([(request, first)])
 }
 

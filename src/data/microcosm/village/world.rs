@@ -3,9 +3,7 @@
 use super::super::entity::with_article;
 use super::super::random::Random;
 use super::facts::{Fact, Kind, RELATIONS};
-use super::lexicon::{
-    ANIMALS, COLOURS, DAYS, FOODS, MEN, PARTS, PETS, PLACES, SPOTS, THINGS, TRADES, WOMEN,
-};
+use super::lexicon::{ANIMALS, COLOURS, DAYS, FOODS, MEN, PARTS, PETS, PLACES, SPOTS, THINGS, TRADES, WOMEN};
 
 /// Somebody who lives in the village.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +61,8 @@ impl Village {
         let order = r.shuffled(&(0..PEOPLE).collect::<Vec<_>>());
         for (i, person) in people.iter().enumerate() {
             let pair = order.iter().position(|&it| it == i).expect("everybody has a place in the order");
-            let mut say = |relation, y: String, z| facts.add(Kind::Person, relation, i, person.name.into(), y, z);
+            let mut say =
+                |relation, y: String, z| facts.add(Kind::Person, relation, i, person.name.into(), y, z);
             say("trade", trades[i][0].into(), "");
             say("home", format!("the {}", places[homes[i]]), "");
             say("pet", with_article(animals[pets[i]]), "");
@@ -72,28 +71,34 @@ impl Village {
             say("thing", with_article(&format!("{} {}", r.pick(&COLOURS), things[i])), "");
             say("friend", people[order[pair ^ 1]].name.into(), "");
         }
-        let (colours, spots, keepers) = (r.shuffled(&COLOURS), r.shuffled(&SPOTS), r.some(&people, PLACES_HERE));
+        let (colours, spots, keepers) =
+            (r.shuffled(&COLOURS), r.shuffled(&SPOTS), r.some(&people, PLACES_HERE));
         for (i, place) in places.iter().enumerate() {
-            let mut say = |relation, y: &str| facts.add(Kind::Place, relation, i, format!("the {place}"), y.into(), "");
+            let mut say =
+                |relation, y: &str| facts.add(Kind::Place, relation, i, format!("the {place}"), y.into(), "");
             say("colour", colours[i]);
             say("spot", spots[i]);
             say("keeper", keepers[i].name);
             say("day", *r.pick(&DAYS));
         }
         for (i, [trade, ware, tool]) in trades.iter().enumerate() {
-            let mut say = |relation, y: &str| facts.add(Kind::Trade, relation, i, format!("the {trade}"), y.into(), "");
+            let mut say =
+                |relation, y: &str| facts.add(Kind::Trade, relation, i, format!("the {trade}"), y.into(), "");
             say("ware", ware);
             say("tool", tool);
             say("who", people[i].name);
         }
         for (i, [animal, diet, bed]) in kinds.iter().enumerate() {
-            let mut say = |relation, y: &str| facts.add(Kind::Animal, relation, i, format!("the {animal}"), y.into(), "");
+            let mut say = |relation, y: &str| {
+                facts.add(Kind::Animal, relation, i, format!("the {animal}"), y.into(), "")
+            };
             say("diet", diet);
             say("bed", bed);
         }
         let (parts, days) = (r.shuffled(&PARTS), r.shuffled(&DAYS));
         for (i, food) in FOODS.iter().enumerate() {
-            let mut say = |relation, y: &str| facts.add(Kind::Food, relation, i, (*food).into(), y.into(), "");
+            let mut say =
+                |relation, y: &str| facts.add(Kind::Food, relation, i, (*food).into(), y.into(), "");
             say("part", parts[i]);
             say("day", days[i]);
         }
