@@ -5,6 +5,7 @@ mod chat;
 mod corpus;
 mod damaged;
 mod doctor;
+mod eval;
 mod export;
 mod floors;
 mod fuzz;

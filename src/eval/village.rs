@@ -155,3 +155,49 @@ impl Exam<'_> {
         self.indices.iter().map(item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn questions(task: &Task) -> Vec<&str> {
+        task.items.iter().map(|item| item.question.as_str()).collect()
+    }
+
+    #[test]
+    fn tasks_have_items_and_the_seed_draws_them() {
+        let village = Village::new(8);
+        for name in TASKS {
+            let [one, same, other] = [3, 3, 4].map(|seed| task(&village, name, None, 20, seed));
+            assert_eq!((one.items.len(), questions(&one)), (20, questions(&same)), "{name}");
+            let told = |task: &Task| -> Vec<String> {
+                task.items.iter().map(|it| format!("{}{}{:?}", it.text, it.question, it.expected)).collect()
+            };
+            assert_ne!(told(&one), told(&other), "{name}");
+            for item in &one.items {
+                assert!((0.0..=0.5).contains(&item.guess), "{name}: {}", item.guess);
+                if let Expected::Choice { choices, gold } = &item.expected {
+                    assert!(
+                        *gold < choices.len()
+                            && choices.iter().filter(|it| **it == choices[*gold]).count() == 1
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_facts_that_text_states_twice_are_asked() {
+        let village = Village::new(8);
+        let stated: Vec<usize> = (0..village.facts.len()).map(|i| i % 4).collect();
+        let task = task(&village, "facts", Some(&stated), 1_000, 0);
+        assert_eq!(task.items.len(), stated.iter().filter(|&&count| count >= 2).count());
+        for item in &task.items {
+            let fact = village.facts.iter().find(|it| it.question(it.unasked()) == item.question);
+            let fact = fact.expect("a fact of the village");
+            assert!(stated[fact.index] >= STATED);
+            assert!(item.expected.accepts(&fact.answer()), "{}", fact.answer());
+            assert!(village.others(fact).iter().all(|y| !item.expected.accepts(&fact.answer_with(y))));
+        }
+    }
+}
