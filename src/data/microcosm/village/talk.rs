@@ -52,6 +52,11 @@ impl Part {
             Part::Tasks => "tasks",
         }
     }
+
+    /// The part of a name.
+    pub fn named(name: &str) -> Option<Part> {
+        Part::ALL.into_iter().find(|part| part.name() == name)
+    }
 }
 
 /// A form that an answer must have; a program can check it.

@@ -251,3 +251,18 @@ fn books_keep_their_secrets_to_the_end() {
     let needle = Village::new(8).exam_needle(3, 200, 0.4);
     assert_eq!(needle.text.matches(&needle.answer).count(), 1, "{needle:?}");
 }
+
+#[test]
+fn records_have_the_forms_of_datasets() {
+    let village = Village::new(8);
+    for part in Part::ALL {
+        assert_eq!(Part::named(part.name()), Some(part));
+        let (record, messages) = (village.conversation_record(part, 5), village.conversation(part, 5));
+        let read: Vec<Message> =
+            serde_json::from_value(record["messages"].clone()).expect("messages as conversations have them");
+        assert!(read == messages && messages.len() >= 2, "{record:?}");
+        assert_eq!(messages.last().map(|message| message.role.as_str()), Some("assistant"));
+    }
+    let record = village.pair_record(5);
+    assert_eq!(record["chosen"].as_str(), Some(village.pair(5).chosen.as_str()));
+}
