@@ -35,7 +35,8 @@ pub struct Loss {
     pub ngram: f64,
 }
 
-/// The losses on each dataset's held-out text, in windows of `length` tokens and at most `limit` of them.
+/// The losses on each dataset's held-out text, in windows of `length` tokens and at most `limit` of them. A dataset with
+/// less held-out text than a window is left out.
 ///
 /// # Errors
 /// [`Error::Device`](crate::Error::Device).
@@ -56,6 +57,9 @@ pub fn losses(
         let count = (set.held_out.len().saturating_sub(1) / length as u64).min(limit as u64);
         let window = |w: u64| set.held_out.tokens(w * length as u64..(w + 1) * length as u64 + 1);
         let rows: Vec<Row> = (0..count).map(|w| Row::whole(window(w))).collect();
+        if rows.is_empty() {
+            continue;
+        }
         let nll = scorer.score(&rows)?.concat();
         losses.push(Loss {
             dataset: set.name.clone(),

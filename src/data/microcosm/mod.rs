@@ -1,8 +1,9 @@
 //! A small coherent world, written as text by the program itself: training data that needs no network.
 //!
 //! A seed decides a [`World`]: a map of towns on three rivers, their people, trades, animals and dishes.
-//! [`Microcosm::document`] writes about it in five registers that play the parts of SmolLM2's data sources. The facts
-//! are the same in all of them, so what a model learns in one register helps it in the others.
+//! [`Microcosm::document`] writes about it in registers that play the parts of SmolLM2's data sources. The facts
+//! are the same in all of them, so what a model learns in one register helps it in the others. The [`village`] is a
+//! second, smaller world with registers of its own.
 
 mod arithmetic;
 mod code;
@@ -162,7 +163,7 @@ impl Microcosm {
         &self.village
     }
 
-    /// The document of an index, ASCII ending in a newline, 60 to 250 words but for [`Register::Books`]: a pure function
+    /// The document of an index, ASCII ending in a newline, 30 to 330 words but for [`Register::Books`]: a pure function
     /// of (seed, register, index). Held-out documents are simply other indices.
     pub fn document(&self, register: Register, index: u64) -> String {
         if let Some(text) = self.village.document(register, index) {
