@@ -95,7 +95,7 @@ fn the_command_asks_about_the_runs_village() {
     let json = place.path("answers.json").to_string_lossy().into_owned();
     let flags = ["eval", &folder, "--device", "reference", "--limit", "4", "--json", &json];
     let told = run(&mut smolter(&flags)).expect(0, &[]).stdout;
-    for word in ["facts-cloze", "needle-long", "preference", "5-gram (Kneser-Ney)", "drills"] {
+    for word in ["facts-cloze", "needle-long", "preference", "5-gram (Kneser-Ney)", " sums "] {
         assert!(told.contains(word), "no {word} in:\n{told}");
     }
     let answers = std::fs::read_to_string(&json).expect("the file");

@@ -27,6 +27,9 @@ pub struct Item {
     pub guess: f64,
 }
 
+/// What judges an answer: says what is wrong with it.
+pub type Check = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// What a right answer is.
 #[derive(Clone)]
 pub enum Expected {
@@ -49,7 +52,7 @@ pub enum Expected {
         others: Vec<String>,
     },
     /// An answer that a program accepts; the program says what is wrong.
-    Checked(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>),
+    Checked(Arc<Check>),
 }
 
 impl fmt::Debug for Expected {

@@ -1,6 +1,6 @@
 //! What is true in a village, one fact at a time, with the words to state it, to ask for it and to answer.
 
-use super::pen::{expansions, fill};
+use super::template::{expansions, fill};
 use std::collections::HashMap;
 
 /// The kinds of things that facts are about.
@@ -198,9 +198,10 @@ impl Fact {
         [("x", &self.x), ("y", &self.y), ("z", &self.z)]
     }
 
-    /// Which of the relation's questions no text ever asks about this fact, so that an exam can.
+    /// Which of the relation's questions no text ever asks about this fact, so that an exam can. Of another subject text
+    /// asks it.
     pub fn unasked(&self) -> usize {
-        self.index % self.relation.questions.len()
+        self.subject % self.relation.questions.len()
     }
 
     /// The question in one of the relation's phrasings.

@@ -113,7 +113,7 @@ pub(super) fn thread(pen: &mut Pen) -> String {
                 let (question, letter) = choices(pen, fact, &question);
                 parts.push(exchange(&question, &letter));
             }
-            5..7 => {
+            5..8 => {
                 let (text, question, answer) = memory::short(pen);
                 parts.push(format!("{text}\n\n{}", exchange(&question, &answer)));
             }

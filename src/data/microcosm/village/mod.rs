@@ -13,6 +13,7 @@ mod preference;
 mod programs;
 mod tales;
 mod talk;
+mod template;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -1,8 +1,8 @@
-//! Writes sentences from templates: `[a|b]` is one of its alternatives, `{name}` a slot. Sentences begin with a capital.
+//! Writes documents about a village: sentences from templates, statements of facts, questions.
 
-use super::super::entity::with_article;
 use super::super::random::Random;
-use super::super::scribe::{alternatives, bracketed, capitalise};
+use super::super::scribe::{alternatives, bracketed};
+use super::template::fill;
 use super::{Fact, Kind, Village};
 
 /// A writer of one document.
@@ -14,33 +14,6 @@ pub(super) struct Pen<'v> {
     pub random: Random,
     /// Whom the text is about at the moment, so that a pronoun will do: the subject as facts name it.
     known: String,
-}
-
-/// The text of a template without alternatives.
-///
-/// # Panics
-/// If a slot has no value: templates are part of the program.
-pub(super) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
-    let mut text = String::new();
-    let mut rest = template;
-    while let Some(at) = rest.find('{') {
-        text.push_str(&rest[..at]);
-        let (slot, after) = bracketed(&rest[at..]);
-        let (article, name) = slot.strip_prefix("a ").map_or((false, slot), |name| (true, name));
-        let value = slots.iter().find(|(it, _)| *it == name);
-        let value = value.unwrap_or_else(|| panic!("the slot {{{slot}}} of {template:?} has no value")).1;
-        text += &if article { with_article(value) } else { value.to_owned() };
-        rest = after;
-    }
-    capitalise(&(text + rest))
-}
-
-/// All texts that the alternatives of a template allow; its slots stay.
-pub(super) fn expansions(template: &str) -> Vec<String> {
-    let Some(at) = template.find('[') else { return vec![template.to_owned()] };
-    let (inside, after) = bracketed(&template[at..]);
-    let one = |choice: &&str| expansions(&format!("{}{choice}{after}", &template[..at]));
-    alternatives(inside).iter().flat_map(one).collect()
 }
 
 impl<'v> Pen<'v> {

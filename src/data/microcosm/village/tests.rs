@@ -30,7 +30,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [2718136345363233768, 661298365113132410, 6629899223991564106],
+        [14100066288760824859, 4144339428145958894, 6629899223991564106],
         "the text of the village has changed"
     );
 }

@@ -79,7 +79,7 @@ impl Village {
             say("colour", colours[i]);
             say("spot", spots[i]);
             say("keeper", keepers[i].name);
-            say("day", *r.pick(&DAYS));
+            say("day", r.pick::<&str>(&DAYS));
         }
         for (i, [trade, ware, tool]) in trades.iter().enumerate() {
             let mut say =
