@@ -140,7 +140,7 @@ impl Exam<'_> {
         let item = |&i: &u64| {
             let (question, person, thing) = self.village.exam_story(i);
             let village = village.clone();
-            let check = move |answer: &str| village.check_story(person, &thing, answer);
+            let check = move |answer: &str| village.check_story(person, thing, answer);
             Item { text: String::new(), question, expected: Expected::Checked(Arc::new(check)), guess: 0.0 }
         };
         self.indices.iter().map(item).collect()

@@ -124,7 +124,7 @@ impl Village {
     }
 
     /// A request for a story for an exam; with the person and the thing, which [`Village::check_story`] takes.
-    pub fn exam_story(&self, index: u64) -> (String, &'static str, String) {
+    pub fn exam_story(&self, index: u64) -> (String, &'static str, &'static str) {
         tales::wish(&mut self.pen(EXAMS + 5, index))
     }
 

@@ -74,9 +74,9 @@ pub(super) fn tales(pen: &mut Pen) -> String {
 /// A request for a story, and a story that it gets.
 pub(super) fn request(pen: &mut Pen) -> (String, String) {
     let (p, q, thing) = cast(pen);
-    let request = ask(pen, p, &thing);
-    let r = &mut pen.random;
     let noun = thing.split(' ').next_back().unwrap_or_default();
+    let request = ask(pen, p, noun);
+    let r = &mut pen.random;
     let (people, place) = (&pen.village.people, *r.pick(&pen.village.places));
     let plot = r.pick(&PLOTS);
     let [he, him, his] = people[p].pronouns();
@@ -104,21 +104,22 @@ fn cast(pen: &mut Pen) -> (usize, usize, String) {
     (two[0], two[1], thing)
 }
 
-fn ask(pen: &mut Pen, p: usize, thing: &str) -> String {
+fn ask(pen: &mut Pen, p: usize, noun: &str) -> String {
     let name = pen.village.people[p].name;
-    pen.say("[Tell|Tell me|Write] a story about {p} and {a thing}.", &[("p", name), ("thing", thing)])
+    pen.say("[Tell|Tell me|Write] a story about {p} and {a noun}.", &[("p", name), ("noun", noun)])
 }
 
 /// A request for a story: the words, the person and the thing.
-pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, String) {
-    let (p, _, thing) = cast(pen);
-    (ask(pen, p, &thing), pen.village.people[p].name, thing)
+pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, &'static str) {
+    let (p, _, _) = cast(pen);
+    let noun = *pen.random.pick(&THINGS);
+    (ask(pen, p, noun), pen.village.people[p].name, noun)
 }
 
 impl Village {
-    /// Whether a text is a story of five sentences about `person` and `thing` ("red kite") in which everything stays the
-    /// same: one more person at most, one place, this thing and no other, in no other colour, and pronouns of people who
-    /// have been named. The thing is named in three sentences or more, the place in two, the person in two.
+    /// Whether a text is a story of five sentences about `person` and `thing` ("kite") in which everything stays the same:
+    /// one more person at most, one place, this thing and no other, in one colour at most, and pronouns of people who have
+    /// been named. The thing is named in three sentences or more, the place in two, the person in two.
     ///
     /// # Errors
     /// What is wrong with the story.
@@ -133,7 +134,6 @@ impl Village {
         if sentences.len() != SENTENCES || !text.trim_end().ends_with(['.', '!', '?']) {
             return Err(format!("{} sentences", sentences.len()));
         }
-        let (colour, noun) = thing.split_once(' ').unwrap_or(("", thing));
         let in_sentences = |word: &str| sentences.iter().filter(|words| words.contains(&word)).count();
         let said: Vec<&str> = sentences.concat();
         if !sentences[0].contains(&person) || in_sentences(person) < 2 {
@@ -155,14 +155,15 @@ impl Village {
             [place] => return Err(format!("the {place} is named once")),
             _ => return Err(format!("{} places", places.len())),
         }
-        if let Some(other) = THINGS.iter().find(|other| **other != noun && said.contains(*other)) {
-            return Err(format!("a {other} instead of a {noun}"));
+        if let Some(other) = THINGS.iter().find(|other| **other != thing && said.contains(*other)) {
+            return Err(format!("a {other} instead of a {thing}"));
         }
-        if in_sentences(noun) < 3 || !said.windows(2).any(|pair| pair == [colour, noun]) {
+        if in_sentences(thing) < 3 {
             return Err(format!("too little about the {thing}"));
         }
-        if let Some(other) = COLOURS.iter().find(|other| **other != colour && said.contains(*other)) {
-            return Err(format!("{other} instead of {colour}"));
+        let colours: Vec<&&str> = COLOURS.iter().filter(|colour| said.contains(*colour)).collect();
+        if let [one, other, ..] = colours[..] {
+            return Err(format!("first {one}, then {other}, or the other way round"));
         }
         let mut named = [false; 2];
         for word in said {

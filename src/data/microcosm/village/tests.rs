@@ -30,7 +30,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [14100066288760824859, 4144339428145958894, 6629899223991564106],
+        [9947697484910293187, 7944852342056379571, 6629899223991564106],
         "the text of the village has changed"
     );
 }
@@ -159,7 +159,7 @@ fn stories_stay_the_same_and_slips_are_seen() {
             let (_, wish) = request.split_once(" story about ").expect("what about");
             let (person, thing) = wish.trim_end_matches('.').split_once(" and a ").expect("person and thing");
             assert_eq!(village.check_story(person, thing, story), Ok(()), "{part}");
-            let (colour, noun) = thing.split_once(' ').expect("a colour");
+            let colour = story.split(' ').find(|word| lexicon::COLOURS.contains(word)).expect("a colour");
             let place =
                 village.places.iter().find(|it| story.contains(&format!("the {it}"))).expect("a place");
             let somebody = village.people.iter().map(|it| it.name).find(|name| !story.contains(name));
@@ -173,8 +173,8 @@ fn stories_stay_the_same_and_slips_are_seen() {
                 ("person", last(person, somebody.expect("somebody else"))),
                 ("newcomer", last(person, &newcomer)),
                 ("place", last(&format!("the {place}"), &format!("the {elsewhere}"))),
-                ("thing", last(noun, if noun == "key" { "cup" } else { "key" })),
-                ("colour", Some(story.replace(colour, if colour == "red" { "blue" } else { "red" }))),
+                ("thing", last(thing, if thing == "key" { "cup" } else { "key" })),
+                ("colour", last(colour, if colour == "red" { "blue" } else { "red" })),
                 ("sentence", story.rfind(". ").map(|at| story[..=at].to_owned())),
                 ("empty", Some(String::new())),
             ] {
