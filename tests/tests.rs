@@ -6,6 +6,7 @@ mod corpus;
 mod damaged;
 mod doctor;
 mod dpo;
+mod eval;
 mod export;
 mod floors;
 mod fuzz;

@@ -5,6 +5,7 @@ mod chat;
 mod data;
 mod debug;
 mod doctor;
+mod eval;
 mod export;
 mod generate;
 mod init;
@@ -59,6 +60,8 @@ enum Command {
     Generate(generate::Generate),
     /// Talks with a chat model.
     Chat(chat::ChatCommand),
+    /// Gives a model tasks with exact answers, about the world that smolter generates.
+    Eval(eval::Eval),
     /// Works on text before training.
     #[command(subcommand)]
     Data(data::Data),
@@ -245,6 +248,7 @@ pub fn run() -> u8 {
         Command::Runs(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),

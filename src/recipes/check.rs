@@ -156,7 +156,7 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
         || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
     );
     if let Some(register) = &dataset.microcosm {
-        let known = Register::ALL.map(Register::name);
+        let known: Vec<&str> = Register::all().map(Register::name).collect();
         problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
             format!("is '{register}'; {}", suggest(register, &known))
         });
