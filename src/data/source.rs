@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::microcosm::village::{Answers, Village};
 use crate::error::{Error, Result};
 use files::Kind;
 
@@ -92,6 +93,25 @@ pub struct Source {
     on_broken: OnBroken,
     max_record_bytes: usize,
     document_bytes: Option<usize>,
+    generated: Option<Generated>,
+}
+
+/// Records that are made up instead of read.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// What they are.
+    pub answers: Answers,
+    /// Seed of the village that they are about.
+    pub seed: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Generated {
+    /// What stands for a file's name.
+    fn path(&self) -> PathBuf {
+        format!("microcosm {}.jsonl", self.answers.name()).into()
+    }
 }
 
 impl Source {
@@ -105,6 +125,7 @@ impl Source {
             on_broken: OnBroken::Refuse,
             max_record_bytes: MAX_RECORD_BYTES,
             document_bytes: None,
+            generated: None,
         }
     }
 
@@ -146,13 +167,23 @@ impl Source {
         self
     }
 
+    /// Gives these records instead of files'; they have no documents.
+    #[must_use]
+    pub fn generated(mut self, records: Option<Generated>) -> Self {
+        self.generated = records;
+        self
+    }
+
     /// The files, in reading order.
     ///
     /// # Errors
     /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file of unknown kind or a folder
     /// without a known one.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        files::expand(&self.paths)
+        match &self.generated {
+            Some(generated) => Ok(vec![generated.path()]),
+            None => files::expand(&self.paths),
+        }
     }
 
     /// Identifies what will be read: the files' names, sizes and times of change, and the settings.
@@ -166,6 +197,9 @@ impl Source {
         }
         if let Some(bytes) = self.document_bytes {
             description += &format!("pieces of {bytes}");
+        }
+        if let Some(generated) = &self.generated {
+            return Ok(xxh3_64(format!("{description}{generated:?}").as_bytes()));
         }
         for path in self.files()? {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
@@ -215,6 +249,13 @@ impl Source {
         parse: impl Fn(Map<String, Value>) -> std::result::Result<T, String> + Clone + Send + 'static,
     ) -> Result<Records<T>> {
         let most = self.max_record_bytes;
+        if let Some(Generated { answers, seed, count }) = self.generated.clone() {
+            return Records::new(self, move |_| {
+                let (village, parse) = (Village::new(seed), parse.clone());
+                let record = move |index| Ok((index + 1, parse(answers.record(&village, index))));
+                Ok(Box::new((0..count).map(record)))
+            });
+        }
         Records::new(self, move |path| match Kind::of(path)? {
             Kind::JsonLines => json::objects(bytes::lines(path, most)?, parse.clone()),
             Kind::JsonArray => json::objects(bytes::elements(path, most)?, parse.clone()),

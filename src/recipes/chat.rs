@@ -3,6 +3,7 @@
 use super::problem::{Problems, key_path};
 use super::schema::{Recipe, Stage, StageKind};
 use super::timeline::lineage;
+use crate::data::microcosm::village::Answers;
 use crate::tokenizer::Judged;
 
 impl StageKind {
@@ -53,6 +54,15 @@ fn what(kind: StageKind) -> &'static str {
     }
 }
 
+/// What a generated dataset is.
+fn of_answers(answers: Option<Answers>) -> &'static str {
+    match answers {
+        None => "text",
+        Some(Answers::Conversations(_)) => what(StageKind::Sft),
+        Some(Answers::Pairs) => what(StageKind::Dpo),
+    }
+}
+
 pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
     let given = [("loss_on", stage.loss_on.is_some()), ("packing", stage.packing.is_some())];
     for (key, given) in given {
@@ -76,6 +86,7 @@ pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
 pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
     for (i, dataset) in recipe.datasets.iter().enumerate() {
         let name = &dataset.name;
+        let answers = dataset.microcosm.as_ref().and_then(|kind| Answers::named(kind));
         let chat: Vec<&Stage> = recipe.stages_with(name).filter(|stage| stage.kind.is_chat()).collect();
         let Some(first) = chat.first() else {
             let given = [
@@ -87,10 +98,17 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
                     format!("is for conversations, but no stage of kind 'sft' or 'dpo' has '{name}' in its mixture")
                 });
             }
+            let made = answers.and_then(|it| recipe.stages_with(name).next().map(|stage| (it, stage)));
+            problems.require(made.is_none(), key_path!["datasets", i, "microcosm"], || {
+                let stage = made.map_or("", |(_, stage)| &stage.name);
+                format!("generates {}, but stage '{stage}' needs text", of_answers(answers))
+            });
             continue;
         };
-        problems.require(dataset.microcosm.is_none(), key_path!["datasets", i, "microcosm"], || {
-            format!("generates text, but stage '{}' needs {}: give paths", first.name, what(first.kind))
+        let made = of_answers(answers);
+        let fits = dataset.microcosm.is_none() || made == what(first.kind);
+        problems.require(fits, key_path!["datasets", i, "microcosm"], || {
+            format!("generates {made}, but stage '{}' needs {}", first.name, what(first.kind))
         });
         let another = recipe.stages_with(name).find(|stage| stage.kind != first.kind);
         problems.require(another.is_none(), key_path!["datasets", i], || {

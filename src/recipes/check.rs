@@ -9,6 +9,7 @@ use super::schema::{
 };
 use super::timeline::{schedule_lengths, spans};
 use crate::data::microcosm::Register;
+use crate::data::microcosm::village::Answers;
 use crate::data::source::MIN_DOCUMENT_BYTES;
 
 /// Adds all mistakes to `problems`.
@@ -156,7 +157,8 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
         || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
     );
     if let Some(register) = &dataset.microcosm {
-        let known: Vec<&str> = Register::all().map(Register::name).collect();
+        let answers = Answers::all().map(Answers::name);
+        let known: Vec<&str> = Register::all().map(Register::name).chain(answers).collect();
         problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
             format!("is '{register}'; {}", suggest(register, &known))
         });

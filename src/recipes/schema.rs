@@ -203,7 +203,8 @@ pub struct Batch {
 pub struct Dataset {
     /// What mixtures, reports and `--set` call it.
     pub name: String,
-    /// Kind of text to generate: the name of a [`Register`](crate::data::microcosm::Register).
+    /// What to generate: the name of a [`Register`](crate::data::microcosm::Register) for text, or of
+    /// [`Answers`](crate::data::microcosm::village::Answers) for conversations and pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microcosm: Option<String>,
     /// Number of documents to generate.

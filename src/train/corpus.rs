@@ -7,12 +7,13 @@ mod tokenizer;
 
 pub use rows::Rows;
 
+use crate::data::microcosm::village::Answers;
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
 use crate::data::pairs::pair_count;
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
-use crate::data::source::Source;
+use crate::data::source::{Generated, Source};
 use crate::data::tokenize::{TokenizeOptions, held_out_name, judged_name};
 use crate::error::{Error, Result};
 use crate::infer::scorer::Row;
@@ -56,18 +57,30 @@ pub struct Known {
     pub sets: BTreeMap<String, String>,
 }
 
-fn source(dataset: &Dataset) -> Source {
+fn source(dataset: &Dataset, seed: u64) -> Source {
     Source::new(&dataset.paths)
         .fields(&dataset.fields, "\n")
         .on_broken(dataset.on_broken)
         .max_record_bytes(dataset.max_record_bytes)
         .document_bytes(dataset.document_bytes)
+        .generated(answers(dataset).map(|answers| Generated { answers, seed, count: documents(dataset) }))
 }
 
-/// What a generated dataset consists of, and the number of its documents; none if it is read from files.
+/// What a generated dataset consists of that stages learn answers from; none if it is text, or read from files.
+fn answers(dataset: &Dataset) -> Option<Answers> {
+    Answers::named(dataset.microcosm.as_ref()?)
+}
+
+fn documents(dataset: &Dataset) -> u64 {
+    dataset.documents.unwrap_or(0) as u64
+}
+
+/// What a generated dataset of text consists of, and the number of its documents; none if it is something else.
 fn register(dataset: &Dataset) -> Result<Option<(Register, u64)>> {
-    let Some(register) = &dataset.microcosm else { return Ok(None) };
-    Ok(Some((register.parse()?, dataset.documents.unwrap_or(0) as u64)))
+    let Some(register) = dataset.microcosm.as_ref().filter(|_| answers(dataset).is_none()) else {
+        return Ok(None);
+    };
+    Ok(Some((register.parse()?, documents(dataset))))
 }
 
 impl Corpus {

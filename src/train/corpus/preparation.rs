@@ -186,8 +186,14 @@ impl Preparation<'_> {
         let name = &dataset.name;
         let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
         let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
-        let (counts, report) =
-            pairs::tokenize_pairs(self.tokenizer, &source(dataset), self.folder, name, options, show)?;
+        let (counts, report) = pairs::tokenize_pairs(
+            self.tokenizer,
+            &source(dataset, self.recipe.data_seed),
+            self.folder,
+            name,
+            options,
+            show,
+        )?;
         progress.finish();
         let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
         out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out)"));
@@ -201,13 +207,13 @@ impl Preparation<'_> {
     fn fingerprint(&self, index: usize) -> Result<u64> {
         let dataset = &self.recipe.datasets[index];
         if let Some(options) = self.pairs(index) {
-            return pairs::fingerprint(self.tokenizer, &source(dataset), &options);
+            return pairs::fingerprint(self.tokenizer, &source(dataset, self.recipe.data_seed), &options);
         }
         if let Some(chat) = self.chat(index)? {
-            return chat.fingerprint(&source(dataset), self.options);
+            return chat.fingerprint(&source(dataset, self.recipe.data_seed), self.options);
         }
         let Some(register) = &dataset.microcosm else {
-            return fingerprint(self.tokenizer, &source(dataset), self.options);
+            return fingerprint(self.tokenizer, &source(dataset, self.recipe.data_seed), self.options);
         };
         let made = format!("{register} {:?} {} {:?}", dataset.documents, self.recipe.data_seed, self.options);
         Ok(xxh3_64(format!("{made} {}", self.tokenizer.hash()).as_bytes()))
@@ -227,7 +233,8 @@ impl Preparation<'_> {
         let mut show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
         let (counts, broken) = match (self.chat(index)?, made) {
             (Some(chat), _) => {
-                let (counts, report) = chat.tokenize(&source(dataset), folder, name, options, &mut show)?;
+                let (counts, report) =
+                    chat.tokenize(&source(dataset, self.recipe.data_seed), folder, name, options, &mut show)?;
                 (counts, Some(report))
             }
             (None, Some((register, count))) => {
@@ -236,8 +243,14 @@ impl Preparation<'_> {
                 (tokenize(tokenizer, documents, folder, name, options, &mut show)?, None)
             }
             (None, None) => {
-                let (counts, report) =
-                    tokenize_source(tokenizer, &source(dataset), folder, name, options, &mut show)?;
+                let (counts, report) = tokenize_source(
+                    tokenizer,
+                    &source(dataset, self.recipe.data_seed),
+                    folder,
+                    name,
+                    options,
+                    &mut show,
+                )?;
                 (counts, Some(report))
             }
         };

@@ -41,7 +41,9 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
     let texts = recipe.datasets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
     let texts: Vec<_> = texts.collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
-    let samples = texts.iter().map(|&(i, dataset)| Sample::of(world, dataset, recipe.is_chat(i), share));
+    let samples = texts.iter().map(|&(i, dataset)| {
+        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.data_seed), share)
+    });
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
@@ -109,14 +111,14 @@ struct Sample<'a> {
 
 impl<'a> Sample<'a> {
     /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more. Of conversations,
-    /// if it is `chat`, what is said.
-    fn of(world: &'a Microcosm, dataset: &Dataset, chat: bool, share: usize) -> Result<Self> {
+    /// made up with the seed `chat` if they are, what is said.
+    fn of(world: &'a Microcosm, dataset: &Dataset, chat: Option<u64>, share: usize) -> Result<Self> {
         if let Some((register, all)) = register(dataset)? {
             let count = all.min(share as u64);
             let document = move |i| Ok(world.document(register, spread(i, count, all)));
             return Ok(Sample { count, documents: Box::new((0..count).map(document)) });
         }
-        let texts = || if chat { said_in(dataset) } else { texts_of(dataset) };
+        let texts = || chat.map_or_else(|| texts_of(dataset), |seed| said_in(dataset, seed));
         // How many documents files hold is known only when they have been read, so they are read twice.
         let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
@@ -135,12 +137,12 @@ impl<'a> Sample<'a> {
 type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
 
 fn texts_of(dataset: &Dataset) -> Result<Texts> {
-    Ok(Box::new(source(dataset).documents()?.map(|document| document.map(|it| it.value))))
+    Ok(Box::new(source(dataset, 0).documents()?.map(|document| document.map(|it| it.value))))
 }
 
-fn said_in(dataset: &Dataset) -> Result<Texts> {
+fn said_in(dataset: &Dataset, seed: u64) -> Result<Texts> {
     let said = |it: Conversation| it.messages.into_iter().map(|message| message.content).collect::<Vec<_>>();
-    let all = conversations(&source(dataset), &dataset.columns)?;
+    let all = conversations(&source(dataset, seed), &dataset.columns)?;
     Ok(Box::new(all.map(move |record| record.map(|it| said(it.value).join("\n")))))
 }
 
@@ -180,7 +182,7 @@ mod tests {
     }
 
     fn texts(world: &Microcosm, dataset: &Dataset, share: usize) -> (u64, Vec<String>) {
-        let sample = Sample::of(world, dataset, false, share).unwrap();
+        let sample = Sample::of(world, dataset, None, share).unwrap();
         (sample.count, sample.documents.collect::<Result<_>>().unwrap())
     }
 
@@ -225,6 +227,6 @@ mod tests {
         assert!((25..=75).contains(&late), "{late} of 100 from the second half");
 
         std::fs::write(&path, "{").unwrap();
-        assert!(Sample::of(&world, &lines, false, 5).is_err());
+        assert!(Sample::of(&world, &lines, None, 5).is_err());
     }
 }

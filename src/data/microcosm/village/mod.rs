@@ -3,6 +3,7 @@
 //!
 //! Every phrasing but one of a question may occur in text; the one that is left is for exams ([`Fact::unasked`]).
 
+mod answers;
 mod facts;
 mod figures;
 mod lessons;
@@ -18,6 +19,7 @@ mod template;
 mod tests;
 mod world;
 
+pub use answers::Answers;
 pub use facts::{Fact, Kind, RELATIONS, Relation, count_statements};
 pub use preference::{Flaw, Pair};
 pub use talk::{Constraint, Part};
@@ -27,7 +29,6 @@ use super::Register;
 use super::random::Random;
 use crate::tokenizer::Message;
 use pen::Pen;
-use serde_json::{Map, Value, json};
 
 /// Streams of choices: registers have their own numbers, from 16 on, these are the others.
 const CONVERSATIONS: u64 = 64;
@@ -78,20 +79,6 @@ impl Village {
     /// The preference pair of an index.
     pub fn pair(&self, index: u64) -> Pair {
         preference::pair(&mut self.pen(PAIRS, index))
-    }
-
-    /// The conversation of an index as a record of a dataset: `{"messages": [{"role": ..., "content": ...}, ...]}`.
-    pub fn conversation_record(&self, part: Part, index: u64) -> Map<String, Value> {
-        let said = |message: Message| json!({"role": message.role, "content": message.content});
-        let messages = self.conversation(part, index).into_iter().map(said).collect();
-        Map::from_iter([("messages".into(), Value::Array(messages))])
-    }
-
-    /// The preference pair of an index as a record of a dataset: `{"prompt": ..., "chosen": ..., "rejected": ...}`.
-    pub fn pair_record(&self, index: u64) -> Map<String, Value> {
-        let Pair { prompt, chosen, rejected, .. } = self.pair(index);
-        let columns = [("prompt", prompt), ("chosen", chosen), ("rejected", rejected)];
-        Map::from_iter(columns.map(|(name, text)| (name.to_owned(), Value::String(text))))
     }
 
     /// A preference pair that is in no training data's stream.

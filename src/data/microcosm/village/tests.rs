@@ -257,12 +257,13 @@ fn records_have_the_forms_of_datasets() {
     let village = Village::new(8);
     for part in Part::ALL {
         assert_eq!(Part::named(part.name()), Some(part));
-        let (record, messages) = (village.conversation_record(part, 5), village.conversation(part, 5));
+        let (record, messages) =
+            (Answers::Conversations(part).record(&village, 5), village.conversation(part, 5));
         let read: Vec<Message> =
             serde_json::from_value(record["messages"].clone()).expect("messages as conversations have them");
         assert!(read == messages && messages.len() >= 2, "{record:?}");
         assert_eq!(messages.last().map(|message| message.role.as_str()), Some("assistant"));
     }
-    let record = village.pair_record(5);
+    let record = Answers::Pairs.record(&village, 5);
     assert_eq!(record["chosen"].as_str(), Some(village.pair(5).chosen.as_str()));
 }
