@@ -6,7 +6,7 @@ use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
 use crate::recipes::{Dataset, Reading, Recipe};
-use crate::report::{out, table};
+use crate::report::{out, size, table};
 use crate::tokenizer::Tokenizer;
 use crate::train::fit::{Candidate, Work};
 use crate::train::measure::matmul_speed;
@@ -79,7 +79,7 @@ impl Plan {
                 let name = &stage.name;
                 Error::input(format!(
                     "stage {name}: nothing fits {}: {why}; give more with --memory",
-                    mib(memory)
+                    size(memory)
                 ))
             })?;
             let shape = fit.training.shape;
@@ -93,7 +93,7 @@ impl Plan {
             out::line(slabs(&fit))?;
             out::line(format_args!(
                 "\nchoices within {}:\n{}",
-                mib(memory),
+                size(memory),
                 choices(&work, &caps, shape, memory)
             ))?;
             if self.tensors {

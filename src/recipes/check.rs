@@ -150,7 +150,8 @@ fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
 fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     let name = &dataset.name;
     problems.require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name));
-    let is_either = dataset.microcosm.is_some() == dataset.paths.is_empty();
+    let is_either = dataset.microcosm.is_some() == dataset.paths.is_empty()
+        || !problems.is_read(key_path!["datasets", i, "paths"]);
     problems.require(is_either, key_path!["datasets", i], || {
         format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)")
     });
@@ -190,8 +191,7 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.stages.is_empty();
     problems.require(given, key_path!["stages"], || "is empty: give at least one".into());
     let datasets: HashSet<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-    let are_read =
-        (0..recipe.datasets.len()).all(|i| problems.is_read(key_path!["datasets", i, "name"]));
+    let are_read = (0..recipe.datasets.len()).all(|i| problems.is_read(key_path!["datasets", i, "name"]));
     let known = (are_read && problems.is_read(key_path!["datasets"])).then_some(&datasets);
     let mut names = HashSet::new();
     for (i, stage) in recipe.stages.iter().enumerate() {
@@ -295,12 +295,12 @@ fn check_mixture(
         let place = key_path!["stages", i, "mixture", name];
         let is_weight = weight >= LEAST_WEIGHT;
         are_weights &= is_weight;
-        problems.require(is_weight, place, || {
-            format!("is {weight}, but must be at least {LEAST_WEIGHT}: give more, or leave the dataset out")
-        });
         problems.require(datasets.is_none_or(|it| it.contains(name.as_str())), place, || {
             let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
             format!("names no dataset; {}", suggest(name, &known))
+        });
+        problems.require(is_weight, place, || {
+            format!("is {weight}, but must be at least {LEAST_WEIGHT}: give more, or leave the dataset out")
         });
     }
     let sum: f64 = stage.mixture.values().sum();

@@ -126,7 +126,8 @@ impl Recipe {
             }
         }
         let missing = recipe.missing_files().map(|(path, file)| {
-            let message = format!("is {}, which does not exist: put it there, or name another", file.display());
+            let message =
+                format!("is {}, which does not exist: put it there, or name another", file.display());
             Problem { path, message }
         });
         let told = |it: &Problem| format!("{} {}", it.path.join("."), it.message);
@@ -223,7 +224,8 @@ impl Recipe {
 
     /// The keys whose files are not there, and these.
     fn missing_files(&self) -> impl Iterator<Item = (KeyPath, &Path)> {
-        let tokenizer = self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path));
+        let tokenizer =
+            self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path));
         let datasets = self.datasets.iter().enumerate().flat_map(|(i, dataset)| {
             let key = move |j: usize| key_path!["datasets", i, "paths", j].to_vec();
             dataset.paths.iter().enumerate().map(move |(j, path)| (key(j), path))

@@ -37,7 +37,8 @@ pub(super) fn respan<'a>(value: DeValue<'a>, places: Places) -> DeValue<'a> {
 
 /// The string that the last override of `path` gives.
 pub(super) fn given_string(overrides: &[String], path: &str) -> Option<String> {
-    let value = |it: &String| Some(it.split_once('=').filter(|(key, _)| key.trim() == path)?.1.trim().to_string());
+    let value =
+        |it: &String| Some(it.split_once('=').filter(|(key, _)| key.trim() == path)?.1.trim().to_string());
     let value = overrides.iter().rev().find_map(value)?;
     // What is no TOML value is taken as a string.
     match DeValue::parse(&value) {

@@ -73,7 +73,8 @@ pub(super) fn fit_to_epochs(problems: &mut Problems, recipe: &mut Recipe) -> Vec
             continue;
         }
         fit(schedule, length, |_| true);
-        let (place, now, decay) = (place.join("."), schedule.warmup_steps(length), schedule.decay_steps(length));
+        let (place, now, decay) =
+            (place.join("."), schedule.warmup_steps(length), schedule.decay_steps(length));
         changes.push(format!(
             "{place}: of the {length} steps that the epochs make, {now} are warmup (not {warmup}) and {decay} decay"
         ));

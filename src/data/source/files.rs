@@ -6,8 +6,22 @@ use crate::error::{Error, Result};
 
 /// Endings of files that are surely no plain text.
 const NO_TEXT: [&str; 16] = [
-    ".gz", ".zst", ".zip", ".tar", ".xz", ".bz2", ".7z", ".pdf", ".docx", ".odt", ".epub", ".png", ".jpg", ".arrow",
-    ".toml", ".safetensors",
+    ".gz",
+    ".zst",
+    ".zip",
+    ".tar",
+    ".xz",
+    ".bz2",
+    ".7z",
+    ".pdf",
+    ".docx",
+    ".odt",
+    ".epub",
+    ".png",
+    ".jpg",
+    ".arrow",
+    ".toml",
+    ".safetensors",
 ];
 
 /// What a file holds, by its name.

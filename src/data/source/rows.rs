@@ -28,7 +28,8 @@ pub(super) fn texts(
     let file = files::open(path)?;
     let raw = file.try_clone().map_err(Error::io(path))?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
-    let indices = columns.iter().map(|name| column_index(path, &file, name, given_by)).collect::<Result<Vec<_>>>()?;
+    let indices =
+        columns.iter().map(|name| column_index(path, &file, name, given_by)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
     let present = indices.iter().map(|&i| schema.column(i).max_def_level()).collect();
     Ok(Box::new(Rows {

@@ -60,10 +60,7 @@ fn fields_are_found_and_too_little_text_is_refused() {
     let error = text("{\"id\": 3}\n").unwrap_err().to_string();
     assert!(error.contains("no field \"text\" among: id"), "{error}");
     let error = draft(&write("b.txt", "word ", 3000), Path::new("")).unwrap_err().to_string();
-    assert!(
-        error.ends_with("15.0 kB of text is too little to learn from: give at least 20.0 kB"),
-        "{error}"
-    );
+    assert!(error.ends_with("15.0 kB of text is too little to learn from: give at least 20.0 kB"), "{error}");
 }
 
 #[test]

@@ -155,8 +155,7 @@ fn a_schedule_starts_again_after_another_one() {
     let text = text.replacen("from = \"base\"\n", "", 1).replacen("from = \"base@60\"", "from = \"more\"", 1);
     let text = text.replace("tokens = 8_960", "tokens = 20_480").replace("15_360", "23_040");
     let recipe =
-        parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local)
-            .unwrap();
+        parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local).unwrap();
     let counts: Vec<_> =
         recipe.spans().iter().map(|span| (span.schedule_start, span.updates_start)).collect();
     // trunk, fall, fall with fresh moments, trunk, fall
@@ -166,8 +165,7 @@ fn a_schedule_starts_again_after_another_one() {
 #[test]
 fn a_branched_recipe_loads_back_identical() {
     let recipe = branched(&["checkpoint.every=7"]).unwrap();
-    let again =
-        parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
+    let again = parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
     assert_eq!(again, recipe);
     for stage in 0..5 {
         assert_eq!(again.key(stage), recipe.key(stage));
