@@ -223,8 +223,9 @@ fn at_least_1(text: &str) -> std::result::Result<usize, String> {
 
 /// A number of bytes: `4GiB`, `800MiB`, `6GB` or plain.
 fn bytes(text: &str) -> std::result::Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
+    let (positive, above_0) = (text.strip_prefix('-').unwrap_or(text), !text.starts_with('-'));
+    let split = positive.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(positive.len());
+    let (number, unit) = positive.split_at(split);
     let scale = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "kib" | "k" => 1024.0,
@@ -236,7 +237,7 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
         _ => return Err(format!("unknown unit '{unit}'; say 4GiB, 800MiB or a number of bytes")),
     };
     match number.parse::<f64>() {
-        Ok(n) if n > 0.0 => Ok((n * scale) as u64),
+        Ok(n) if n > 0.0 && above_0 => Ok((n * scale) as u64),
         _ => Err("give a number above 0, such as 4GiB".into()),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Reading;
 use super::overrides::given_string;
+use super::reading::Reading;
 use super::schema::Recipe;
 use super::source::OpenModel;
 use crate::data::source::{OnBroken, Source};

@@ -8,6 +8,7 @@ mod draft;
 mod hash;
 mod overrides;
 mod problem;
+mod reading;
 mod schedules;
 mod schema;
 mod source;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use count::parse as parse_count;
 pub use draft::{Draft, draft};
+pub use reading::Reading;
 pub use schema::{
     Batch, Dataset, HeldOutText, LearningRate, ModelSource, Optimizer, Recipe, Sample, Saving, ScheduleKind,
     Stage, StageKind, TokenizerChoice, TokenizerTraining,
@@ -39,17 +41,6 @@ pub const EMBEDDED: [(&str, &str); 4] = [
     ("smollm2-360m", include_str!("smollm2-360m.toml")),
     ("smollm2-1.7b", include_str!("smollm2-1.7b.toml")),
 ];
-
-/// A recipe as it was read, and what its user should know.
-#[derive(Debug)]
-pub struct Reading {
-    /// The recipe.
-    pub recipe: Recipe,
-    /// A line for each file that it names and that is not there, with the place of its name.
-    pub missing: Vec<String>,
-    /// What of the text it leaves out, if it was made for some; see [`Draft::left_out`].
-    pub left_out: Option<String>,
-}
 
 impl Recipe {
     /// Loads an embedded recipe by name, or a TOML file by path, with `overrides` of the form `path.to.key=value`.
@@ -208,7 +199,10 @@ impl Recipe {
     /// A line for each that is not, with the key to change.
     pub fn check_files(&self, kept_in: Option<&Path>) -> Result<()> {
         let lines = self.missing_files().map(|(key, path)| {
-            let (name, key, path) = (&self.name, key.join("."), path.display());
+            let (name, path) = (&self.name, path.display());
+            // As people change it.
+            let dataset = key.get(1).and_then(|i| self.datasets.get(i.parse::<usize>().ok()?));
+            let key = dataset.map_or(key.join("."), |dataset| format!("datasets.{}.paths", dataset.name));
             let another = match kept_in {
                 Some(file) => format!("change {key} in {}", file.display()),
                 None => format!("give --set {key}=..."),

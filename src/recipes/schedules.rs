@@ -171,6 +171,9 @@ fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64,
     }
     let warmup = schedule.warmup_steps(length);
     problems.require(warmup <= length, &warmup_key, || format!("is {warmup}, {}", only()));
+    if !problems.is_read(&below(place, "kind")) {
+        return;
+    }
     if schedule.kind != ScheduleKind::Wsd {
         return problems.require(given == 0, &decay_key, || "is only for kind = \"wsd\"".into());
     }

@@ -227,7 +227,7 @@ fn relative_paths_start_at_the_recipe_and_those_of_overrides_at_the_current_fold
     let recipe = load(path, &[]);
     assert_eq!(recipe.datasets[0].paths, [dir.path().join("a.txt"), std::path::absolute("/b").unwrap()]);
     let error = recipe.check_files(None).unwrap_err().to_string();
-    assert!(error.contains("datasets.0.paths.0") && error.contains("a.txt does not exist"), "{error}");
+    assert!(error.contains("datasets.stories.paths") && error.contains("a.txt does not exist"), "{error}");
     let recipe = load(path, &["datasets.stories.paths=['c.txt']"]);
     assert_eq!(recipe.datasets[0].paths, [std::env::current_dir().unwrap().join("c.txt")]);
 }
@@ -410,7 +410,8 @@ fn a_mistake_that_an_override_makes_names_the_override() {
         ("stages.late.tokens=3", "there is no 'late' among the 2 there; known: stable, decay"),
     ] {
         let error = small(&[set]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("--set {set}: {expected}")), "{error}");
+        let expected = format!("--set {set}: {expected}");
+        assert!(error.lines().any(|line| line.starts_with(&expected)), "{error}");
     }
 }
 

@@ -44,6 +44,10 @@ fn no_mistake_hides_another() {
 
 #[test]
 fn one_mistake_is_told_once() {
+    assert_told(
+        &[("kind = \"wsd\"", "kind = \"constnat\""), ("decay_fraction = 0.2", "")],
+        &["schedule.kind is 'constnat'"],
+    );
     assert_told(&[("peak_lr = 3e-3", "peak_lr = nan")], &["schedule.peak_lr is NaN, but must be positive"]);
     assert_told(&[("decay_fraction = 0.2", "decay_fraction = 1.2")], &["schedule.decay_fraction is 1.2"]);
     assert_told(&[("warmup_steps = 20", "warmup_steps = 131")], &["schedule.warmup_steps is 131, but"]);
