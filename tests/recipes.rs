@@ -195,7 +195,7 @@ fn a_model_goes_with_its_own_tokenizer() {
         .is_one_line();
     let path = place.path("first/data/tokenizer/tokenizer.json");
     place.recipe(&model(&format!("path = '{}'", path.display())));
-    run(&mut smolter(&["plan"]).arg(place.path("tiny.toml"))).expect(0, &[]);
+    run(smolter(&["plan"]).arg(place.path("tiny.toml"))).expect(0, &[]);
     // Two tokens exchanged.
     let text = String::from_utf8(tokenizer("first")).unwrap();
     let mut other: serde_json::Value = serde_json::from_str(&text).unwrap();
