@@ -30,10 +30,10 @@ pub struct Bench {
     #[arg(long, default_value_t = 1, value_parser = at_least_1)]
     batch: usize,
     /// Tokens that the cache has room for.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_1)]
     context: usize,
     /// Tokens of a training step [default: 128 on software adapters, else 1024].
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_1)]
     length: Option<usize>,
     /// Device memory to stay within, such as 4GiB; by default what is free, where that is known.
     #[arg(long, value_parser = bytes)]

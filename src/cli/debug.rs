@@ -1,6 +1,7 @@
 //! `smolter debug forward|backward|step|score`: logits, gradients, weights or scores of a model folder on given token ids.
 
 use super::DeviceFlag;
+use super::sampling::whole;
 use crate::check::debug::{self, Job};
 use crate::check::score;
 use crate::error::Result;
@@ -82,7 +83,7 @@ pub struct Step {
     #[command(flatten)]
     files: Files,
     /// Number of steps.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>)]
     steps: u64,
     /// Learning rate.
     #[arg(long, default_value_t = 1e-3)]

@@ -32,7 +32,7 @@ pub struct Generate {
     #[arg(short = 'f', long, value_name = "FILE")]
     prompt_file: Vec<PathBuf>,
     /// Most new tokens of each.
-    #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true, value_parser = whole::<usize>)]
+    #[arg(short = 'n', long, default_value_t = 128, value_parser = whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingFlags,

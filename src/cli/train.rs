@@ -1,7 +1,7 @@
 //! `smolter train`: a recipe from text to checkpoint.
 
 use super::signals::{self, Signal};
-use super::{DeviceFlag, RecipeFlags, bytes};
+use super::{DeviceFlag, RecipeFlags, bytes, count};
 use crate::check::resume::verify_resume;
 use crate::error::{Error, Result};
 use crate::graph::Backend;
@@ -31,13 +31,13 @@ pub struct Train {
     #[arg(short, long)]
     out: Option<PathBuf>,
     /// Continues the run in this folder from its newest whole checkpoint.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["out", "recipe-flags"])]
+    #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Device memory to stay within, such as 4GiB; decides micro-batch and recomputation.
     #[arg(long, value_parser = bytes)]
     memory: Option<u64>,
     /// Stops, with a checkpoint, after this step.
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_parser = count)]
     until: Option<u64>,
     /// Proves that resuming is exact: trains, trains again with a kill in the middle, compares byte for byte.
     #[arg(long, conflicts_with_all = ["resume", "until"])]
@@ -64,13 +64,14 @@ impl Train {
         let until = self.until;
         let ending = match &self.resume {
             Some(run) => {
+                self.recipe.refuse_beside_resume(run)?;
                 let run = RunFolder::open(run)?;
                 let backend = Backend::open(&self.device.device)?;
                 let memory = self.memory_of(&backend);
                 resume(Options { run: &run, backend, memory, until, requests: &REQUESTS })?
             }
             None => {
-                let recipe = self.recipe.load()?;
+                let recipe = self.recipe.load(&[])?;
                 let backend = Backend::open(&self.device.device)?;
                 let run = match &self.out {
                     Some(path) => RunFolder::claim(path)?,
@@ -92,7 +93,7 @@ impl Train {
     }
 
     fn verify(&self) -> Result<()> {
-        let recipe = self.recipe.load_with(&[format!("checkpoint.every={VERIFY_EVERY}")])?;
+        let recipe = self.recipe.load(&[format!("checkpoint.every={VERIFY_EVERY}")])?;
         let backend = Backend::open(&self.device.device)?;
         let memory = self.memory_of(&backend);
         // Not kept, so that it goes with all that is in it.

@@ -139,7 +139,8 @@ impl<'a> Trainer<'a> {
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
         let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
-        recipe.settle_epochs(&corpus.sets.iter().map(|set| set.len()).collect::<Vec<_>>())?;
+        let tokens: Vec<u64> = corpus.sets.iter().map(|set| set.len()).collect();
+        recipe.settle_epochs(&tokens)?.iter().for_each(out::warn);
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
         saved::write_recipe(&recipe, options.run)?;
