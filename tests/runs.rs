@@ -134,7 +134,7 @@ fn a_recipe_that_was_changed_is_told_or_refused_with_the_way_back() {
     resumed(
         &place,
         "told",
-        &["recipe.toml: changed since the last checkpoint: keep = 3, no longer keep = 2"],
+        &["recipe.toml: changed since the last checkpoint: checkpoint.keep = 3 (was 2)"],
     );
     let recipe = change("refused", "peak_lr = 0.001", "peak_lr = 0.003");
     let saved = place.path("refused/checkpoints/step-000005/trainer/recipe.toml");

@@ -1,5 +1,6 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
+mod changes;
 mod check;
 mod complaint;
 mod count;
@@ -114,6 +115,14 @@ impl Recipe {
             document.mistake_at(&path, format!("{} {message}", path.join(".")));
         }
         if document.is_sound() { Ok(recipe) } else { Err(document.into_error()) }
+    }
+
+    /// Reads a recipe that [`Recipe::to_toml`] wrote; `label` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with the line and column of what cannot be read.
+    pub fn from_toml(label: &str, text: &str) -> Result<Recipe> {
+        Self::parse(label, text, Path::new(""), &[], &source::open_local)
     }
 
     /// About how many tokens each dataset has, where a stage's length is given in epochs.

@@ -71,7 +71,7 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
     let saved = checkpoint.map(saved::recipe_of).transpose().map(Option::flatten);
     match (Recipe::load(&path.to_string_lossy(), &[]), saved) {
         (Ok(recipe), Ok(Some(saved))) => {
-            let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
+            let changed = recipe.changes_since(&saved)?;
             if !changed.is_empty() {
                 let changed = changed.join(", ");
                 out::warn(format_args!("{}: changed since the last checkpoint: {changed}", path.display()));
@@ -94,17 +94,6 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
             run.display()
         ))),
     }
-}
-
-/// Lines of `after` that `before` lacks, and those that only `before` has. How work is cut may change.
-fn changed_lines(before: &str, after: &str) -> Vec<String> {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|it| !it.is_empty() && !it.starts_with("micro_batch")).map(String::from).collect()
-    };
-    let (before, after) = (lines(before), lines(after));
-    let new = after.iter().filter(|line| !before.contains(line)).cloned();
-    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer {line}"));
-    new.chain(gone).collect()
 }
 
 fn introduce(recipe: &Recipe, options: &Options) {
