@@ -48,7 +48,9 @@ impl Init {
         let mut new = std::fs::File::create_new(&file).map_err(Error::io(&file))?;
         new.write_all(text.as_bytes()).map_err(Error::io(&file))?;
         let file = quoted(&file);
-        out::line(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"))
+        // The file is what this is for.
+        out::say(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"));
+        Ok(())
     }
 
     /// The recipe's file, and the text that it is for.

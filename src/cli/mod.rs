@@ -203,14 +203,13 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
 pub fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are asked for, so they must arrive; of mistakes there may be nobody to read.
-        Err(message) => {
-            let arrived = message.use_stderr() || out::check().is_ok() && message.print().is_ok();
-            if message.use_stderr() {
-                let _ = message.print();
-            }
-            return if arrived { message.exit_code() as u8 } else { 1 };
+        // Of mistakes there may be nobody to read.
+        Err(message) if message.use_stderr() => {
+            let _ = message.print();
+            return message.exit_code() as u8;
         }
+        // Help and version are asked for, so they must arrive.
+        Err(message) => return exit_code(out::check().and_then(|()| message.print().map_err(out::lost))),
     };
     tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
@@ -231,6 +230,11 @@ pub fn run() -> u8 {
             Ok(())
         }
     };
+    exit_code(result)
+}
+
+/// Says what went wrong, if something did.
+fn exit_code(result: Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {

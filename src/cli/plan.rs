@@ -54,6 +54,7 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let recipe = self.recipe.load()?;
         warn(&recipe);
+        out::check()?;
         let backend = if self.measure { Some(Backend::open(&self.device.device)?) } else { None };
         // Without a device, as on hardware.
         let caps = backend.as_ref().map_or(Caps::baseline(), Backend::caps);
