@@ -164,7 +164,7 @@ fn is_text(name: &str) -> bool {
 
 /// Whether a folder with a recipe is that of a run, and not of a user's project.
 fn is_run(folder: &Path) -> bool {
-    ["checkpoints", "metrics.jsonl", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
+    ["checkpoints", "metrics.jsonl", "begun.json", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
 }
 
 /// A count as people write it.

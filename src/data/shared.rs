@@ -166,6 +166,17 @@ mod tests {
         assert_eq!(contents(&two), before);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_dead_processes_left_goes() {
+        let shared = tempfile::tempdir().unwrap();
+        let names = [".tmp-web-9-999999999", ".tmp-web-9-1", ".tmp-mine", "web-9"];
+        names.iter().for_each(|name| std::fs::create_dir(shared.path().join(name)).unwrap());
+        std::fs::write(shared.path().join(names[0]).join("web.json"), "").unwrap();
+        SharedSets::new(shared.path()).tidy();
+        assert_eq!(names.map(|name| shared.path().join(name).exists()), [false, true, true, true]);
+    }
+
     #[test]
     fn a_damaged_or_foreign_group_goes_and_is_not_taken() {
         let place = tempfile::tempdir().unwrap();

@@ -82,13 +82,14 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Input`] if it holds no run, or another process trains there.
     pub fn open(path: &Path) -> Result<RunFolder> {
-        if !is_run(path) {
+        if !can_be_resumed(path) {
             let why = format!("no run to resume here (neither {RECIPE_FILE} nor checkpoints)");
             return Err(Error::input(format!("{}: {why}", path.display())));
         }
         for folder in [CHECKPOINTS_FOLDER, DATA_FOLDER].map(|name| path.join(name)) {
             if folder.symlink_metadata().is_ok() && !folder.is_dir() {
-                let why = "is no folder that can be reached; put the run's folder of that name back, or remove it";
+                let why =
+                    "is no folder that can be reached; put the run's folder of that name back, or remove it";
                 return Err(Error::input(format!("{}: {why}", folder.display())));
             }
         }
@@ -122,13 +123,14 @@ impl Drop for RunFolder {
     }
 }
 
-fn is_run(path: &Path) -> bool {
+/// Whether the folder is that of a run.
+pub fn can_be_resumed(path: &Path) -> bool {
     path.join(RECIPE_FILE).symlink_metadata().is_ok() || path.join("checkpoints").is_dir()
 }
 
 fn refuse_used(path: &Path) -> Result<()> {
     let refuse = |why: &str| Err(Error::input(format!("{}: {why}", path.display())));
-    if is_run(path) {
+    if can_be_resumed(path) {
         return match lock(path) {
             Err(held @ Error::Input(_)) => Err(held),
             _ => refuse(&format!(
@@ -243,6 +245,13 @@ mod tests {
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         }
+        #[cfg(unix)]
+        {
+            std::fs::remove_file(path.join(LOCK_FILE)).unwrap();
+            assert!(is_locked(&path));
+            let error = RunFolder::open(&path).unwrap_err().to_string();
+            assert!(error.contains("in use by another process"), "{error}");
+        }
         held.keep();
         drop(held);
         assert!(!is_locked(&path));
@@ -263,6 +272,17 @@ mod tests {
         drop(folder);
         assert!(path.exists(), "the folder was there before the start");
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        // What others put there while it starts is theirs.
+        let folder = RunFolder::claim(&path).unwrap();
+        let ours = [RECIPE_FILE, "begun.json", "data/tokenizer/tokenizer.json", "data/a-00000.tokens"];
+        let mine = ["mine.txt", "data/mine.json", "data/tokenizer/mine", "checkpoints/mine/a", "events/mine"];
+        for name in ours.iter().chain(&mine) {
+            std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        drop(folder);
+        assert!(ours.iter().all(|name| !path.join(name).exists()) && !path.join(LOCK_FILE).exists());
+        assert!(mine.iter().all(|name| path.join(name).exists()), "a file of the user is gone");
 
         for (name, word) in [("mine.txt", "is not empty"), (RECIPE_FILE, "holds a run already")] {
             let path = place.path().join(format!("with {name}"));

@@ -10,23 +10,24 @@ fn changes(before: &[&str], after: &[&str]) -> Vec<String> {
 #[test]
 fn each_key_is_told_with_its_place() {
     assert!(changes(&[], &[]).is_empty());
-    assert!(changes(&["batch.micro_batch=2"], &["stages.decay.batch={sequences=4,micro_batch=1}"]).is_empty());
+    assert!(
+        changes(&["batch.micro_batch=2"], &["stages.decay.batch={sequences=4,micro_batch=1}"]).is_empty()
+    );
     for (set, told) in [
-        ("seed=3", vec!["seed = 3 (was 0)"]),
+        ("seed=3", "seed = 3 (was 8)"),
         // A line that another stage has too.
-        ("stages.decay.tokens=12_800", vec![]),
-        ("stages.decay.sequence_length=16", vec!["stages.decay.sequence_length = 16 (was 32)"]),
-        ("schedule.decay_fraction=0.5", vec!["schedule.decay_fraction = 0.5 (was 0.2)"]),
-        ("stages.decay.rope_theta=20000.0", vec!["stages.decay.rope_theta = 20000.0 (was not there)"]),
-        ("datasets.stories.documents=31", vec!["datasets.stories.documents = 31 (was 30)"]),
-        ("checkpoint.every=51", vec!["checkpoint.every = 51 (was 52)"]),
+        ("stages.decay.sequence_length=16", "stages.decay.sequence_length = 16 (was 32)"),
+        ("schedule.decay_fraction=0.5", "schedule.decay_fraction = 0.5 (was 0.2)"),
+        ("stages.decay.rope_theta=20000.0", "stages.decay.rope_theta = 20000.0 (was not there)"),
+        ("datasets.stories.documents=31", "datasets.stories.documents = 31 (was 30)"),
+        ("checkpoint.every=51", "checkpoint.every = 51 (was 52)"),
     ] {
-        // What is no recipe is no change either.
-        if let Ok(after) = small(&[set]) {
-            assert_eq!(after.changes_since(&small(&[]).unwrap()).unwrap(), told, "{set}");
-        }
+        assert_eq!(changes(&[], &[set]), [told]);
     }
-    assert_eq!(changes(&["stages.decay.rope_theta=2e4"], &[]), ["no longer stages.decay.rope_theta = 20000.0"]);
+    assert_eq!(
+        changes(&["stages.decay.rope_theta=2e4"], &[]),
+        ["no longer stages.decay.rope_theta = 20000.0"]
+    );
 }
 
 #[test]

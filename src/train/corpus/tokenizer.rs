@@ -20,8 +20,7 @@ pub(super) fn prepare(
     folder: &Path,
     known: Option<&str>,
 ) -> Result<Tokenizer> {
-    let is_known =
-        |tokenizer: &Tokenizer| known.is_none_or(|known| known == hex(tokenizer.hash()));
+    let is_known = |tokenizer: &Tokenizer| known.is_none_or(|known| known == hex(tokenizer.hash()));
     if let Some(path) = &recipe.tokenizer.path {
         let tokenizer = Tokenizer::load(path)?;
         if !is_known(&tokenizer) {
