@@ -198,7 +198,9 @@ fn before_the_first_checkpoint_a_changed_recipe_is_told() {
     std::fs::remove_dir_all(place.path("changed/checkpoints")).expect("checkpoints");
     let outcome = run(&mut place.resume("changed", "reference")).expect(0, &[]);
     assert!(!outcome.stderr.contains("changed"), "{outcome:#?}");
-    cut_short(&early("lost"));
+    cut_short(&early("short"));
+    resumed(&place, "short", &["recipe.toml", "the recipe is that of the beginning"]);
+    std::fs::remove_file(early("lost")).expect("it goes");
     resumed(&place, "lost", &["recipe.toml", "the recipe is that of the beginning"]);
     early("flipped");
     flip_a_bit(&place.path("flipped/begun.json"));

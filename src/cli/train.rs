@@ -102,11 +102,13 @@ impl Train {
         let stopped_by = stop_on_signals({
             let place = place.clone();
             move || {
-                if let Some(folder) = place.get() {
+                // The run may write until it sees the request to stop.
+                for folder in std::iter::repeat_n(place.get(), SWEEPS).flatten() {
                     remove_proof(folder);
                     if !existed {
                         let _ = std::fs::remove_dir(folder);
                     }
+                    std::thread::sleep(SWEEP);
                 }
                 "stopped before anything was proven".into()
             }
@@ -153,6 +155,10 @@ impl Train {
 static REQUESTS: Requests =
     Requests { stop: AtomicBool::new(false), save: AtomicBool::new(false), unsaved: AtomicBool::new(false) };
 
+/// How often a proof that is stopped in preparation is removed, and the time between.
+const SWEEPS: usize = 5;
+const SWEEP: Duration = Duration::from_millis(20);
+
 /// The recipe in the folder of a proof.
 const GIVEN_FILE: &str = "given.toml";
 
@@ -187,6 +193,8 @@ fn stop_on_signals(leave: impl Fn() -> String + Send + 'static) -> Result<Arc<On
         if signal == Signal::Hangup {
             requests.save.store(true, Ordering::Relaxed);
         } else if !requests.unsaved.load(Ordering::Relaxed) {
+            let _ = first.set(signal);
+            requests.stop.store(true, Ordering::Relaxed);
             out::note(leave());
             std::process::exit(signal.exit_code());
         } else if since.is_none() {

@@ -1,5 +1,6 @@
 //! A run's folder: made for one run alone, and locked while a process trains in it.
 
+use super::begun::BEGUN_FILE;
 use super::made::{self, CHECKPOINTS_FOLDER, DATA_FOLDER, LOCK_FILE};
 use super::saved::RECIPE_FILE;
 use crate::error::{Error, Result};
@@ -125,7 +126,8 @@ impl Drop for RunFolder {
 
 /// Whether the folder is that of a run.
 pub fn can_be_resumed(path: &Path) -> bool {
-    path.join(RECIPE_FILE).symlink_metadata().is_ok() || path.join("checkpoints").is_dir()
+    let files = [RECIPE_FILE, BEGUN_FILE].map(|name| path.join(name));
+    files.iter().any(|file| file.symlink_metadata().is_ok()) || path.join(CHECKPOINTS_FOLDER).is_dir()
 }
 
 fn refuse_used(path: &Path) -> Result<()> {
