@@ -43,7 +43,7 @@ pub struct Known {
 /// A run's tokenizer, as far as it is known.
 pub enum KnownTokenizer {
     /// As a checkpoint has it.
-    Whole(Tokenizer),
+    Whole(Box<Tokenizer>),
     /// Its hash, before there is a checkpoint.
     Hash(String),
 }
@@ -108,7 +108,7 @@ impl Corpus {
             }
             Some(Known { tokenizer: KnownTokenizer::Whole(tokenizer), sets }) => {
                 tokenizer::restore(&tokenizer, recipe, folder)?;
-                (tokenizer, Some(sets))
+                (*tokenizer, Some(sets))
             }
         };
         if tokenizer.vocab_size() > recipe.model.vocab_size {

@@ -165,7 +165,7 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
 pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
     let tokenizer = Tokenizer::load(&checkpoint.path)?;
     let sets = serde_json::from_value(checkpoint.state.extra["sets"].clone()).unwrap_or_default();
-    let mut known = Known { tokenizer: KnownTokenizer::Whole(tokenizer), sets };
+    let mut known = Known { tokenizer: KnownTokenizer::Whole(Box::new(tokenizer)), sets };
     // Datasets of later stages may be others by now.
     let before = recipe_of(checkpoint).ok().flatten().map_or(Vec::new(), |before| before.datasets);
     for dataset in &recipe.datasets {
