@@ -138,7 +138,7 @@ fn measurements_do_not_begin_where_nobody_reads_them() {
 fn a_file_that_was_made_is_no_failure() {
     let place = Place::new();
     run(&mut place.train("run", "reference", &[])).expect(0, &[]);
-    std::fs::write(place.path("text.txt"), "a few words ".repeat(400)).expect("a text");
+    std::fs::write(place.path("text.txt"), "a few words ".repeat(2000)).expect("a text");
     for (i, redirection) in [">/dev/full", ">&-", ">/dev/full 2>&-"].into_iter().enumerate() {
         for (command, file) in [
             ("data tokenizer text.txt --vocab-size 300 --out", format!("tokenizer-{i}")),
