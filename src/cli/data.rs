@@ -159,12 +159,14 @@ impl TrainTokenizer {
                 report.first_broken.join("; ")
             ));
         }
-        out::line(format_args!(
+        // The files are what this is for.
+        out::say(format_args!(
             "{} tokens from {} documents, saved in {}",
             tokenizer.vocab_size(),
             report.documents,
             self.out.display()
-        ))
+        ));
+        Ok(())
     }
 }
 

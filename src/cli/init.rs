@@ -49,7 +49,9 @@ impl Init {
         new.write_all(text.as_bytes()).map_err(Error::io(&file))?;
         left_out.iter().for_each(out::warn);
         let file = quoted(&file);
-        out::line(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"))
+        // The file is what this is for.
+        out::say(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"));
+        Ok(())
     }
 
     /// The recipe's file, and the text that it is for.

@@ -206,7 +206,7 @@ fn is_text(name: &str) -> bool {
 
 /// Whether a folder with a recipe is that of a run, and not of a user's project.
 fn is_run(folder: &Path) -> bool {
-    ["checkpoints", "metrics.jsonl", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
+    ["checkpoints", "metrics.jsonl", "begun.json", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
 }
 
 /// A count as people write it.
@@ -261,14 +261,13 @@ fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> c
 pub fn run() -> u8 {
     let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
-        // Help and version are asked for, so they must arrive; of mistakes there may be nobody to read.
-        Err(message) => {
-            let arrived = message.use_stderr() || out::check().is_ok() && message.print().is_ok();
-            if message.use_stderr() {
-                let _ = message.print();
-            }
-            return if arrived { message.exit_code() as u8 } else { 1 };
+        // Of mistakes there may be nobody to read.
+        Err(message) if message.use_stderr() => {
+            let _ = message.print();
+            return message.exit_code() as u8;
         }
+        // Help and version are asked for, so they must arrive.
+        Err(message) => return exit_code(out::check().and_then(|()| message.print().map_err(out::lost))),
     };
     tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
@@ -289,6 +288,11 @@ pub fn run() -> u8 {
             Ok(())
         }
     };
+    exit_code(result)
+}
+
+/// Says what went wrong, if something did.
+fn exit_code(result: Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {

@@ -55,6 +55,7 @@ impl Plan {
         let Reading { recipe, missing, .. } = self.recipe.read()?;
         missing.iter().for_each(out::warn);
         warn(&recipe);
+        out::check()?;
         let backend = if self.measure { Some(Backend::open(&self.device.device)?) } else { None };
         // Without a device, as on hardware.
         let caps = backend.as_ref().map_or(Caps::baseline(), Backend::caps);

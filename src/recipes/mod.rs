@@ -1,5 +1,6 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
+mod changes;
 mod check;
 mod complaint;
 mod count;
@@ -129,6 +130,14 @@ impl Recipe {
         missing.for_each(|it| problems.add(it));
         problems.found.iter().for_each(|it| document.mistake_at(&it.path, told(it)));
         Err(document.into_error())
+    }
+
+    /// Reads a recipe that [`Recipe::to_toml`] wrote; `label` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with the line and column of what cannot be read.
+    pub fn from_toml(label: &str, text: &str) -> Result<Recipe> {
+        Ok(Self::parse(label, text, Path::new(""), &[], &source::open_local)?.recipe)
     }
 
     /// About how many tokens each dataset has, where a stage's length is given in epochs.

@@ -1,3 +1,4 @@
+mod changes;
 mod mistakes;
 mod stages;
 

@@ -4,11 +4,12 @@ mod tokenizer;
 
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
-use crate::data::shard::{TokenSet, Verify};
+use crate::data::shard::{TokenSet, Verify, is_part};
 use crate::data::shared::SharedSets;
 use crate::data::source::Source;
 use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::recipes::{Dataset, Recipe};
 use crate::report::out;
 use crate::report::progress::Progress;
@@ -34,9 +35,40 @@ pub struct Corpus {
 /// What a run was trained on so far, as its checkpoint knows it.
 pub struct Known {
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: KnownTokenizer,
     /// Hashes of token sets, as [`Corpus::hashes`] gives them; an older version knew none.
     pub sets: BTreeMap<String, String>,
+}
+
+/// A run's tokenizer, as far as it is known.
+pub enum KnownTokenizer {
+    /// As a checkpoint has it.
+    Whole(Box<Tokenizer>),
+    /// Its hash, before there is a checkpoint.
+    Hash(String),
+}
+
+impl KnownTokenizer {
+    /// The hash, if that is all.
+    pub fn hash(&self) -> Option<String> {
+        match self {
+            KnownTokenizer::Whole(_) => None,
+            KnownTokenizer::Hash(hash) => Some(hash.clone()),
+        }
+    }
+}
+
+impl Known {
+    /// Whether the tokens of all datasets are known.
+    pub fn has_all(&self, recipe: &Recipe) -> bool {
+        recipe.datasets.iter().all(|dataset| self.sets.contains_key(&dataset.name))
+    }
+
+    /// Leaves a dataset out, which is another by now.
+    pub fn forget(&mut self, dataset: &Dataset) {
+        self.sets.remove(&dataset.name);
+        self.sets.remove(&held_out_name(&dataset.name));
+    }
 }
 
 /// The folder beside the run folders with the sets that they share. It may be deleted at any time.
@@ -70,10 +102,13 @@ impl Corpus {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let world = &Microcosm::new(recipe.data_seed);
         let (tokenizer, known) = match known {
-            None => (tokenizer::prepare(recipe, world, folder)?, None),
-            Some(Known { tokenizer, sets }) => {
+            None => (tokenizer::prepare(recipe, world, folder, None)?, None),
+            Some(Known { tokenizer: KnownTokenizer::Hash(hash), sets }) => {
+                (tokenizer::prepare(recipe, world, folder, Some(&hash))?, Some(sets))
+            }
+            Some(Known { tokenizer: KnownTokenizer::Whole(tokenizer), sets }) => {
                 tokenizer::restore(&tokenizer, recipe, folder)?;
-                (tokenizer, Some(sets))
+                (*tokenizer, Some(sets))
             }
         };
         if tokenizer.vocab_size() > recipe.model.vocab_size {
@@ -121,7 +156,7 @@ impl Corpus {
             let held_out = held_out.iter().map(|set| (held_out_name(&dataset.name), set));
             held_out.chain([(dataset.name.clone(), set)])
         });
-        named.map(|(name, set)| (name, hex(set))).collect()
+        named.map(|(name, set)| (name, hex(set.hash()))).collect()
     }
 
     /// The mixture of a stage, given what earlier stages took from each dataset.
@@ -155,6 +190,21 @@ impl Corpus {
         }
         windows
     }
+}
+
+/// Removes what [`Corpus::prepare`] has made in a run's data folder, and the folder if nothing else is in it.
+pub fn remove(data: &Path) {
+    tokenizer::remove(data);
+    files::remove_some(data, is_part);
+}
+
+/// Removes the folder that the runs in `folder` share their sets in.
+pub fn remove_shared(folder: &Path) {
+    let shared = folder.join(SHARED);
+    for group in std::fs::read_dir(&shared).into_iter().flatten().flatten() {
+        files::remove_some(&group.path(), is_part);
+    }
+    let _ = std::fs::remove_dir(shared);
 }
 
 /// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
@@ -192,7 +242,7 @@ impl Preparation<'_> {
             return Ok((names, verified));
         };
         for names in [&names, &earlier] {
-            if self.has(names, |i, set| hex(set) == *known[i])? {
+            if self.has(names, |i, set| hex(set.hash()) == *known[i])? {
                 self.tell_of_changes(dataset);
                 return Ok((names.clone(), false));
             }
@@ -211,7 +261,7 @@ impl Preparation<'_> {
         let print =
             self.fingerprint(dataset).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
         let verified = self.make(dataset, &names, print)?;
-        if self.has(&names, |i, set| hex(set) == *known[i])? {
+        if self.has(&names, |i, set| hex(set.hash()) == *known[i])? {
             return Ok((names, verified));
         }
         Err(gone("its text is another by now"))
@@ -322,9 +372,9 @@ impl Preparation<'_> {
     }
 }
 
-/// A set's hash as state keeps it: many JSON readers round large numbers.
-fn hex(set: &TokenSet) -> String {
-    format!("{:016x}", set.hash())
+/// A hash as state keeps it: many JSON readers round large numbers.
+pub(super) fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
 }
 
 /// A fingerprint knows files by their names, sizes and times; between runs, also by their places.
@@ -336,5 +386,7 @@ fn shared_key(dataset: &Dataset, print: u64) -> u64 {
 /// The folder that the run with the data folder `data` shares with those beside it.
 fn shared_sets(data: &Path) -> Option<SharedSets> {
     let data = data.canonicalize().ok()?;
-    Some(SharedSets::new(data.ancestors().nth(2)?.join(SHARED)))
+    let shared = SharedSets::new(data.ancestors().nth(2)?.join(SHARED));
+    shared.tidy();
+    Some(shared)
 }

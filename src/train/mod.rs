@@ -3,12 +3,14 @@
 //! Reading order: [`trainer`] (the loop), [`objective`] and [`pretrain`] (what is learnt from which data), [`engine`] (a
 //! stage's programs), [`stages`] (what is decided before the first step).
 
+pub mod begun;
 pub mod corpus;
 pub mod engine;
 pub mod events;
 pub mod fit;
 pub mod held_out;
 pub mod kinds;
+pub mod made;
 pub mod measure;
 pub mod metrics;
 pub mod objective;
