@@ -193,19 +193,29 @@ fn save_on<D: Disk>(
     disk.sync_dir(&folder).map_err(Error::io(&folder))?;
     disk.sync_dir(run).map_err(Error::io(run))?;
 
-    let mut stale = list(run)?;
-    stale.retain(|(other, _)| *other <= step && !kept.contains(other));
-    stale.truncate(stale.len().saturating_sub(keep.max(1)));
     let mut warnings = Vec::new();
     if let Err(error) = remove(disk, &aside) {
         warnings.push(error.to_string());
     }
-    for (_, path) in stale {
-        if let Err(error) = discard(disk, &path) {
-            warnings.push(error.to_string());
-        }
-    }
+    warnings.extend(prune_on(disk, run, step, keep, kept)?);
     Ok((target, warnings))
+}
+
+/// Removes the checkpoints that [`save`] of the step `step` removes: a run may have been cut off before it did. Returns
+/// warnings about those that could not be removed.
+///
+/// # Errors
+/// As [`list`].
+pub fn prune(run: &Path, step: u64, keep: usize, kept: &[u64]) -> Result<Vec<String>> {
+    prune_on(&RealDisk, run, step, keep, kept)
+}
+
+fn prune_on<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize, kept: &[u64]) -> Result<Vec<String>> {
+    let mut stale = list(run)?;
+    stale.retain(|(other, _)| *other <= step && !kept.contains(other));
+    stale.truncate(stale.len().saturating_sub(keep.max(1)));
+    let discarded = stale.into_iter().filter_map(|(_, path)| discard(disk, &path).err());
+    Ok(discarded.map(|error| error.to_string()).collect())
 }
 
 /// Writes all files of a checkpoint into the new folder `path`, flushed.
@@ -361,6 +371,19 @@ pub fn clean(run: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes all checkpoints of the run, and what was to become one.
+///
+/// # Errors
+/// [`Error::Io`] naming what could not be removed.
+pub fn remove_all(run: &Path) -> Result<()> {
+    let is_ours = |name: &str| {
+        let name = name.strip_prefix(TEMPORARY).or(name.strip_prefix(ASIDE)).unwrap_or(name);
+        step_of(name).is_some()
+    };
+    let ours = entries(run)?.into_iter().filter(|(name, _)| is_ours(name));
+    ours.map(|(_, path)| path).try_for_each(|path| remove(&RealDisk, &path))
 }
 
 #[cfg(test)]

@@ -35,10 +35,10 @@ pub struct ChatCommand {
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
     /// Most tokens of an answer.
-    #[arg(short = 'n', long, default_value_t = 512, allow_negative_numbers = true, value_parser = at_least_1)]
+    #[arg(short = 'n', long, default_value_t = 512, value_parser = at_least_1)]
     max_tokens: usize,
     /// Most tokens of the conversation that the model sees; the oldest messages beyond it are left out.
-    #[arg(long, default_value_t = 2048, allow_negative_numbers = true, value_parser = at_least_1)]
+    #[arg(long, default_value_t = 2048, value_parser = at_least_1)]
     context: usize,
     /// Tells after each answer how fast it was and what the cache had.
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! `smolter debug forward|backward|step|score|preference|batch`: logits, gradients, weights, scores or losses of pairs of a model
 //! folder on given token ids.
 
+use super::sampling::whole;
 use super::{AdapterFlag, DeviceFlag, RecipeFlags};
 use crate::check::batch::{self, Choice};
 use crate::check::debug::{self, Job};
@@ -160,7 +161,7 @@ pub struct Step {
     #[command(flatten)]
     files: Files,
     /// Number of steps.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>)]
     steps: u64,
     /// Learning rate.
     #[arg(long, default_value_t = 1e-3)]
@@ -193,7 +194,7 @@ impl Debug {
             Debug::Preference(preference) => preference.run(),
             Debug::Batch(BatchOf { recipe, stage, step, print, out }) => {
                 let choice = Choice { stage: stage.as_deref(), step, print };
-                batch::run(recipe.load()?, &choice, out.as_deref())
+                batch::run(recipe.load(&[])?, &choice, out.as_deref())
             }
             Debug::Step(Step { files, steps, lr, beta1, beta2, eps, weight_decay, clip }) => {
                 files.run(Job::Step { steps, hyper: Hyper { lr, beta1, beta2, eps, weight_decay, clip } })

@@ -109,11 +109,13 @@ impl Export {
         }
         let files = if report.files == 1 { "one file".into() } else { format!("{} files", report.files) };
         let (ty, tensors) = (report.ty.name(), report.tensors);
-        out::line(format_args!(
+        // The file is what this is for.
+        out::say(format_args!(
             "{}: {tensors} tensors of {} as {ty} in {files}",
             self.out.display(),
             model.path.display()
-        ))
+        ));
+        Ok(())
     }
 }
 

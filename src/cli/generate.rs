@@ -35,7 +35,7 @@ pub struct Generate {
     #[arg(long)]
     chat: bool,
     /// Most new tokens of each.
-    #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true, value_parser = whole::<usize>)]
+    #[arg(short = 'n', long, default_value_t = 128, value_parser = whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingFlags,

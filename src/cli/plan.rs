@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
-use crate::recipes::{Dataset, Recipe};
-use crate::report::{out, table};
+use crate::recipes::{Dataset, Reading, Recipe};
+use crate::report::{out, size, table};
 use crate::tokenizer::Tokenizer;
 use crate::train::fit::{Candidate, Work};
 use crate::train::measure::matmul_speed;
@@ -52,8 +52,10 @@ fn mib(bytes: u64) -> String {
 
 impl Plan {
     pub fn run(self) -> Result<()> {
-        let recipe = self.recipe.load()?;
+        let Reading { recipe, missing, .. } = self.recipe.read()?;
+        missing.iter().for_each(out::warn);
         warn(&recipe);
+        out::check()?;
         let backend = if self.measure { Some(Backend::open(&self.device.device)?) } else { None };
         // Without a device, as on hardware.
         let caps = backend.as_ref().map_or(Caps::baseline(), Backend::caps);
@@ -78,7 +80,7 @@ impl Plan {
                 let name = &stage.name;
                 Error::input(format!(
                     "stage {name}: nothing fits {}: {why}; give more with --memory",
-                    mib(memory)
+                    size(memory)
                 ))
             })?;
             let shape = fit.training.shape;
@@ -96,7 +98,7 @@ impl Plan {
             }
             out::line(format_args!(
                 "\nchoices within {}:\n{}",
-                mib(memory),
+                size(memory),
                 choices(&work, &caps, shape, memory)
             ))?;
             if self.tensors {
@@ -124,9 +126,8 @@ impl Plan {
     }
 }
 
-/// What `train` would refuse, as far as it can be known without reading text.
+/// What else `train` would refuse, as far as it can be known without reading text.
 fn warn(recipe: &Recipe) {
-    recipe.missing_files(None).for_each(out::warn);
     if let Some(path) = recipe.tokenizer.path.as_ref().filter(|path| path.exists()) {
         let wanted = recipe.model.vocab_size;
         match Tokenizer::load(path).map(|tokenizer| tokenizer.vocab_size()) {

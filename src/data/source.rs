@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `.jsonl` `.ndjson` (+ `.gz` `.zst`) | a line | line |
 //! | `.json` (+ `.gz` `.zst`) | an element of the array | element |
-//! | `.txt` (+ `.gz` `.zst`) | the whole file, or a piece of it | file or piece |
+//! | `.txt` (+ `.gz` `.zst`), and others that are named themselves | the whole file, or a piece of it | piece |
 //! | `.parquet` | a row | row |
 //!
 //! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, too long) is skipped
@@ -51,6 +51,53 @@ pub enum OnBroken {
     Skip,
 }
 
+/// Who gives a source its settings: what a remedy tells to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GivenBy {
+    /// The keys of a recipe.
+    #[default]
+    Recipe,
+    /// The flags of `smolter data tokenizer`.
+    Flags,
+}
+
+impl GivenBy {
+    /// What to do about a record that is broken because of `what`.
+    fn mend(self, what: &str) -> &'static str {
+        if what.starts_with("no conversation") {
+            "name what holds it (in a recipe: columns = { messages = \"...\" })"
+        } else if what.contains("field") || what.contains("column") {
+            self.naming_fields()
+        } else if what.contains("UTF-16") {
+            "convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
+        } else if what.contains("UTF-8") {
+            "convert the file to UTF-8"
+        } else if what.starts_with("longer than") {
+            match self {
+                GivenBy::Recipe => "divide it, or allow more with max_record_bytes",
+                GivenBy::Flags => "divide it, or allow more with --max-record-bytes",
+            }
+        } else {
+            "mend it"
+        }
+    }
+
+    fn naming_fields(self) -> &'static str {
+        match self {
+            GivenBy::Recipe => "name what holds the text (in a recipe: fields = [\"...\"])",
+            GivenBy::Flags => "name what holds the text with --field",
+        }
+    }
+
+    /// How to have broken records skipped.
+    fn skipping(self) -> &'static str {
+        match self {
+            GivenBy::Recipe => "let broken records be skipped (in a recipe: on_broken = \"skip\")",
+            GivenBy::Flags => "leave broken records out with --skip-broken",
+        }
+    }
+}
+
 /// What has been read so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -60,6 +107,8 @@ pub struct Report {
     pub broken: u64,
     /// The first five broken records: file, record and what is wrong.
     pub first_broken: Vec<String>,
+    /// What to do about the first one.
+    pub remedy: String,
 }
 
 /// A value and where it came from.
@@ -91,6 +140,7 @@ pub struct Source {
     fields: Vec<String>,
     joiner: String,
     on_broken: OnBroken,
+    given_by: GivenBy,
     max_record_bytes: usize,
     document_bytes: Option<usize>,
     generated: Option<Generated>,
@@ -123,6 +173,7 @@ impl Source {
             fields: vec!["text".into()],
             joiner: "\n".into(),
             on_broken: OnBroken::Refuse,
+            given_by: GivenBy::Recipe,
             max_record_bytes: MAX_RECORD_BYTES,
             document_bytes: None,
             generated: None,
@@ -152,6 +203,13 @@ impl Source {
         self
     }
 
+    /// Who gives these settings; a recipe, if not called.
+    #[must_use]
+    pub fn given_by(mut self, given_by: GivenBy) -> Self {
+        self.given_by = given_by;
+        self
+    }
+
     /// Longest record, in bytes of its line, element, file or text; [`MAX_RECORD_BYTES`] if not called.
     #[must_use]
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
@@ -177,7 +235,7 @@ impl Source {
     /// The files, in reading order.
     ///
     /// # Errors
-    /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file of unknown kind or a folder
+    /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file that is no text or a folder
     /// without a known one.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         match &self.generated {
@@ -226,7 +284,7 @@ impl Source {
             (Kind::JsonArray, _) => json::texts(bytes::elements(path, *most)?, fields, joiner),
             (Kind::Text, None) => bytes::whole_text(path, *most),
             (Kind::Text, Some(bytes)) => bytes::pieces(path, bytes),
-            (Kind::Parquet, _) => rows::texts(path, fields, joiner, *most),
+            (Kind::Parquet, _) => rows::texts(path, fields, joiner, *most, self.given_by),
         }
     }
 
@@ -275,6 +333,9 @@ pub struct Records<T> {
     open: Open<T>,
     current: Option<(Arc<Path>, Entries<T>)>,
     on_broken: OnBroken,
+    given_by: GivenBy,
+    /// Whether plain text is cut into pieces.
+    cuts: bool,
     report: Report,
 }
 
@@ -285,6 +346,8 @@ impl<T> Records<T> {
             open: Box::new(open),
             current: None,
             on_broken: source.on_broken,
+            given_by: source.given_by,
+            cuts: source.document_bytes.is_some(),
             report: Report::default(),
         })
     }
@@ -304,24 +367,21 @@ impl<T> Records<T> {
     }
 
     fn broken(&mut self, path: &Path, number: u64, what: &str) -> Result<()> {
-        let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
+        let place = match Kind::of(path)? {
+            // It is the whole file.
+            Kind::Text if !self.cuts => path.display().to_string(),
+            kind => format!("{}: {} {number}", path.display(), kind.unit()),
+        };
+        let (description, remedy) = (format!("{place}: {what}"), self.given_by.mend(what));
         match self.on_broken {
             OnBroken::Refuse => {
-                let mend = if what.starts_with("no conversation") {
-                    "name what holds it (in a recipe: columns = { messages = \"...\" })"
-                } else if what.contains("field") || what.contains("column") {
-                    "name what holds the text (in a recipe: fields = [\"...\"])"
-                } else if what.contains("UTF-8") {
-                    "convert the file to UTF-8"
-                } else {
-                    "mend it"
-                };
-                Err(Error::input(format!(
-                    "{description}; {mend}, or let broken records be skipped (in a recipe: on_broken = \"skip\")"
-                )))
+                Err(Error::input(format!("{description}; {remedy}, or {}", self.given_by.skipping())))
             }
             OnBroken::Skip => {
                 self.report.broken += 1;
+                if self.report.broken == 1 {
+                    self.report.remedy = remedy.into();
+                }
                 if self.report.first_broken.len() < DESCRIBED {
                     self.report.first_broken.push(description);
                 }

@@ -82,7 +82,7 @@ impl ModelFolder {
 /// checkpoints that are damaged.
 ///
 /// # Errors
-/// [`Error::Input`] if it is a file, or a run without a checkpoint; [`Error::Damaged`] naming a file of a checkpoint
+/// [`Error::Input`] if it is a file, no model, or a run without a checkpoint; [`Error::Damaged`] naming a file of a checkpoint
 /// that is not whole.
 pub fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
     if path.is_file() {
@@ -105,7 +105,11 @@ pub fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
         let why = "is an adapter: give the folder of its model, and this one with --adapter";
         return Err(Error::input(format!("{}: {why}", path.display())));
     }
-    let Some(run) = run_folder::of(path) else { return Ok((path.into(), Vec::new())) };
+    let Some(run) = run_folder::of(path) else {
+        let needed = "no model: that is a folder with config.json, model.safetensors and tokenizer.json, a run folder, or \
+                      a checkpoint";
+        return Err(Error::input(format!("{}: {needed}", path.display())));
+    };
     match folder::newest_whole(&run)? {
         Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
         None => Err(run_folder::no_checkpoint(&run)),

@@ -1,18 +1,17 @@
-//! What the types cannot say about a recipe: ranges, names that refer to each other, sums.
+//! What the types cannot say about a recipe: ranges, names that refer to each other, sums. What is wrong with schedules
+//! is for [`schedules`](super::schedules) to say.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{
-    Batch, Dataset, LearningRate, Optimizer, Preference, Recipe, ScheduleKind, Stage, StageKind,
-};
-use super::timeline::{schedule_lengths, spans};
+use super::schema::{Batch, Dataset, Optimizer, Preference, Recipe, Stage, StageKind};
 use crate::data::microcosm::Register;
 use crate::data::microcosm::village::Answers;
+use crate::data::mixture::{LEAST_WEIGHT, MOST_DATASETS};
 use crate::data::source::MIN_DOCUMENT_BYTES;
 
-/// Adds all mistakes to `problems`.
+/// Adds all mistakes but those of schedules to `problems`.
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     problems.require(is_name(&recipe.name), key_path!["name"], || name_rule(&recipe.name));
     for (key, seed) in [("seed", recipe.seed), ("data_seed", recipe.data_seed)] {
@@ -27,15 +26,14 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     check_stages(problems, recipe);
     chat::check_datasets(problems, recipe);
     check_optimizers(problems, recipe);
-    check_schedules(problems, recipe);
     check_reports(problems, recipe);
 }
 
-fn positive(problems: &mut Problems, value: f64, path: &[String]) {
+pub(super) fn positive(problems: &mut Problems, value: f64, path: &[String]) {
     problems.require(value.is_finite() && value > 0.0, path, || format!("is {value}, but must be positive"))
 }
 
-fn not_negative(problems: &mut Problems, value: f64, path: &[String]) {
+pub(super) fn not_negative(problems: &mut Problems, value: f64, path: &[String]) {
     problems
         .require(value.is_finite() && value >= 0.0, path, || format!("is {value}, but must not be negative"))
 }
@@ -45,7 +43,7 @@ fn at_least_one(problems: &mut Problems, value: u64, path: &[String]) {
 }
 
 /// The path of a key in the table at `place`.
-fn below(place: &[String], key: &str) -> KeyPath {
+pub(super) fn below(place: &[String], key: &str) -> KeyPath {
     [place, &[key.to_string()]].concat()
 }
 
@@ -120,7 +118,7 @@ fn check_optimizers(problems: &mut Problems, recipe: &Recipe) {
 }
 
 /// A table that stages name.
-fn check_named(problems: &mut Problems, name: &str, used: bool, place: &[String]) {
+pub(super) fn check_named(problems: &mut Problems, name: &str, used: bool, place: &[String]) {
     problems.require(is_part(name), place, || name_rule(name));
     problems.require(used, place, || "is used by no stage: name it in one, or delete it".into())
 }
@@ -139,6 +137,10 @@ fn check_optimizer(problems: &mut Problems, optimizer: &Optimizer, place: &[Stri
 fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.datasets.is_empty();
     problems.require(given, key_path!["datasets"], || "is empty: give at least one".into());
+    let count = recipe.datasets.len();
+    problems.require(count <= MOST_DATASETS, key_path!["datasets"], || {
+        format!("has {count} datasets, but may have {MOST_DATASETS}: let one have the paths of several")
+    });
     let mut names = HashSet::new();
     for (i, dataset) in recipe.datasets.iter().enumerate() {
         check_dataset(problems, i, dataset);
@@ -151,11 +153,11 @@ fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
 fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     let name = &dataset.name;
     problems.require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name));
-    problems.require(
-        dataset.microcosm.is_some() == dataset.paths.is_empty(),
-        key_path!["datasets", i],
-        || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
-    );
+    let is_either = dataset.microcosm.is_some() == dataset.paths.is_empty()
+        || !problems.is_read(key_path!["datasets", i, "paths"]);
+    problems.require(is_either, key_path!["datasets", i], || {
+        format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)")
+    });
     if let Some(register) = &dataset.microcosm {
         let answers = Answers::all().map(Answers::name);
         let known: Vec<&str> = Register::all().map(Register::name).chain(answers).collect();
@@ -163,11 +165,10 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
             format!("is '{register}'; {}", suggest(register, &known))
         });
     }
-    problems.require(
-        dataset.microcosm.is_some() == dataset.documents.is_some(),
-        key_path!["datasets", i, "documents"],
-        || "goes with microcosm: it is the number of documents to generate".into(),
-    );
+    let go_together = dataset.microcosm.is_some() == dataset.documents.is_some();
+    problems.require(!is_either || go_together, key_path!["datasets", i, "documents"], || {
+        "goes with microcosm: it is the number of documents to generate".into()
+    });
     if let Some(documents) = dataset.documents {
         at_least_one(problems, documents as u64, key_path!["datasets", i, "documents"]);
     }
@@ -194,16 +195,25 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.stages.is_empty();
     problems.require(given, key_path!["stages"], || "is empty: give at least one".into());
     let datasets: HashSet<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    let are_read = (0..recipe.datasets.len()).all(|i| problems.is_read(key_path!["datasets", i, "name"]));
+    let known = (are_read && problems.is_read(key_path!["datasets"])).then_some(&datasets);
     let mut names = HashSet::new();
     for (i, stage) in recipe.stages.iter().enumerate() {
-        check_stage(problems, recipe, i, stage, &datasets);
+        check_stage(problems, recipe, i, stage, known);
         problems.require(names.insert(&stage.name), key_path!["stages", i, "name"], || {
             format!("is '{}', but an earlier stage has that name", stage.name)
         });
     }
 }
 
-fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
+/// `datasets` has the names of all, if these could be read.
+fn check_stage(
+    problems: &mut Problems,
+    recipe: &Recipe,
+    i: usize,
+    stage: &Stage,
+    datasets: Option<&HashSet<&str>>,
+) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
     problems.require(stage.kind != StageKind::ExtendContext, key_path!["stages", i, "kind"], || {
@@ -313,108 +323,30 @@ fn check_mixture(
     recipe: &Recipe,
     i: usize,
     stage: &Stage,
-    datasets: &HashSet<&str>,
+    datasets: Option<&HashSet<&str>>,
 ) {
-    problems.require(!stage.mixture.is_empty(), key_path!["stages", i, "mixture"], || {
+    let mixture = key_path!["stages", i, "mixture"];
+    problems.require(!stage.mixture.is_empty(), mixture, || {
         "is empty, but must share out the tokens among datasets".into()
     });
+    let mut are_weights = problems.are_none_at(mixture);
     for (name, &weight) in &stage.mixture {
-        if problems.are_none_at(key_path!["datasets"]) {
-            problems.require(
-                datasets.contains(name.as_str()),
-                key_path!["stages", i, "mixture", name],
-                || {
-                    let known: Vec<&str> =
-                        recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-                    format!("names no dataset; {}", suggest(name, &known))
-                },
-            );
-        }
-        positive(problems, weight, key_path!["stages", i, "mixture", name]);
+        let place = key_path!["stages", i, "mixture", name];
+        let is_weight = weight >= LEAST_WEIGHT;
+        are_weights &= is_weight;
+        problems.require(datasets.is_none_or(|it| it.contains(name.as_str())), place, || {
+            let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+            format!("names no dataset; {}", suggest(name, &known))
+        });
+        problems.require(is_weight, place, || {
+            format!("is {weight}, but must be at least {LEAST_WEIGHT}: give more, or leave the dataset out")
+        });
     }
     let sum: f64 = stage.mixture.values().sum();
     // Wide enough for thirds written with seven digits.
-    problems.require((sum - 1.0).abs() < 1e-6, key_path!["stages", i, "mixture"], || {
+    problems.require(!are_weights || (sum - 1.0).abs() < 1e-6, mixture, || {
         format!("has weights that sum to {}, but must sum to 1", (sum * 1e9).round() / 1e9)
     })
-}
-
-/// Steps that are more than enough for any schedule.
-const UNKNOWN_LENGTH: u64 = 1 << 62;
-
-fn check_schedules(problems: &mut Problems, recipe: &Recipe) {
-    // How many steps an epoch has is known when the text has been tokenised.
-    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
-    let timed = known && [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
-    let spans = if timed { spans(recipe).map_err(|problem| problems.add(problem)).ok() } else { None };
-    let lengths = spans.as_ref().map(|spans| schedule_lengths(recipe, spans));
-    let all = spans.iter().flatten().last().map_or(0, |span| span.end_step);
-    let length = |name: Option<&str>| {
-        lengths.as_ref().and_then(|lengths| lengths.get(&name).copied()).unwrap_or(UNKNOWN_LENGTH)
-    };
-    if let Some(schedule) = &recipe.schedule {
-        check_schedule(problems, schedule, length(None), all, key_path!["schedule"]);
-    }
-    let used: HashSet<&String> = recipe.stages.iter().filter_map(|stage| stage.schedule.as_ref()).collect();
-    for (name, schedule) in &recipe.schedules {
-        let place = key_path!["schedules", name];
-        check_named(problems, name, used.contains(name), place);
-        check_schedule(problems, schedule, length(Some(name.as_str())), all, place);
-    }
-}
-
-/// A schedule over `length` steps of a run of `all`; [`UNKNOWN_LENGTH`] where it is not known.
-fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64, all: u64, place: &[String]) {
-    positive(problems, schedule.peak_lr, &below(place, "peak_lr"));
-    not_negative(problems, schedule.min_lr, &below(place, "min_lr"));
-    problems.require(
-        schedule.min_lr <= schedule.peak_lr || schedule.peak_lr <= 0.0,
-        &below(place, "min_lr"),
-        || format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr),
-    );
-    let only = || {
-        let whose = if length == all { "the run has" } else { "the stages that use it have" };
-        format!("but {whose} only {length} steps")
-    };
-    let either = |one: &str, one_given: bool, other: &str, other_given: bool| {
-        (below(place, if one_given { one } else { other }), usize::from(one_given) + usize::from(other_given))
-    };
-    let (warmup_key, given) = either(
-        "warmup_steps",
-        schedule.warmup_steps.is_some(),
-        "warmup_fraction",
-        schedule.warmup_fraction.is_some(),
-    );
-    problems
-        .require(given <= 1, &warmup_key, || "stands beside warmup_fraction: leave one of them out".into());
-    let (decay_key, given) = either(
-        "decay_steps",
-        schedule.decay_steps.is_some(),
-        "decay_fraction",
-        schedule.decay_fraction.is_some(),
-    );
-    for (key, fraction) in
-        [("warmup_fraction", schedule.warmup_fraction), ("decay_fraction", schedule.decay_fraction)]
-    {
-        let Some(fraction) = fraction else { continue };
-        problems.require((0.0..=1.0).contains(&fraction), &below(place, key), || {
-            format!("is {fraction}, but must be from 0 to 1")
-        });
-    }
-    let fractions = schedule.warmup_fraction.unwrap_or(0.0) + schedule.decay_fraction.unwrap_or(0.0);
-    problems.require(fractions <= 1.0 + 1e-9, &below(place, "warmup_fraction"), || {
-        format!("and decay_fraction sum to {fractions}, but must not exceed 1")
-    });
-    let warmup = schedule.warmup_steps(length);
-    problems.require(warmup <= length, &warmup_key, || format!("is {warmup}, {}", only()));
-    if schedule.kind != ScheduleKind::Wsd {
-        return problems.require(given == 0, &decay_key, || "is only for kind = \"wsd\"".into());
-    }
-    problems.require(given == 1, place, || "needs one of decay_steps and decay_fraction".into());
-    let decay = schedule.decay_steps(length);
-    problems.require(decay <= length.saturating_sub(warmup), &decay_key, || {
-        format!("makes {decay} steps of decay after {warmup} of warmup, {}", only())
-    });
 }
 
 fn check_reports(problems: &mut Problems, recipe: &Recipe) {

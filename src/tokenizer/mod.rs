@@ -172,6 +172,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token of `id`, spelled as in the vocabulary.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The special tokens, the longest first.
     pub fn special_tokens(&self) -> Vec<String> {
         let added = self.inner.get_added_tokens_decoder().into_values();

@@ -11,16 +11,17 @@ use crate::data::microcosm::village::Answers;
 use crate::data::microcosm::{Microcosm, Register};
 use crate::data::mixture::{Mixture, MixtureDataset};
 use crate::data::pairs::pair_count;
-use crate::data::shard::{TokenSet, Verify};
+use crate::data::shard::{TokenSet, Verify, is_part};
 use crate::data::shared::SharedSets;
 use crate::data::source::{Generated, Source};
 use crate::data::tokenize::{TokenizeOptions, held_out_name, judged_name};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::infer::scorer::Row;
 use crate::recipes::{Dataset, Recipe, StageKind};
 use crate::tokenizer::{ChatTemplate, Judged, Tokenizer};
-pub(super) use preparation::shared_folder;
-use preparation::{Preparation, hex};
+pub(super) use preparation::{hex, shared_folder};
+use preparation::{Preparation, SHARED};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
@@ -50,11 +51,42 @@ pub struct Corpus {
 /// What a run was trained on so far, as its checkpoint knows it.
 pub struct Known {
     /// The tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: KnownTokenizer,
     /// The chat template, if it is a chat model.
     pub template: Option<ChatTemplate>,
     /// Hashes of token sets, as [`Corpus::hashes`] gives them; an older version knew none.
     pub sets: BTreeMap<String, String>,
+}
+
+/// A run's tokenizer, as far as it is known.
+pub enum KnownTokenizer {
+    /// As a checkpoint has it.
+    Whole(Box<Tokenizer>),
+    /// Its hash, before there is a checkpoint.
+    Hash(String),
+}
+
+impl KnownTokenizer {
+    /// The hash, if that is all.
+    pub fn hash(&self) -> Option<String> {
+        match self {
+            KnownTokenizer::Whole(_) => None,
+            KnownTokenizer::Hash(hash) => Some(hash.clone()),
+        }
+    }
+}
+
+impl Known {
+    /// Whether the tokens of all datasets are known.
+    pub fn has_all(&self, recipe: &Recipe) -> bool {
+        recipe.datasets.iter().all(|dataset| self.sets.contains_key(&dataset.name))
+    }
+
+    /// Leaves a dataset out, which is another by now.
+    pub fn forget(&mut self, dataset: &Dataset) {
+        self.sets.remove(&dataset.name);
+        self.sets.remove(&held_out_name(&dataset.name));
+    }
 }
 
 fn source(dataset: &Dataset, seed: u64) -> Source {
@@ -96,16 +128,22 @@ impl Corpus {
     pub fn prepare(recipe: &Recipe, folder: &Path, known: Option<Known>) -> Result<Corpus> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let world = &Microcosm::new(recipe.data_seed);
+        let template_of = |tokenizer: &Tokenizer| template::prepare(recipe, tokenizer, folder);
         let (tokenizer, template, known) = match known {
             None => {
-                let tokenizer = tokenizer::prepare(recipe, world, folder)?;
-                let template = template::prepare(recipe, &tokenizer, folder)?;
+                let tokenizer = tokenizer::prepare(recipe, world, folder, None)?;
+                let template = template_of(&tokenizer)?;
                 (tokenizer, template, None)
             }
-            Some(Known { tokenizer, template, sets }) => {
+            Some(Known { tokenizer: KnownTokenizer::Hash(hash), sets, .. }) => {
+                let tokenizer = tokenizer::prepare(recipe, world, folder, Some(&hash))?;
+                let template = template_of(&tokenizer)?;
+                (tokenizer, template, Some(sets))
+            }
+            Some(Known { tokenizer: KnownTokenizer::Whole(tokenizer), template, sets }) => {
                 tokenizer::restore(&tokenizer, recipe, folder)?;
                 let template = template::restore(template, recipe, &tokenizer, folder)?;
-                (tokenizer, template, Some(sets))
+                (*tokenizer, template, Some(sets))
             }
         };
         if tokenizer.vocab_size() > recipe.model.vocab_size {
@@ -176,8 +214,8 @@ impl Corpus {
                 (judged_name(&held_out), self.held_out_judged[i].as_ref()),
                 (held_out, self.held_out[i].as_ref()),
             ];
-            let there = optional.into_iter().filter_map(|(name, set)| Some((name, hex(set?))));
-            there.chain([(train, hex(&self.sets[i]))]).collect::<Vec<_>>()
+            let there = optional.into_iter().filter_map(|(name, set)| Some((name, hex(set?.hash()))));
+            there.chain([(train, hex(self.sets[i].hash()))]).collect::<Vec<_>>()
         };
         recipe.datasets.iter().enumerate().flat_map(|(i, dataset)| named(i, dataset)).collect()
     }
@@ -231,11 +269,11 @@ impl Corpus {
         Ok(rows * length as u64 + 1)
     }
 
-    /// Replaces lengths in epochs by tokens, which have been counted now.
+    /// Replaces lengths in epochs by tokens, which have been counted now; returns what the user should know.
     ///
     /// # Errors
     /// As [`Corpus::tokens_in`] and [`Recipe::settle_epochs`].
-    pub fn settle_epochs(&self, recipe: &mut Recipe) -> Result<()> {
+    pub fn settle_epochs(&self, recipe: &mut Recipe) -> Result<Vec<String>> {
         let of_stage = |stage| (0..self.sets.len()).map(move |dataset| (stage, dataset));
         let mut counts = HashMap::new();
         for (stage, dataset) in (0..recipe.stages.len()).flat_map(of_stage) {
@@ -309,4 +347,23 @@ impl Corpus {
         }
         rows
     }
+}
+
+/// Ending of the files with what first models say of pairs.
+pub const REFERENCE: &str = "reference";
+
+/// Removes what [`Corpus::prepare`] has made in a run's data folder, and the folder if nothing else is in it.
+pub fn remove(data: &Path) {
+    tokenizer::remove(data);
+    template::remove(data);
+    files::remove_some(data, |path| is_part(path) || path.extension().is_some_and(|it| it == REFERENCE));
+}
+
+/// Removes the folder that the runs in `folder` share their sets in.
+pub fn remove_shared(folder: &Path) {
+    let shared = folder.join(SHARED);
+    for group in std::fs::read_dir(&shared).into_iter().flatten().flatten() {
+        files::remove_some(&group.path(), is_part);
+    }
+    let _ = std::fs::remove_dir(shared);
 }

@@ -11,6 +11,7 @@ use crate::graph::{Plan, StorePlan};
 use crate::infer::scorer::{Bucket, Output, ScorerGraph, buckets};
 use crate::nn::Architecture;
 use crate::recipes::Recipe;
+use crate::report;
 
 /// Tokens per pass that are worth computing things again for.
 const ENOUGH_TOKENS: usize = 2048;
@@ -26,10 +27,6 @@ const MOST_TOKENS: usize = (MAX_BINDING / 4) as usize;
 
 /// Most sequences of a pass: attention has a row of workgroups for each.
 const MOST_SEQUENCES: usize = MAX_GROUPS as usize;
-
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
-}
 
 /// The work of a stage's step, before it is cut into passes.
 #[derive(Clone, PartialEq)]
@@ -160,7 +157,7 @@ impl Work {
                         smallest = format!(
                             "micro-batch {size} with recomputation '{}' still takes {}",
                             policy.name(),
-                            gib(found.total())
+                            report::size(found.total())
                         );
                     }
                     Err(why) => smallest = why,
@@ -180,7 +177,7 @@ impl Work {
             None => format!("{tokens} tokens per pass, no more are possible"),
             Some(next) => {
                 let why = match self.candidate(caps, next, shape.recompute) {
-                    Ok(found) => format!("takes {}", gib(found.total())),
+                    Ok(found) => format!("takes {}", report::size(found.total())),
                     Err(why) => format!("does not fit: {why}"),
                 };
                 format!("{tokens} tokens per pass; the next divisor of {}, {next}, {why}", self.sequences)

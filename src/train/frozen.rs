@@ -4,7 +4,7 @@
 //! What it says is kept in the run's data folder, from which a run goes on, and in the folder that runs share: another run
 //! that begins with the same weights on the same pairs, perhaps with another beta, computes nothing.
 
-use super::corpus::{Corpus, shared_folder};
+use super::corpus::{Corpus, REFERENCE, shared_folder};
 use super::fit::held_out_scorer;
 use super::reference::{PairSet, Reference, Side, rows};
 use super::stages::PlannedStage;
@@ -122,7 +122,7 @@ impl Frozen<'_> {
 
     /// The run's own file.
     fn own(&self) -> PathBuf {
-        self.folder.join(format!("{}.reference", self.of().name))
+        self.folder.join(format!("{}.{REFERENCE}", self.of().name))
     }
 
     /// The file that runs share.

@@ -3,6 +3,7 @@
 //! Reading order: [`trainer`] (the loop), [`objective`], [`pretrain`] and [`dpo`] (what is learnt from which data), [`engine`] (a
 //! stage's programs), [`stages`] (what is decided before the first step).
 
+pub mod begun;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;
@@ -11,6 +12,7 @@ pub mod fit;
 pub mod frozen;
 pub mod held_out;
 pub mod kinds;
+pub mod made;
 pub mod measure;
 pub mod metrics;
 pub mod objective;

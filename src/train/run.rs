@@ -1,9 +1,10 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
+use super::begun::{BEGUN_FILE, Begun};
 use super::overview::Record;
 use super::saved::{self, RECIPE_FILE};
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::{Checkpoint, folder};
+use crate::checkpoint::folder;
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
 use crate::files;
@@ -48,11 +49,20 @@ pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
 pub fn resume(options: Options) -> Result<Ending> {
     let found = folder::newest_whole(options.run);
     let checkpoint = found.as_ref().ok().and_then(Option::as_ref).map(|(checkpoint, _)| checkpoint);
-    let recipe = resumed_recipe(options.run, checkpoint)?;
+    let begun = if checkpoint.is_none() { beginning(options.run) } else { None };
+    let before = match checkpoint {
+        Some(checkpoint) => saved::recipe_of(checkpoint).map(Vec::from_iter),
+        None => Ok(begun.as_ref().map_or(Vec::new(), Begun::recipes)),
+    };
+    let since = if checkpoint.is_some() { "the last checkpoint" } else { "the beginning" };
+    let recipe = resumed_recipe(options.run, before, since)?;
     introduce(&recipe, &options);
     let checkpoint = match found? {
         None => {
-            recipe.check_files(Some(&options.run.join(RECIPE_FILE)))?;
+            // Text is not needed where its tokens are there.
+            if !begun.is_some_and(|begun| begun.known(&recipe).is_some_and(|known| known.has_all(&recipe))) {
+                recipe.check_files(Some(&options.run.join(RECIPE_FILE)))?;
+            }
             out::say("no checkpoint yet: from the beginning");
             None
         }
@@ -65,28 +75,38 @@ pub fn resume(options: Options) -> Result<Ending> {
     complete(Trainer::new(recipe, options, checkpoint)?)
 }
 
-/// The recipe of a run that goes on. Says aloud if it is not what `checkpoint` was made with.
-fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe> {
+/// What a run without a checkpoint began with, if that can be told.
+fn beginning(run: &Path) -> Option<Begun> {
+    let (begun, path) = (Begun::read(run), run.join(BEGUN_FILE));
+    if begun.is_none() && path.symlink_metadata().is_ok() {
+        let why = "damaged; whether recipe or text have changed since the run began cannot be told";
+        out::warn(format_args!("{}: {why}", path.display()));
+    }
+    begun
+}
+
+/// The recipe of a run that goes on. Says aloud if it is none of those that the run had before, the newest last.
+fn resumed_recipe(run: &Path, before: Result<Vec<Recipe>>, since: &str) -> Result<Recipe> {
     let path = run.join(RECIPE_FILE);
-    let saved = checkpoint.map(saved::recipe_of).transpose().map(Option::flatten);
-    match (Recipe::load(&path.to_string_lossy(), &[]), saved) {
-        (Ok(recipe), Ok(Some(saved))) => {
-            let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
-            if !changed.is_empty() {
+    match (Recipe::load(&path.to_string_lossy(), &[]), before.map(|mut before| (before.pop(), before))) {
+        (Ok(recipe), Ok((Some(last), others))) => {
+            let changed = recipe.changes_since(&last)?;
+            let is_other = |other: &Recipe| recipe.changes_since(other).is_ok_and(|it| it.is_empty());
+            if !changed.is_empty() && !others.iter().any(is_other) {
                 let changed = changed.join(", ");
-                out::warn(format_args!("{}: changed since the last checkpoint: {changed}", path.display()));
+                out::warn(format_args!("{}: changed since {since}: {changed}", path.display()));
             }
             Ok(recipe)
         }
         (Ok(recipe), _) => Ok(recipe),
-        (Err(error), Ok(Some(saved))) => {
+        (Err(error), Ok((Some(saved), _))) => {
             // It may hold what its owner has just written.
             let aside = if path.symlink_metadata().is_ok() {
                 format!("; it is now {}", files::set_aside(&path)?.display())
             } else {
                 String::new()
             };
-            out::warn(format_args!("{error}: the recipe is that of the last checkpoint{aside}"));
+            out::warn(format_args!("{error}: the recipe is that of {since}{aside}"));
             Ok(saved)
         }
         (Err(error), _) => Err(Error::input(format!(
@@ -94,17 +114,6 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
             run.display()
         ))),
     }
-}
-
-/// Lines of `after` that `before` lacks, and those that only `before` has. How work is cut may change.
-fn changed_lines(before: &str, after: &str) -> Vec<String> {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|it| !it.is_empty() && !it.starts_with("micro_batch")).map(String::from).collect()
-    };
-    let (before, after) = (lines(before), lines(after));
-    let new = after.iter().filter(|line| !before.contains(line)).cloned();
-    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer {line}"));
-    new.chain(gone).collect()
 }
 
 fn introduce(recipe: &Recipe, options: &Options) {
@@ -172,7 +181,7 @@ fn suggest(trainer: &Trainer, run: &Path) {
 fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
     match (error, saved) {
         (Error::Device(message), Some(saved)) => {
-            let run = saved.ancestors().nth(2).unwrap_or(saved).display();
+            let run = quoted(saved.ancestors().nth(2).unwrap_or(saved));
             Error::Device(format!("{message}; continue from {} with --resume {run}", saved.display()))
         }
         (error, _) => error,

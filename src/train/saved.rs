@@ -1,9 +1,8 @@
 //! Between a run and its folder: checkpoints and the resolved recipe.
 
-use super::corpus::{Corpus, Known};
+use super::corpus::{Corpus, Known, KnownTokenizer};
 use super::stages::PlannedStage;
 use crate::checkpoint::{Checkpoint, Contents, Dtype, Part, TrainerState, folder, replace};
-use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::Store;
@@ -15,7 +14,6 @@ use crate::optim::schedule::Schedule;
 use crate::recipes::{Dataset, Origin, Recipe};
 use crate::tokenizer::{ChatTemplate, Role, Tokenizer};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// File of the resolved recipe in a run folder.
@@ -104,10 +102,24 @@ pub fn save(
         read: &mut read,
         state: &state,
     };
-    // Nothing comes after the end of the last stage, so it stays anyway, as one of the newest.
+    folder::save(run, contents, recipe.checkpoint.keep, &kept(recipe))
+}
+
+/// Removes older checkpoints of a run that is at `step`, as [`save`] does: it may have been cut off before. Returns
+/// warnings.
+///
+/// # Errors
+/// As [`folder::list`].
+pub fn prune(recipe: &Recipe, run: &Path, step: u64) -> Result<Vec<String>> {
+    folder::prune(run, step, recipe.checkpoint.keep, &kept(recipe))
+}
+
+/// Steps whose checkpoints stay.
+fn kept(recipe: &Recipe) -> Vec<u64> {
     let mut kept = recipe.kept_steps();
+    // Nothing comes after the end of the last stage, so it stays anyway, as one of the newest.
     kept.pop();
-    folder::save(run, contents, recipe.checkpoint.keep, &kept)
+    kept
 }
 
 /// The Hub's name of the model that the adapters of a stage are for, if it is there.
@@ -182,18 +194,17 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
 /// As [`Tokenizer::load`].
 pub fn known(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Known> {
     let tokenizer = Tokenizer::load(&checkpoint.path)?;
-    let mut sets: BTreeMap<String, String> =
-        serde_json::from_value(checkpoint.state.extra["sets"].clone()).unwrap_or_default();
+    let sets = serde_json::from_value(checkpoint.state.extra["sets"].clone()).unwrap_or_default();
+    let template = ChatTemplate::find(&checkpoint.path)?;
+    let mut known = Known { tokenizer: KnownTokenizer::Whole(Box::new(tokenizer)), template, sets };
     // Datasets of later stages may be others by now.
     let before = recipe_of(checkpoint).ok().flatten().map_or(Vec::new(), |before| before.datasets);
     for dataset in &recipe.datasets {
         if !before.iter().any(|it| origin(it) == origin(dataset)) {
-            sets.remove(&dataset.name);
-            sets.remove(&held_out_name(&dataset.name));
+            known.forget(dataset);
         }
     }
-    let template = ChatTemplate::find(&checkpoint.path)?;
-    Ok(Known { tokenizer, template, sets })
+    Ok(known)
 }
 
 /// What the tokens of a dataset are made from, wherever its files lie.

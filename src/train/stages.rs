@@ -9,6 +9,7 @@ use crate::graph::StorePlan;
 use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
 use crate::recipes::{Batch, Origin, Recipe, Span};
+use crate::report;
 
 /// A stage with what was chosen for it.
 pub struct PlannedStage {
@@ -103,10 +104,10 @@ pub fn plan_stages(
             Some(it) => (it.shape, it.store.clone()),
             None => {
                 let fit = work.choose(caps, given, memory).map_err(|why| {
-                    let gib = memory as f64 / (1u64 << 30) as f64;
+                    let memory = report::size(memory);
                     let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
                     Error::input(format!(
-                        "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
+                        "recipe {recipe}: stage {stage} does not fit {memory}: {why}; give more with --memory"
                     ))
                 })?;
                 (fit.training.shape, fit.store)

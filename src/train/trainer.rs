@@ -2,6 +2,7 @@
 //!
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
+use super::begun::Begun;
 use super::corpus::Corpus;
 use super::dpo::reward;
 use super::engine::{Engine, Ticket, initialize, initialize_adapters};
@@ -9,7 +10,8 @@ use super::events::EventFile;
 use super::frozen::Frozen;
 use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
-use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Rewards, Timing};
+use super::made::DATA_FOLDER;
+use super::metrics::{self, DatasetMetrics, METRICS_FILE, Metrics, MetricsFile, Rewards, Timing};
 use super::objective::{Batch, Batches};
 use super::reference::Reference;
 use super::run_folder::RunFolder;
@@ -98,9 +100,6 @@ struct Sum {
 /// Share of a step's time in the displayed pace.
 const PACE_SHARE: f64 = 0.1;
 
-/// File of the metrics in a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
-
 /// A run in progress.
 pub struct Trainer<'a> {
     recipe: Recipe,
@@ -145,9 +144,10 @@ impl<'a> Trainer<'a> {
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
         folder::clean(options.run)?;
         let (step, begun, known) = match &checkpoint {
-            None => (0, None, None),
+            None => (0, None, Begun::read(options.run).and_then(|begun| begun.known(&recipe))),
             Some(checkpoint) => {
                 let begun = saved::check(checkpoint, &recipe)?;
+                saved::prune(&recipe, options.run, checkpoint.state.step)?.iter().for_each(out::warn);
                 (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
             }
         };
@@ -155,10 +155,19 @@ impl<'a> Trainer<'a> {
         let source = if checkpoint.is_none() { recipe.open_source()? } else { None };
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
-        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join("data"), known)?);
-        corpus.settle_epochs(&mut recipe)?;
+        // From the first checkpoint on, that tells the same.
+        let mut beginning = checkpoint.is_none().then(|| Begun::new(&recipe, known.as_ref())).transpose()?;
+        if let Some(beginning) = &beginning {
+            beginning.write(options.run)?;
+        }
+        let corpus = Arc::new(Corpus::prepare(&recipe, &options.run.join(DATA_FOLDER), known)?);
+        corpus.settle_epochs(&mut recipe)?.iter().for_each(out::warn);
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
+        if let Some(beginning) = &mut beginning {
+            beginning.resolve(&recipe, &corpus)?;
+            beginning.write(options.run)?;
+        }
         saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;

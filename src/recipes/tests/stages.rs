@@ -79,7 +79,7 @@ pub fn text() -> String {
 
 fn branched(overrides: &[&str]) -> Result<Recipe> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    Recipe::parse("r.toml", &text(), Path::new(""), &overrides, &source::open_local)
+    parse("r.toml", &text(), Path::new(""), &overrides, &source::open_local)
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_named_schedule_over_all_stages_is_that_of_the_1_7b() {
     let named = text
         .replace("[schedule]", "[schedules.pretrain]")
         .replace("kind = \"pretrain\"\n", "kind = \"pretrain\"\nschedule = \"pretrain\"\n");
-    let named = Recipe::parse("named", &named, Path::new(""), &[], &source::open_local).unwrap();
+    let named = parse("named", &named, Path::new(""), &[], &source::open_local).unwrap();
     let plain = load("smollm2-1.7b", &[]);
     assert_eq!(named.schedule, None);
     assert_eq!(named.spans(), plain.spans());
@@ -156,8 +156,7 @@ fn a_schedule_starts_again_after_another_one() {
     let text = text.replacen("from = \"base\"\n", "", 1).replacen("from = \"base@60\"", "from = \"more\"", 1);
     let text = text.replace("tokens = 8_960", "tokens = 20_480").replace("15_360", "23_040");
     let recipe =
-        Recipe::parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local)
-            .unwrap();
+        parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local).unwrap();
     let counts: Vec<_> =
         recipe.spans().iter().map(|span| (span.schedule_start, span.updates_start)).collect();
     // trunk, fall, fall with fresh moments, trunk, fall
@@ -167,8 +166,7 @@ fn a_schedule_starts_again_after_another_one() {
 #[test]
 fn a_branched_recipe_loads_back_identical() {
     let recipe = branched(&["checkpoint.every=7"]).unwrap();
-    let again =
-        Recipe::parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
+    let again = parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
     assert_eq!(again, recipe);
     for stage in 0..5 {
         assert_eq!(again.key(stage), recipe.key(stage));
@@ -238,7 +236,7 @@ fn the_key_of_a_stage_holds_whatever_comes_after() {
         1,
     );
     assert_ne!(
-        key(&Recipe::parse("r.toml", &more, Path::new(""), &[], &source::open_local).unwrap()),
+        key(&parse("r.toml", &more, Path::new(""), &[], &source::open_local).unwrap()),
         key(&original)
     );
 }
@@ -392,7 +390,7 @@ fn mistakes_in_names_and_branches_have_line_column_and_remedy() {
         let text = text();
         assert!(text.contains(from), "{from}");
         let text = text.replacen(from, to, 1);
-        let error = Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local)
+        let error = parse("r.toml", &text, Path::new(""), &[], &source::open_local)
             .map(|_| ())
             .expect_err(to)
             .to_string();

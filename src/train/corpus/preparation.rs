@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The folder beside the run folders with the sets that they share. It may be deleted at any time.
-const SHARED: &str = ".tokens";
+pub(super) const SHARED: &str = ".tokens";
 
 /// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
 pub(super) struct Preparation<'a> {
@@ -65,7 +65,7 @@ impl Preparation<'_> {
             return Ok((names, verified));
         };
         for names in [&names, &earlier] {
-            if self.has(names, |i, set| hex(set) == *known[i])? {
+            if self.has(names, |i, set| hex(set.hash()) == *known[i])? {
                 self.tell_of_changes(index);
                 return Ok((names.clone(), false));
             }
@@ -84,7 +84,7 @@ impl Preparation<'_> {
         let print =
             self.fingerprint(index).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
         let verified = self.make(index, &names, print)?;
-        if self.has(&names, |i, set| hex(set) == *known[i])? {
+        if self.has(&names, |i, set| hex(set.hash()) == *known[i])? {
             return Ok((names, verified));
         }
         Err(gone("its text is another by now"))
@@ -277,9 +277,9 @@ fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
     }
 }
 
-/// A set's hash as state keeps it: many JSON readers round large numbers.
-pub(super) fn hex(set: &TokenSet) -> String {
-    format!("{:016x}", set.hash())
+/// A hash as state keeps it: many JSON readers round large numbers.
+pub(in crate::train) fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
 }
 
 /// A fingerprint knows files by their names, sizes and times; between runs, also by their places.

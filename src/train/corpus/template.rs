@@ -65,6 +65,16 @@ fn keep(template: &ChatTemplate, recipe: &Recipe, tokenizer: &Tokenizer, folder:
     files[1..].iter().try_for_each(|(name, bytes)| replace(&kept.join(name), bytes))
 }
 
+/// Removes what [`prepare`] has kept in a run's data folder.
+pub(super) fn remove(data: &Path) {
+    let names = ["tokenizer_config.json", "special_tokens_map.json"];
+    let is_ours = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        names.contains(&name.trim_start_matches(".tmp-"))
+    };
+    files::remove_some(&data.join(KEPT), is_ours);
+}
+
 /// Where the tokenizer comes from; none if it is trained.
 fn own_folder(recipe: &Recipe) -> Result<Option<PathBuf>> {
     if let Some(path) = &recipe.tokenizer.path {

@@ -1,6 +1,6 @@
 //! The recipe's tokenizer: loaded, or trained on documents spread over all datasets.
 
-use super::{register, source};
+use super::{hex, register, source};
 use crate::checkpoint::replace;
 use crate::data::conversation::{Conversation, conversations};
 use crate::data::microcosm::Microcosm;
@@ -14,19 +14,38 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Loads the tokenizer, or trains it and keeps it in `folder`.
-pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
+/// Loads the tokenizer, or trains it and keeps it in `folder`. Its hash must be `known`, if the run began with one.
+pub(super) fn prepare(
+    recipe: &Recipe,
+    world: &Microcosm,
+    folder: &Path,
+    known: Option<&str>,
+) -> Result<Tokenizer> {
+    let is_known = |tokenizer: &Tokenizer| known.is_none_or(|known| known == hex(tokenizer.hash()));
     if let Some(path) = &recipe.tokenizer.path {
-        return Tokenizer::load(path);
+        let tokenizer = Tokenizer::load(path)?;
+        if !is_known(&tokenizer) {
+            let why = "not the tokenizer that the run began with; put that back, or start a new run";
+            return Err(Error::input(format!("{}: {why}", path.display())));
+        }
+        return Ok(tokenizer);
     }
     let kept = folder.join(KEPT);
+    let keep = |tokenizer: &Tokenizer| {
+        if !is_known(tokenizer) {
+            let why = "the tokenizer that the run began with is missing or damaged, and made again it is another; put \
+                       the text that it was trained on back as it was, or start a new run";
+            return Err(Error::input(format!("{}: {why}", kept.display())));
+        }
+        keep(tokenizer, recipe, &kept)
+    };
     let note = note(recipe);
     // The note comes last, and knows the tokenizer: without it, or with another, there is none.
     if let Ok(written) = files::read_text(&kept.join(NOTE), files::SETTINGS)
         && let Some(hash) = written.strip_prefix(&note)
     {
         match Tokenizer::load(&kept) {
-            Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
+            Ok(tokenizer) if hash == hex(tokenizer.hash()) && is_known(&tokenizer) => return Ok(tokenizer),
             _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
         }
     }
@@ -34,7 +53,7 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
         let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
         let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
-        keep(&tokenizer, recipe, &kept)?;
+        keep(&tokenizer)?;
         return Ok(tokenizer);
     };
     // Pairs are no documents.
@@ -56,7 +75,7 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         return Err(error);
     }
     let tokenizer = trained?;
-    keep(&tokenizer, recipe, &kept)?;
+    keep(&tokenizer)?;
     Ok(tokenizer)
 }
 
@@ -73,10 +92,6 @@ fn note(recipe: &Recipe) -> String {
     format!("{} ", xxh3_64(made.as_bytes()))
 }
 
-fn hex(tokenizer: &Tokenizer) -> String {
-    format!("{:016x}", tokenizer.hash())
-}
-
 fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
     if kept.symlink_metadata().is_ok() && !kept.is_dir() {
         files::set_aside(kept)?;
@@ -85,7 +100,17 @@ fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
     for (name, bytes) in tokenizer.files(recipe.model.max_position_embeddings, Role::Base)? {
         replace(&kept.join(name), &bytes)?;
     }
-    replace(&kept.join(NOTE), format!("{}{}", note(recipe), hex(tokenizer)).as_bytes())
+    replace(&kept.join(NOTE), format!("{}{}", note(recipe), hex(tokenizer.hash())).as_bytes())
+}
+
+/// Removes the tokenizer that was kept in a run's data folder.
+pub(super) fn remove(data: &Path) {
+    let names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", NOTE];
+    let is_ours = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        names.contains(&name.trim_start_matches(".tmp-"))
+    };
+    files::remove_some(&data.join(KEPT), is_ours);
 }
 
 /// Compares what the recipe or the folder has with `tokenizer`, which the run was trained with. That stays the run's;
