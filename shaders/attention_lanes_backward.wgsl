@@ -8,6 +8,7 @@
 // As in attention_lanes_forward a lane's rows lie LANES apart and stay in registers with their gradients, and one row
 // of the other side is loaded for all of them, each lane a slice. ROWS = clamp(64 / HEAD_DIM, 1, 4): a third to half a
 // second to compile, and more is hardly faster.
+// `segments`: a query sees no key before the start of its document; the starts [B, T] stand behind delta, as floats.
 
 import package::constants::{HEAD_DIM, LANES, ROWS};
 import package::shared::elem::{Elem, total};
@@ -55,12 +56,15 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     var out: array<array<Elem, WIDTH>, ROWS>; // do
     var log_mass: array<f32, ROWS>;
     var delta: array<f32, ROWS>;
+    @if(segments) var start: array<u32, ROWS>;
+    @if(segments) let starts_at = (p.batch * p.heads + batch) * p.tokens;
     for (var t = first; t < last; t += LANES) {
         for (var r = 1u; r < ROWS; r++) {
             query[r - 1u] = query[r];
             out[r - 1u] = out[r];
             log_mass[r - 1u] = log_mass[r];
             delta[r - 1u] = delta[r];
+            @if(segments) start[r - 1u] = start[r];
         }
         let token = min(t, p.tokens - 1u);
         let row = ((batch * p.tokens + token) * p.heads + head) * WIDTH;
@@ -70,11 +74,14 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         }
         log_mass[ROWS - 1u] = lse[(batch * p.heads + head) * p.tokens + token];
         delta[ROWS - 1u] = dot_o[(batch * p.heads + head) * p.tokens + token];
+        @if(segments) start[ROWS - 1u] = u32(dot_o[starts_at + token]);
     }
 
     var grad: array<array<Elem, WIDTH>, ROWS>;
     let end = min((group.x + 1u) * ROWS * LANES, p.tokens);
+    @if(segments) let begin = u32(dot_o[starts_at + group.x * ROWS * LANES]); // the least of the workgroup
     for (var s = 0u; s < end; s++) {
+        @if(segments) s = max(s, begin);
         let row = ((batch * p.tokens + s) * p.kv_heads + kv_head) * WIDTH;
         var key_row: array<Elem, PARTS>;
         var value_row: array<Elem, PARTS>;
@@ -94,7 +101,9 @@ fn queries(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         }
         var ds: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let weight = select(0.0, exp(total(dot_k[r]) - log_mass[r]), s <= first + r * LANES);
+            @if(!segments) let weight = select(0.0, exp(total(dot_k[r]) - log_mass[r]), s <= first + r * LANES);
+            @if(segments) let seen = start[r] <= s && s <= first + r * LANES;
+            @if(segments) let weight = select(0.0, exp(total(dot_k[r]) - log_mass[r]), seen);
             ds[r] = weight * (total(dot_v[r]) - delta[r]);
         }
         for (var e = 0u; e < WIDTH; e++) {
@@ -142,6 +151,7 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let begin = group.x * ROWS * LANES;
     var own_log_mass = 0.0;
     var own_delta = 0.0;
+    @if(segments) var own_start = 0.0;
     for (var head = kv_head * share; head < (kv_head + 1u) * share; head++) {
         for (var t = begin; t < tokens; t++) {
             let next = (t - begin) % SHARED;
@@ -149,7 +159,12 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
                 let at = (batch * key_p.heads + head) * tokens + min(t + lane % SHARED, tokens - 1u);
                 own_log_mass = lse[at];
                 own_delta = dot_o[at];
+                @if(segments) let starts_at = (key_p.batch * key_p.heads + batch) * tokens;
+                @if(segments) own_start = dot_o[starts_at + min(t + lane % SHARED, tokens - 1u)];
             }
+            // Queries of documents that begin behind the workgroup's keys see none of them.
+            @if(segments) let start = u32(scalar(own_start, next));
+            @if(segments) if (start >= begin + ROWS * LANES) { break; }
             let row = ((batch * tokens + t) * key_p.heads + head) * WIDTH;
             var query_row: array<Elem, PARTS>;
             var out_row: array<Elem, PARTS>; // do
@@ -172,7 +187,9 @@ fn keys(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let log_mass = scalar(own_log_mass, next);
             let delta = scalar(own_delta, next);
             for (var r = 0u; r < ROWS; r++) {
-                weight[r] = select(0.0, exp(total(dot_q[r]) - log_mass), first + r * LANES <= t);
+                @if(!segments) weight[r] = select(0.0, exp(total(dot_q[r]) - log_mass), first + r * LANES <= t);
+                @if(segments) let seen = start <= first + r * LANES && first + r * LANES <= t;
+                @if(segments) weight[r] = select(0.0, exp(total(dot_q[r]) - log_mass), seen);
                 ds[r] = weight[r] * (total(dot_do[r]) - delta);
             }
             for (var e = 0u; e < WIDTH; e++) {

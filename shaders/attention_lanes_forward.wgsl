@@ -10,6 +10,7 @@
 // each lane loads a slice of the key, and shuffles hand the slices out. Compile time grows with ROWS * HEAD_DIM (128:
 // a third of a second): ROWS = clamp(128 / HEAD_DIM, 1, 4).
 // Grid: (ceil(T / (ROWS * LANES)), H, B).
+// `segments`: a query sees no key before the start of its document.
 
 import package::constants::{HEAD_DIM, LANES, ROWS};
 import package::shared::elem::{Elem, total};
@@ -24,7 +25,9 @@ struct Params { batch: u32, tokens: u32, heads: u32, kv_heads: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> v: array<Elem>;
 @group(0) @binding(3) var<storage, read_write> o: array<Elem>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>; // [B, H, T]
-@group(0) @binding(5) var<uniform> p: Params;
+@if(segments) @group(0) @binding(5) var<storage, read> starts: array<u32>; // [B, T], in tokens of the sequence
+@if(segments) @group(0) @binding(6) var<uniform> p: Params;
+@if(!segments) @group(0) @binding(5) var<uniform> p: Params;
 
 const LOWEST = -3e38;
 
@@ -50,8 +53,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     // Rows are loaded and stored in rolled loops, because unrolled ones take long to compile. Registers cannot be
     // indexed, so each round handles the row at one end and moves the others up.
     var query: array<array<Elem, WIDTH>, ROWS>;
+    @if(segments) var start: array<u32, ROWS>;
     for (var t = first; t < last; t += LANES) {
         for (var r = 1u; r < ROWS; r++) { query[r - 1u] = query[r]; }
+        @if(segments) for (var r = 1u; r < ROWS; r++) { start[r - 1u] = start[r]; }
+        @if(segments) start[ROWS - 1u] = starts[batch * p.tokens + min(t, p.tokens - 1u)];
         let row = ((batch * p.tokens + min(t, p.tokens - 1u)) * p.heads + head) * WIDTH;
         for (var e = 0u; e < WIDTH; e++) { query[ROWS - 1u][e] = q[row + e] * p.scale; }
     }
@@ -62,7 +68,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
     for (var r = 0u; r < ROWS; r++) { peak[r] = LOWEST; }
 
     let end = min((group.x + 1u) * ROWS * LANES, p.tokens);
+    @if(segments) let begin = starts[batch * p.tokens + group.x * ROWS * LANES]; // the least of the workgroup
     for (var s = 0u; s < end; s++) {
+        @if(segments) s = max(s, begin);
         let row = ((batch * p.tokens + s) * p.kv_heads + kv_head) * WIDTH;
         var key_row: array<Elem, PARTS>;
         for (var i = 0u; i < PARTS; i++) { key_row[i] = k[row + part(i, lane)]; }
@@ -74,7 +82,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index)
         var weight: array<f32, ROWS>;
         var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let score = select(LOWEST, total(dot[r]), s <= first + r * LANES);
+            @if(!segments) let score = select(LOWEST, total(dot[r]), s <= first + r * LANES);
+            // A key before the first one seen weighs 1 until that one's score shrinks it to 0.
+            @if(segments) let score = select(LOWEST, total(dot[r]), start[r] <= s && s <= first + r * LANES);
             let higher = max(peak[r], score);
             shrink[r] = exp(peak[r] - higher);
             weight[r] = exp(score - higher); // 0 for keys that are not seen

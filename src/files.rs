@@ -97,6 +97,17 @@ fn step_aside(path: &Path) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// Removes the files of a folder that are `ours`, as far as that is possible, and the folder if it is then empty.
+pub fn remove_some(folder: &Path, ours: impl Fn(&Path) -> bool) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|found| found.is_file()) && ours(&path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    let _ = std::fs::remove_dir(folder);
+}
+
 /// A line of bounded length.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {

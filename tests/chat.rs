@@ -1,6 +1,6 @@
 //! T2: `smolter chat` and its library: what is said is what the template renders, and the cache changes nothing.
 
-use crate::support::{Outcome, Place, devices, run, smolter};
+use crate::support::{Outcome, Place, devices, run, signal, smolter};
 use smolter::graph::Backend;
 use smolter::infer::chat::{Chat, End, Options};
 use smolter::infer::generator::{Generator, Sizes};
@@ -224,4 +224,24 @@ fn what_cannot_be_chatted_with_is_named() {
     chat(&folder, &["--temperature", "-1"], "").code.filter(|&code| code == 2).expect("exit code 2");
     std::fs::remove_file(folder.join("chat_template.jinja")).expect("it is there");
     chat(&folder, &[], "hello\n").expect(2, &["no chat template"]);
+}
+
+/// Nobody types into a pipe, so Ctrl-C is for the program.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_conversation_that_is_piped() {
+    let place = Place::new();
+    let folder = model(&place);
+    let mut command = smolter(&["chat", "--device", "reference", "--max-tokens", "2"]);
+    let command = command.arg(&folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("it starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    let writer = std::thread::spawn(move || while input.write_all(b"hello\n").is_ok() {});
+    let mut output = child.stdout.take().expect("a pipe");
+    std::io::Read::read_exact(&mut output, &mut [0]).expect("an answer");
+    let reader = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+    signal(&child, "-INT");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    reader.join().expect("no panic").expect("it is read to its end");
+    writer.join().expect("the pipe is closed");
 }

@@ -23,7 +23,14 @@ fn the_adapter_is_healthy() {
     if device().is_some() {
         healthy(
             &NONE,
-            &["healthy", "matmul, native", "10 training steps, weights", "attention, finite differences"],
+            &[
+                "healthy",
+                "matmul, native",
+                "10 training steps, weights",
+                "adapters, finite differences",
+                "10 training steps of adapters",
+                "attention, finite differences",
+            ],
         );
     }
 }

@@ -10,10 +10,11 @@ const VALUES: f64 = 1e-9;
 const WEIGHTS: f64 = 1e-7;
 const UPDATE: f64 = 1e-6;
 
-type Tensors = BTreeMap<String, Vec<f32>>;
+/// Values by name.
+pub type Tensors = BTreeMap<String, Vec<f32>>;
 
 /// The f32 tensors of a file whose names begin with `prefix`, without it.
-fn read(path: &Path, prefix: &str) -> Tensors {
+pub fn read(path: &Path, prefix: &str) -> Tensors {
     let file = TensorFile::open(path).expect("a tensor file");
     let names = file.names().filter(|name| name.starts_with(prefix) && *name != "loss_f64");
     names
@@ -34,7 +35,7 @@ fn nmse(got: &[f32], want: &[f32]) -> f64 {
 }
 
 /// The worst tensor's error and name. Both sides must have the same tensors.
-fn worst(got: &Tensors, want: &Tensors) -> (f64, String) {
+pub fn worst(got: &Tensors, want: &Tensors) -> (f64, String) {
     if got.keys().ne(want.keys()) {
         return (f64::INFINITY, format!("{:?} instead of {:?}", got.keys(), want.keys()));
     }
@@ -90,7 +91,7 @@ fn logits_gradients_and_steps_agree_with_transformers() {
 }
 
 /// One tensor of a file.
-fn only(path: &Path, name: &str) -> Tensors {
+pub fn only(path: &Path, name: &str) -> Tensors {
     let mut all = read(path, "");
     all.retain(|other, _| other == name);
     all

@@ -88,6 +88,14 @@ fn hostile() -> Vec<String> {
     all.push(format!("{{{{ strftime_now('{}') }}}}", "%A %B".repeat(20_000)));
     all.push("{{ strftime_now('%Y' * 1000000) }}".into());
     all.push("{{ strftime_now('%99999999Y') }}{{ nothing.at_all }}".into());
+    // Text that takes longer to encode than to make, and none.
+    all.push("{{ 'a b ' * 2000000 }}".into());
+    all.push("{{ 'hello world. ' * 5000000 }}".into());
+    all.push("{{ '1' * 4000000 }}{{ ' 12' * 15000000 }}".into());
+    all.push("{{ '\u{7684}' * 1300000 }}{{ ' x' * 10000000 }}".into());
+    all.push("{% for i in range(60000) %}{{ 'some words ' * 50 }}{% endfor %}".into());
+    all.push("{% set a = 1 %}".into());
+    all.push("{{ raise_exception('x' * 10000000) }}".into());
     // Recursion.
     all.push("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".into());
     all.push("{% macro f(a) %}{{ f(a ~ a) }}{% endmacro %}{{ f('aa') }}".into());

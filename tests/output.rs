@@ -92,23 +92,22 @@ fn output_that_is_asked_for_must_arrive() {
         "echo hello | $S chat run --device reference",
         "echo '[1]' | $S data decode --tokenizer run/checkpoints/step-000012",
         tokens,
-        "$S data tokenizer tiny.toml.txt --vocab-size 300 --out tokenizer-N",
-        "$S export run --out model-N.gguf",
         "$S --help",
+        "$S data --help",
         "$S --version",
         "$S help train",
     ]
     .into_iter()
     .enumerate()
     {
-        std::fs::write(place.path("tiny.toml.txt"), "a few words ".repeat(400)).expect("a text");
         for (j, redirection) in [">/dev/full", ">&-", ">/dev/full 2>&-"].into_iter().enumerate() {
             let line = format!("{} {redirection}", command.replace("-N", &format!("-{i}-{j}")));
             let (code, stderr) = shell(&place, &line);
             // Commands that fail for another reason, as a base model in chat does, may say so.
             let expected = if command.contains("chat") { [1, 2] } else { [1, 1] };
             assert!(expected.map(Some).contains(&code), "{line}: {code:?} {stderr}");
-            assert!(stderr.lines().count() <= 1 || command.contains("help"), "{line}: {stderr}");
+            let lines = usize::from(!redirection.contains("2>&-"));
+            assert!(stderr.lines().count() == lines || command.contains("chat"), "{line}: {stderr}");
         }
         // Whoever has seen enough is told nothing.
         let line = format!(
@@ -117,6 +116,40 @@ fn output_that_is_asked_for_must_arrive() {
         );
         let (_, stderr) = shell(&place, &line);
         assert!(!stderr.contains("Broken pipe"), "{line}: {stderr}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn measurements_do_not_begin_where_nobody_reads_them() {
+    let place = Place::new();
+    for command in ["bench", "doctor", "plan tiny.toml --measure"] {
+        for redirection in [">&-", ">/dev/full"] {
+            // Seconds of what would take minutes.
+            let line = format!("timeout 20 $S {command} --device reference {redirection}");
+            let (code, stderr) = shell(&place, &line);
+            assert!(code == Some(1) && stderr.contains("standard output"), "{line}: {code:?} {stderr}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_was_made_is_no_failure() {
+    let place = Place::new();
+    run(&mut place.train("run", "reference", &[])).expect(0, &[]);
+    std::fs::write(place.path("text.txt"), "a few words ".repeat(2000)).expect("a text");
+    for (i, redirection) in [">/dev/full", ">&-", ">/dev/full 2>&-"].into_iter().enumerate() {
+        for (command, file) in [
+            ("data tokenizer text.txt --vocab-size 300 --out", format!("tokenizer-{i}")),
+            ("export run --out", format!("model-{i}.gguf")),
+            ("init", format!("recipe-{i}.toml")),
+        ] {
+            let text = if command == "init" { "text.txt" } else { "" };
+            let line = format!("$S {command} {file} {text} {redirection}");
+            let (code, stderr) = shell(&place, &line);
+            assert!(code == Some(0) && place.path(&file).exists(), "{line}: {code:?} {stderr}");
+        }
     }
 }
 

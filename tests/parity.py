@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Checks smolter against transformers' LlamaForCausalLM, computed in float64.
 
-  parity.py SMOLTER [--device NAME] [--cases N] [--seed S]   random models: logits, loss, gradients, AdamW steps
+  parity.py SMOLTER [--device NAME] [--cases N] [--seed S]   random models: logits, loss, gradients, AdamW
+                                                             steps, losses of pairs and their gradients
   parity.py SMOLTER --checkpoint DIR [--device NAME]         one text through the model and tokenizer in DIR
   parity.py --self-check [--cases N]                         torch in float32 takes smolter's place and must pass;
                                                              then with planted faults, each of which must be caught
@@ -29,8 +30,16 @@ from transformers.models.llama import modeling_llama
 
 # Limits on the normalised mean squared error, sum (a - b)^2 / sum b^2, of the worst tensor. `update` is the change of
 # all weights taken as one: it shows what vanishes beside the weights themselves, such as a forgotten weight decay.
+# `pairs` are log-probabilities, rewards and losses of pairs, on the reference executor.
 LIMITS = {"logits": 1e-9, "loss": 1e-9, "gradient": 1e-9, "weights": 1e-7, "update": 1e-6}
+LIMITS |= {"pairs": 1e-12, "pair grad": 1e-9}
+# On a device a log-probability is a sum of terms rounded to float32, off by one or two units in its last place: 4e-6 for
+# a sum of 30. Rewards and losses are small differences of such sums, so the error is as large beside a loss of 0.1 as
+# beside one of 10, whatever the kernels do: a hinge near its kink was seen at 4e-9.
+LIMITS_OF_A_DEVICE = {"pairs": 1e-7}
 ADAMW = {"steps": 10, "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.01, "clip": 1.0}
+VARIANTS = {"sigmoid": True, "hinge": True, "ipo": True, "orpo": False, "simpo": False}  # True: has a reference
+PREFERENCE = {"beta": 0.5, "label_smoothing": 0.1, "gamma": 0.7, "lambda": 3.0}
 TEXT = (
     "A model learns one step at a time: it reads a sequence, guesses every next token, and moves each weight a little "
     "towards the guess it should have made. After 1,000 steps, def f(x): return x**2 + 3*x is no longer a surprise."
@@ -51,6 +60,8 @@ def stay_float64():
 
 def random_model(config, generator):
     """Attention scores of standard deviation 1.4, so neither uniform nor saturated; norm weights spread around 1."""
+    # Some versions refuse a hidden size that is no multiple of the heads, though heads have a size of their own.
+    LlamaConfig.__class_validators__ = []
     model = LlamaForCausalLM._from_config(LlamaConfig(**config), attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():
@@ -69,6 +80,16 @@ def random_batch(vocab, batch, length, generator, empty_row=False):
     if empty_row:
         masked[-1] = True
     return {"input_ids": input_ids, "labels": input_ids.masked_fill(masked, -100)}
+
+
+def random_pairs(vocab, pairs, length, generator):
+    """Two batches of rows that each have something to judge."""
+    result = {}
+    for side in ("chosen", "rejected"):
+        batch = random_batch(vocab, pairs, length, generator)
+        batch["labels"][:, -1] = batch["input_ids"][:, -1]
+        result |= {f"{side}_{name}": tensor for name, tensor in batch.items()}
+    return result
 
 
 def next_token_loss(logits, labels):
@@ -95,6 +116,53 @@ def step(model, batch, steps, lr, beta1, beta2, eps, weight_decay, clip):
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return weights(model)
+
+
+def log_probs(model, ids, labels):
+    """Per row the summed log-probability of the judged tokens, and their number."""
+    logits, labels = model(ids).logits[:, :-1], labels[:, 1:]
+    judged = labels != -100
+    of_labels = logits.log_softmax(-1).gather(-1, labels.masked_fill(~judged, 0)[..., None])[..., 0]
+    return of_labels.masked_fill(~judged, 0).sum(-1), judged.sum(-1)
+
+
+def preference(model, reference, pairs, loss, **options):
+    """The loss of pairs under its name in TRL, what it is made of, and all gradients. Gradients are of the mean loss."""
+    beta, smoothing, gamma, weight = (options[name] for name in ("beta", "label_smoothing", "gamma", "lambda"))
+    sides = ("chosen", "rejected")
+    rows = lambda model: [log_probs(model, pairs[f"{side}_input_ids"], pairs[f"{side}_labels"]) for side in sides]
+    model.zero_grad()
+    (chosen, chosen_count), (rejected, rejected_count) = rows(model)
+    result = {"chosen_logps": chosen, "rejected_logps": rejected}
+    if reference:
+        with torch.no_grad():
+            frozen = [sums for sums, _ in rows(reference)]
+        result |= {"reference_chosen_logps": frozen[0], "reference_rejected_logps": frozen[1]}
+        chosen, rejected = chosen - frozen[0], rejected - frozen[1]
+    sums = chosen, rejected
+    if loss in ("ipo", "orpo", "simpo"):
+        chosen, rejected = chosen / chosen_count, rejected / rejected_count
+    # As TRL logs them: DPOTrainer has sums for all its losses, ORPOTrainer and CPOTrainer (simpo) means; ORPO's beta is
+    # the weight of the odds.
+    scale = weight if loss == "orpo" else beta
+    earned = (chosen, rejected) if loss in ("orpo", "simpo") else sums
+    result |= {"chosen_rewards": scale * earned[0], "rejected_rewards": scale * earned[1]}
+    margin = chosen - rejected
+    smoothed = lambda x: -F.logsigmoid(x) * (1 - smoothing) - F.logsigmoid(-x) * smoothing
+    if loss == "sigmoid":
+        losses = smoothed(beta * margin)
+    elif loss == "hinge":
+        losses = torch.relu(1 - beta * margin)
+    elif loss == "ipo":
+        losses = (margin - 1 / (2 * beta)) ** 2
+    elif loss == "orpo":
+        odds = margin - (torch.log1p(-chosen.exp()) - torch.log1p(-rejected.exp()))
+        losses = -chosen - weight * F.logsigmoid(odds)
+    elif loss == "simpo":
+        losses = smoothed(beta * (margin - gamma / beta))
+    losses.mean().backward()
+    result = {"loss": losses.mean()} | result
+    return {name: x.detach() for name, x in result.items()} | {name: p.grad for name, p in model.named_parameters()}
 
 
 def greedy(model, ids, count, banned=()):
@@ -154,6 +222,8 @@ def random_case(index, seed, folder):
     }
     random_model(config, generator).save_pretrained(folder)
     save_file(random_batch(config["vocab_size"], rows, length, generator), folder / "input.safetensors")
+    random_model(config, generator).save_pretrained(folder / "reference")
+    save_file(random_pairs(config["vocab_size"], rows, length, generator), folder / "pairs.safetensors")
     c = list(config.values())
     line = f"B{rows} T{length} V{c[0]} D{c[1]} F{c[2]} L{c[3]} H{c[4]}/{c[5]} E{c[6]} {'tied' if c[7] else 'untied'}"
     return line, options if index else ADAMW
@@ -187,9 +257,9 @@ def nmse(got, want):
 def check_case(run, folder, device, options):
     """{quantity: (nmse, tensor name)} for one case; `run` takes smolter's arguments and writes OUT."""
 
-    def ask(command, **more):
+    def ask(command, given="input", **more):
         out = folder / f"{command}.safetensors"
-        run(command_line(command, folder, folder / "input.safetensors", out, device, **more))
+        run(command_line(command, folder, folder / f"{given}.safetensors", out, device, **more))
         return load_file(out)
 
     batch = load_file(folder / "input.safetensors")
@@ -207,15 +277,28 @@ def check_case(run, folder, device, options):
         results["update"] = nmse({"all weights": change[0]}, {"all weights": change[1]})
     else:
         results["update"] = results["weights"]
-    return results
+    model, frozen = (load_model(it, torch.float64) for it in (folder, folder / "reference"))  # the steps changed it
+    pairs = load_file(folder / "pairs.safetensors")
+    worst = {"pairs": (0.0, ""), "pair grad": (0.0, "")}
+    for variant, has_reference in VARIANTS.items():
+        given = {"reference": folder / "reference"} if has_reference else {}
+        got = ask("preference", "pairs", options=given | {"loss": variant} | PREFERENCE)
+        want = preference(model, frozen if has_reference else None, pairs, variant, **PREFERENCE)
+        got["loss"] = got.get("loss", torch.tensor(float("nan"))).reshape(())
+        for quantity, is_gradient in (("pairs", False), ("pair grad", True)):
+            some = [{k: v for k, v in side.items() if ("." in k) == is_gradient} for side in (got, want)]
+            error, name = nmse(*some)
+            worst[quantity] = max(worst[quantity], (error, f"{variant} {name}"))
+    return results | worst
 
 
 def check_cases(run, cases, seed, device=None, show=True):
     """Runs the cases, prints a row for each, and returns how many failed."""
     failed = 0
+    limits = LIMITS | ({} if device == "reference" else LIMITS_OF_A_DEVICE)
     if show:
-        print(f"{'case':<50}" + "".join(f"{name:>10}" for name in LIMITS) + "  worst gradient")
-        print(f"{'limit':<50}" + "".join(f"{limit:>10.0e}" for limit in LIMITS.values()))
+        print(f"{'case':<50}" + "".join(f"{name:>10}" for name in limits) + "  worst gradient")
+        print(f"{'limit':<50}" + "".join(f"{limit:>10.0e}" for limit in limits.values()))
     for index in range(cases):
         with tempfile.TemporaryDirectory() as folder:
             line, options = random_case(index, seed, Path(folder))
@@ -225,11 +308,11 @@ def check_cases(run, cases, seed, device=None, show=True):
                 failed += 1
                 print(f"{index:>3} {line:<46}  FAILED: {error}")
                 continue
-        bad = [f"{name}: {results[name][1]}" for name in LIMITS if results[name][0] > LIMITS[name]]
+        bad = [f"{name}: {results[name][1]}" for name in limits if results[name][0] > limits[name]]
         failed += bool(bad)
         if show:
             note = "FAILED " + "; ".join(bad) if bad else results["gradient"][1]
-            print(f"{index:>3} {line:<46}" + "".join(f"{results[n][0]:>10.1e}" for n in LIMITS) + f"  {note}")
+            print(f"{index:>3} {line:<46}" + "".join(f"{results[n][0]:>10.1e}" for n in limits) + f"  {note}")
     return failed
 
 
@@ -253,19 +336,26 @@ def smolter(binary):
 
 
 def stand_in(fault):
-    """torch in float32 answering smolter's command line, with a fault planted: {where: function that spoils it}."""
+    """torch answering smolter's command line in float32 (pairs in float64, as the reference executor computes them),
+    with a fault planted: {where: function that spoils it}."""
 
     def run(arguments):
         command, *rest = arguments
         given = {flag[2:].replace("-", "_"): value for flag, value in zip(rest[::2], rest[1::2])}
-        model, batch = load_model(given.pop("model"), torch.float32), load_file(given.pop("input"))
-        out = given.pop("out")
-        options = {name: type(ADAMW[name])(value) for name, value in given.items()}
+        dtype = torch.float64 if command == "preference" else torch.float32
+        model, batch = load_model(given.pop("model"), dtype), load_file(given.pop("input"))
+        out, frozen, variant = given.pop("out"), given.pop("reference", None), given.pop("loss", None)
+        given.pop("device", None)
+        options = {name: type((ADAMW | PREFERENCE)[name])(value) for name, value in given.items()}
         for where, value in (("model", model), ("batch", batch), ("options", options)):
             fault.get(where, lambda value: None)(value)
-        result = {"forward": forward, "backward": backward, "step": step}[command](model, batch, **options)
+        if command == "preference":
+            frozen = frozen and load_model(frozen, dtype)
+            result = preference(model, frozen, batch, variant, **options)
+        else:
+            result = {"forward": forward, "backward": backward, "step": step}[command](model, batch, **options)
         fault.get(command, lambda value: None)(result)
-        save_file({name: tensor.contiguous() for name, tensor in result.items()}, out)
+        save_file({name: tensor.float().contiguous() for name, tensor in result.items()}, out)
 
     return run
 
@@ -286,18 +376,22 @@ FAULTS = {
     "one gradient 0.01% small": {"backward": lambda out: out[UP_PROJ].mul_(0.9999)},
     "one gradient missing": {"backward": lambda out: out.pop(UP_PROJ)},
     "one gradient transposed": {"backward": lambda out: out.update({UP_PROJ: out[UP_PROJ].T})},
-    "-100 labels counted": {"batch": lambda batch: batch.update(labels=batch["input_ids"])},
+    "-100 labels counted": {"batch": lambda b: "labels" in b and b.update(labels=b["input_ids"])},
     "one step too few": {"options": lambda o: "steps" in o and o.update(steps=9)},
     "no clipping": {"options": lambda o: "clip" in o and o.update(clip=1e9)},
     "no weight decay": {"options": lambda o: "weight_decay" in o and o.update(weight_decay=0.0)},
     "beta2 ignored": {"options": lambda o: "beta2" in o and o.update(beta2=0.999)},
+    "no label smoothing": {"options": lambda o: "lambda" in o and o.update(label_smoothing=0.0)},
+    "beta 0.01% large": {"options": lambda o: "lambda" in o and o.update(beta=0.50005)},
+    "weight of the odds 0.01% small": {"options": lambda o: "lambda" in o and o.update({"lambda": 2.9997})},
+    "chosen and rejected exchanged": {"preference": lambda out: out.update(chosen_logps=out["rejected_logps"].clone())},
 }
 
 
 def self_check(cases, seed):
-    failed = check_cases(stand_in({}), cases, seed)
+    failed = check_cases(stand_in({}), cases, seed, "reference")
     for name, fault in FAULTS.items():
-        caught = check_cases(stand_in(fault), 1, seed, show=False)
+        caught = check_cases(stand_in(fault), 1, seed, "reference", show=False)
         print(f"planted: {name:<30} {'caught' if caught else 'MISSED'}")
         failed += not caught
     return failed

@@ -46,9 +46,10 @@ fn what_train_would_refuse_is_warned_of() {
             .stderr
     };
     let missing = plan("[{name='d',paths=['/no/such/text.txt']}]");
-    assert!(missing.contains("datasets.d.paths: /no/such/text.txt does not exist"), "{missing}");
+    assert!(missing.contains("datasets.0.paths.0 is /no/such/text.txt, which does not exist"), "{missing}");
     let path = folder.path().join("a.txt");
     let short = plan(&format!("[{{name='d',max_epochs=2,paths=['{}']}}]", path.display()));
+    assert!(missing.contains("warning: --set datasets="), "no place: {missing}");
     assert!(short.contains("stage pretrain") && short.contains("more than the 18 bytes"), "{short}");
 }
 
@@ -73,6 +74,7 @@ fn less_memory_gives_a_plan_that_fits_it() {
 #[test]
 fn what_cannot_fit_is_an_error_that_says_how_much_it_takes() {
     run(&mut smolter(&["plan", "--memory", "1MiB"])).expect(2, &["nothing fits 1.0 MiB", "takes"]);
+    run(&mut smolter(&["plan", "--memory", "1KiB"])).expect(2, &["nothing fits 1.0 KiB", " MiB"]);
     run(&mut smolter(&["plan", "--memory", "much"]))
         .code
         .filter(|&code| code == 2)

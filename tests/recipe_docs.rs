@@ -1,11 +1,12 @@
-//! `docs/recipe.md` says what `src/recipes/schema.rs` and `src/nn/config.rs` say. `SMOLTER_WRITE_DOCS=1` writes it anew.
+//! `docs/recipe.md` says what `src/recipes/schema.rs`, `src/nn/config.rs`, `src/nn/lora.rs` and the types that they take
+//! from below say. `SMOLTER_WRITE_DOCS=1` writes it anew.
 
 use smolter::recipes::Recipe;
 use std::path::Path;
 
 const HEAD: &str = "# Every key of a recipe
 
-Made from the comments in `src/recipes/schema.rs` and `src/nn/config.rs` by
+Made from the comments in `src/recipes/schema.rs`, `src/nn/config.rs` and `src/nn/lora.rs` by
 `SMOLTER_WRITE_DOCS=1 cargo test --test tests recipe_docs`.
 
 Any key can be changed on the command line by `--set path.to.key=value`, where an element of a list goes by its index or
@@ -14,7 +15,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 16] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -24,7 +25,10 @@ const SECTIONS: [(&str, &str); 13] = [
     ("`[batch]`", "Batch"),
     ("`[[datasets]]`", "Dataset"),
     ("`[datasets.score]`", "Score"),
+    ("`datasets.columns`", "Columns"),
     ("`[[stages]]`", "Stage"),
+    ("`[stages.lora]`", "Lora"),
+    ("`dpo` of a stage", "Preference"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),
@@ -82,7 +86,9 @@ fn default_of(source: &str, section: &str, key: &Key) -> Option<String> {
         let end = if value.starts_with('[') { value.find(']').map(|at| at + 1) } else { value.find(',') };
         value[..end.unwrap_or(value.len())].trim().to_string()
     };
-    Some(text.replace("vec![", "[").replace(".into()", "").replace("Vec::new()", "[]").replace('_', ""))
+    let text = text.replace("vec![", "[").replace(".into()", "").replace("Vec::new()", "[]").replace('_', "");
+    // What is computed stands in the docs.
+    Some(text).filter(|text| !text.contains('(') && text != "None")
 }
 
 fn type_of(ty: &str) -> &str {
@@ -132,12 +138,13 @@ fn values(source: &str, ty: &str) -> String {
     lines.collect()
 }
 
-fn document(schema: &str, config: &str, source: &str, score: &str) -> String {
+fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
     let mut out = HEAD.to_string();
     for (heading, ty) in SECTIONS {
         let text = match ty {
             "LlamaConfig" => config,
-            "Score" => score,
+            "Lora" => lora,
+            "Columns" | "Score" => source,
             _ => schema,
         };
         let (docs, keys) = keys_of(text, ty);
@@ -146,7 +153,7 @@ fn document(schema: &str, config: &str, source: &str, score: &str) -> String {
         for key in keys.iter().filter(|key| key.name != "comment") {
             let name = if key.name == "source" { "model.from" } else { &key.name };
             let mut notes = vec![type_of(&key.ty).to_string()];
-            if let Some(default) = default_of(text, ty, key) {
+            if let Some(default) = default_of(text, ty, key).filter(|it| it != "None") {
                 notes.push(format!("default `{default}`"));
             } else if key.ty.starts_with("Option<") {
                 notes.push("optional".into());
@@ -154,9 +161,11 @@ fn document(schema: &str, config: &str, source: &str, score: &str) -> String {
             notes.retain(|note| !note.is_empty());
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
-            out += &match key.ty.as_str() {
-                words @ ("StageKind" | "ScheduleKind" | "OnExhausted") => values(schema, words),
-                words @ "OnBroken" => values(source, words),
+            out += &match key.ty.trim_start_matches("Option<").trim_end_matches('>') {
+                words @ ("StageKind" | "ScheduleKind" | "OnExhausted" | "ChatFormat" | "PreferenceKind") => {
+                    values(schema, words)
+                }
+                words @ ("OnBroken" | "Judged") => values(source, words),
                 _ => String::new(),
             };
         }
@@ -168,9 +177,15 @@ fn document(schema: &str, config: &str, source: &str, score: &str) -> String {
 fn the_list_of_keys_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the repository");
-    let (schema, config) = (read("src/recipes/schema.rs"), read("src/nn/config.rs"));
-    let (source, score) = (read("src/data/source.rs"), read("src/data/source/score.rs"));
-    let document = document(&schema, &config, &source, &score);
+    let (schema, config, lora) =
+        (read("src/recipes/schema.rs"), read("src/nn/config.rs"), read("src/nn/lora.rs"));
+    let below = [
+        "src/data/source.rs",
+        "src/data/source/score.rs",
+        "src/data/conversation/record.rs",
+        "src/tokenizer/template/judged.rs",
+    ];
+    let document = document(&schema, &config, &lora, &below.map(read).concat());
     let path = root.join("docs/recipe.md");
     if std::env::var("SMOLTER_WRITE_DOCS").is_ok() {
         std::fs::write(&path, &document).expect("the document is written");

@@ -31,7 +31,7 @@ fn scored(run: &Path, model: &ModelFolder, device: &str) -> f64 {
     let recompute = smolter::graph::recompute::Policy::None;
     let shape = Shape { micro_batch: sequences, passes: 1, length, recompute };
     let consumed = vec![0; recipe.datasets.len()];
-    let data = batches_of(&recipe, 0, &consumed, &corpus).expect("its batches");
+    let data = batches_of(&recipe, 0, &consumed, &corpus, None).expect("its batches");
     let batch = data.step(0, shape).expect("the first step").remove(0);
     let row = |(ids, labels): (&[u32], &[u32])| Row::whole([ids, &labels[length - 1..]].concat());
     let rows: Vec<Row> = batch.ids.chunks(length).zip(batch.labels.chunks(length)).map(row).collect();
@@ -173,6 +173,43 @@ fn five_mistakes_are_five_lines_with_their_places() {
     }
 }
 
+#[test]
+fn a_model_goes_with_its_own_tokenizer() {
+    let place = Place::new();
+    std::fs::write(place.path("my.txt"), prose(40)).unwrap();
+    let folder = place.path("");
+    let mine = ["train", "my.txt", "--steps", "2", "--device", "reference", "-o"];
+    let train = |arguments: &[&str]| run(within(&folder, &mine).args(arguments));
+    train(&["first"]).expect(0, &[]);
+    // Made for text, a recipe takes shape and tokenizer from the model that it is told to begin with.
+    train(&["second", "--set", "model.from=first/../first"]).expect(0, &[]);
+    let tokenizer = |run: &str| std::fs::read(place.path(run).join("data/tokenizer/tokenizer.json")).unwrap();
+    assert!(tokenizer("first") == tokenizer("second"), "the second run has another tokenizer");
+    let resolved = std::fs::read_to_string(place.path("second/recipe.toml")).expect("the recipe");
+    assert!(!resolved.contains("train = ") && !resolved.contains(".."), "{resolved}");
+
+    let model = |tokenizer: &str| beginning_with(&format!("from = 'first'\n[tokenizer]\n{tokenizer}"));
+    place.recipe(&model("train = { vocab_size = 512, sample_documents = 9 }"));
+    run(&mut place.train("third", "reference", &[]))
+        .expect(2, &["tiny.toml:6:1: tokenizer.train stands beside model.from", "leave [tokenizer] out"])
+        .is_one_line();
+    let path = place.path("first/data/tokenizer/tokenizer.json");
+    place.recipe(&model(&format!("path = '{}'", path.display())));
+    run(smolter(&["plan"]).arg(place.path("tiny.toml"))).expect(0, &[]);
+    // Two tokens exchanged.
+    let text = String::from_utf8(tokenizer("first")).unwrap();
+    let mut other: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let vocabulary = other["model"]["vocab"].as_object_mut().expect("a vocabulary");
+    let (a, b) = (vocabulary["a"].clone(), vocabulary["b"].clone());
+    vocabulary.insert("a".into(), b);
+    vocabulary.insert("b".into(), a);
+    std::fs::write(place.path("other.json"), other.to_string()).unwrap();
+    place.recipe(&model("path = 'other.json'"));
+    run(&mut place.train("third", "reference", &[]))
+        .expect(2, &["tiny.toml:6:1: tokenizer.path has \"b\" as token", "names \"a\""])
+        .is_one_line();
+}
+
 /// Text with words, about `kilobytes` long.
 fn prose(kilobytes: usize) -> String {
     let words = ["the", "mill", "by", "a", "river", "turns", "slowly", "and", "nobody", "knows", "why"];
@@ -239,13 +276,15 @@ fn text_that_will_not_do_is_refused_in_one_line() {
     std::fs::write(place.path("tiny.txt"), prose(5)).unwrap();
     std::fs::write(place.path("latin.txt"), b"caf\xe9 au lait\n".repeat(5000)).unwrap();
     std::fs::write(place.path("ids.jsonl"), "{\"id\": 7}\n".repeat(5000)).unwrap();
+    std::fs::write(place.path("wide.txt"), [&b"\xff\xfe"[..], &b"a\0".repeat(50_000)].concat()).unwrap();
     std::fs::write(place.path("picture.png"), b"\x89PNG").unwrap();
     std::fs::create_dir(place.path("empty")).unwrap();
     for (text, words) in [
         ("tiny.txt", "too little to learn from"),
         ("latin.txt", "convert the file to UTF-8"),
         ("ids.jsonl", "fields = "),
-        ("picture.png", "unknown kind of file"),
+        ("picture.png", "not a kind of file"),
+        ("wide.txt", "iconv -f UTF-16 -t UTF-8"),
         ("empty", "no .jsonl"),
         ("absent.txt", "nor text that exists"),
     ] {
@@ -258,6 +297,19 @@ fn text_that_will_not_do_is_refused_in_one_line() {
     run(&mut within(&folder, &["train", "run"]))
         .expect(2, &["is a run folder", "--resume run"])
         .is_one_line();
+    for (arguments, words) in [
+        (&["train", "microcosm", "tiny.txt"][..], "'microcosm' is a recipe, but 2 names are given"),
+        (&["train", "tiny.txt", "ok.toml"], "'ok.toml' is a recipe, but 2 names are given"),
+        (
+            &["train", "--resume", "run", "--steps", "9"],
+            "--resume goes on with the recipe in run/recipe.toml",
+        ),
+        (&["generate", "empty", "-p", "a"], "config.json, model.safetensors and tokenizer.json"),
+        (&["data", "tokenizer", "latin.txt", "-o", "t"], "with --skip-broken"),
+        (&["data", "tokenizer", "ids.jsonl", "-o", "t"], "with --field"),
+    ] {
+        run(&mut within(&folder, arguments)).expect(2, &[words]).is_one_line();
+    }
 }
 
 #[test]

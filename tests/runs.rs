@@ -131,10 +131,12 @@ fn a_recipe_that_was_changed_is_told_or_refused_with_the_way_back() {
         path
     };
     change("told", "keep = 2", "keep = 3");
-    resumed(
-        &place,
-        "told",
-        &["recipe.toml: changed since the last checkpoint: keep = 3, no longer keep = 2"],
+    resumed(&place, "told", &["recipe.toml: changed since the last checkpoint: checkpoint.keep = 3 (was 2)"]);
+    // The other stage has that line too.
+    change("other", "sequence_length = 32", "sequence_length = 16");
+    run(&mut place.resume("other", "reference")).expect(
+        0,
+        &["recipe.toml: changed since the last checkpoint: stages.long.sequence_length = 16 (was 32)"],
     );
     let recipe = change("refused", "peak_lr = 0.001", "peak_lr = 0.003");
     let saved = place.path("refused/checkpoints/step-000005/trainer/recipe.toml");
@@ -177,6 +179,60 @@ fn a_damaged_tokenizer_is_taken_from_the_checkpoint() {
 }
 
 #[test]
+fn before_the_first_checkpoint_a_changed_recipe_is_told() {
+    let place = stopped(&[]);
+    let early = |name: &str| {
+        copy(&place.path("run"), &place.path(name));
+        std::fs::remove_dir_all(place.path(name).join("checkpoints")).expect("checkpoints");
+        place.path(name).join("recipe.toml")
+    };
+    early("same");
+    let outcome = resumed(&place, "same", &[]);
+    assert!(outcome.stderr.is_empty() && outcome.stdout.contains("steps 1-5 dropped"), "{outcome:#?}");
+    let recipe = early("changed");
+    let text = std::fs::read_to_string(&recipe).expect("a recipe");
+    std::fs::write(&recipe, text.replacen("peak_lr = 0.001", "peak_lr = 0.003", 1)).expect("a recipe");
+    let told = "recipe.toml: changed since the beginning: schedule.peak_lr = 0.003 (was 0.001)";
+    run(&mut place.resume("changed", "reference")).expect(0, &[told]);
+    // It began again with that.
+    std::fs::remove_dir_all(place.path("changed/checkpoints")).expect("checkpoints");
+    let outcome = run(&mut place.resume("changed", "reference")).expect(0, &[]);
+    assert!(!outcome.stderr.contains("changed"), "{outcome:#?}");
+    cut_short(&early("short"));
+    resumed(&place, "short", &["recipe.toml", "the recipe is that of the beginning"]);
+    std::fs::remove_file(early("lost")).expect("it goes");
+    resumed(&place, "lost", &["recipe.toml", "the recipe is that of the beginning"]);
+    early("flipped");
+    flip_a_bit(&place.path("flipped/begun.json"));
+    resumed(&place, "flipped", &["begun.json: damaged"]);
+}
+
+#[test]
+fn before_the_first_checkpoint_other_text_is_told_or_refused() {
+    let place = Place::new();
+    let dataset = text(&place, "twice");
+    run(&mut place.train("whole", "reference", &[&dataset])).expect(0, &[]);
+    run(place.train("run", "reference", &[&dataset]).args(["--until", "5"])).expect(0, &[]);
+    std::fs::remove_dir_all(place.path(".tokens")).expect("a folder");
+    std::fs::remove_dir_all(place.path("run/checkpoints")).expect("checkpoints");
+    for name in ["changed", "no tokens", "no tokenizer", "gone"] {
+        copy(&place.path("run"), &place.path(name));
+    }
+    let original = std::fs::read(place.path("text.jsonl")).expect("text");
+    text(&place, "doubled");
+    resumed(&place, "changed", &["sums: its text was changed; the run goes on with the tokens that it has"]);
+    std::fs::remove_file(place.path("no tokens/data/sums.json")).expect("it goes");
+    run(&mut place.resume("no tokens", "reference")).expect(2, &["its text is another by now", "back"]);
+    std::fs::remove_dir_all(place.path("no tokenizer/data/tokenizer")).expect("it goes");
+    run(&mut place.resume("no tokenizer", "reference")).expect(2, &["made again it is another", "back"]);
+    std::fs::remove_file(place.path("text.jsonl")).expect("text");
+    resumed(&place, "gone", &[]);
+    std::fs::write(place.path("text.jsonl"), original).expect("text");
+    resumed(&place, "no tokens", &["sums is tokenised again"]);
+    resumed(&place, "no tokenizer", &[]);
+}
+
+#[test]
 fn text_is_not_needed_while_the_tokens_are_there_and_other_text_is_refused() {
     let place = Place::new();
     let dataset = text(&place, "twice");
@@ -203,6 +259,8 @@ fn text_is_not_needed_while_the_tokens_are_there_and_other_text_is_refused() {
         .expect(2, &["text cannot be read", "text.jsonl back"]);
     copy(&place.path("lost"), &place.path("early"));
     std::fs::remove_dir_all(place.path("early/checkpoints")).expect("checkpoints");
+    // As an earlier version leaves it.
+    std::fs::remove_file(place.path("early/begun.json")).expect("it goes");
     let way = format!("change datasets.sums.paths in {}", place.path("early/recipe.toml").display());
     run(&mut place.resume("early", "reference")).expect(2, &["text.jsonl does not exist", &way]);
     std::fs::write(place.path("text.jsonl"), original).expect("text");
@@ -255,6 +313,9 @@ fn what_is_no_file_neither_hangs_nor_ends_a_run() {
         "lock",
         "recipe.toml",
         "metrics.jsonl",
+        "checkpoints",
+        "data",
+        "begun.json",
         "data/tokenizer",
         "data/tokenizer/tokenizer.json",
         "data/tokenizer/made-from",
@@ -367,16 +428,63 @@ fn a_run_interrupted_in_preparation_ends_at_once_and_can_be_resumed() {
     let place = Place::new();
     let many = ["datasets.facts.documents=100000"];
     let mut command = place.train("run", "reference", &many);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
     while !place.path("run/data/tokenizer/made-from").exists() {
         assert!(child.try_wait().expect("its state").is_none(), "it ended early");
         std::thread::sleep(Duration::from_millis(1));
     }
     let begun = Instant::now();
-    signal(&child, "-INT");
-    assert_eq!(child.wait().expect("its end").code(), Some(130));
+    signal(&child, "-TERM");
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(143));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(place.path("run/recipe.toml").exists() && !place.path("run/metrics.jsonl").exists());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let way = format!("continue with: smolter train --resume {}", place.path("run").display());
+    assert!(stderr.contains(&way), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_proof_that_is_stopped_leaves_nothing() {
+    let place = Place::new();
+    for place_of_signal in ["whole/metrics.jsonl", "killed/lock"] {
+        let mut command = place.train("proof", "reference", &[]);
+        let mut child = command.arg("--verify-resume").stdout(Stdio::null()).spawn().expect("it starts");
+        while !place.path("proof").join(place_of_signal).exists() {
+            assert!(child.try_wait().expect("its state").is_none(), "it ended early");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        signal(&child, "-TERM");
+        assert_eq!(child.wait().expect("its end").code(), Some(143), "{place_of_signal}");
+        assert!(!place.path("proof").exists(), "{place_of_signal}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let place = Place::new();
+    let train = place.train("run", "reference", &LONGER);
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' INT; exec \"$@\"", "bash"]).arg(train.get_program()).args(train.get_args());
+    let child = spawn_until(&mut command, &place.path("run"), 3);
+    signal(&child, "-INT");
+    let output = child.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_checkpoint_too_many_goes_when_a_run_is_resumed() {
+    let place = Place::new();
+    run(&mut place.train("run", "reference", &[])).expect(0, &[]);
+    let steps =
+        || -> Vec<u64> { folder::list(&place.path("run")).expect("a list").iter().map(|it| it.0).collect() };
+    let before = steps();
+    // As a kill between the last save and the removal of the oldest one leaves it.
+    copy(&place.path("run/checkpoints/step-000012"), &place.path("run/checkpoints/step-000004"));
+    run(&mut place.resume("run", "reference")).expect(0, &[]);
+    assert_eq!(steps(), before);
 }
 
 #[test]

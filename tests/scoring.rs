@@ -194,6 +194,7 @@ fn one_store_serves_training_scoring_and_generation() {
             labels: ids[1..].to_vec(),
             weights: vec![1.0; 24],
             datasets: vec![0],
+            ..Batch::default()
         };
         let mut losses = Vec::new();
         for t in 1..=4 {
@@ -236,7 +237,7 @@ fn rows_score_alike_with_a_large_vocabulary() {
         initializer_std: 0.05,
         ..LlamaConfig::smollm2_135m()
     };
-    let architecture = Architecture::Llama(config);
+    let architecture = Architecture::from(config);
     for device in devices() {
         let backend = Backend::open(device).expect("it opens");
         let score = |buckets: &[Bucket], rows: &[Row]| {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 const HYPER: Hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
 
 fn model() -> Architecture {
-    Architecture::Llama(LlamaConfig {
+    Architecture::from(LlamaConfig {
         vocab_size: 97,
         hidden_size: 32,
         intermediate_size: 72,
@@ -67,7 +67,13 @@ fn step(engine: &mut Engine, t: u64, seed: u32) -> f64 {
     for pass in 0..passes as u32 {
         let tokens = ids(rows + 1, seed + 1000 * pass);
         let (ids, labels) = (tokens[..rows].to_vec(), tokens[1..].to_vec());
-        let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets: vec![0; micro_batch] };
+        let batch = Batch {
+            ids,
+            labels,
+            weights: vec![1.0; rows],
+            datasets: vec![0; micro_batch],
+            ..Batch::default()
+        };
         let ticket = engine.micro_batch(&batch, 1.0 / (rows * passes) as f64).expect("a pass runs");
         sum += engine.fetch(ticket).expect("losses").iter().map(|&x| x as f64).sum::<f64>();
     }

@@ -19,7 +19,7 @@ use crate::infer::generator::Sizes;
 use crate::nn::Architecture;
 use crate::report::progress::Progress;
 use crate::train::fit::{Candidate, Work};
-use crate::train::pretrain;
+use crate::train::kinds::Objective;
 use decode::Decode;
 use memory::misfit;
 use peaks::Peaks;
@@ -280,8 +280,8 @@ impl Bench<'_> {
     fn fit_training(&self, architecture: &Architecture) -> std::result::Result<Candidate, String> {
         let shape = training::shape(self.options.length);
         let caps = self.device.caps;
-        let (add_loss, architecture) = (pretrain::add_loss, architecture.clone());
-        let work = Work { architecture, add_loss, sequences: 1, length: shape.length };
+        let (objective, architecture) = (Objective::NextToken { document_mask: false }, architecture.clone());
+        let work = Work { architecture, objective, sequences: 1, length: shape.length };
         let plan = work.candidate(&caps, shape.micro_batch, shape.recompute)?;
         misfit(self.device, plan.store.total() + plan.plan.total(), self.limit).map_or(Ok(plan), Err)
     }

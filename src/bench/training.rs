@@ -67,7 +67,7 @@ pub fn measure(
     let mut engine = Engine::new(backend, planned.training, &store)?;
     let tokens: Vec<u32> = (0..=length).map(|i| (i * 7919 % architecture.vocab_size()) as u32).collect();
     let (ids, labels) = (tokens[..length].to_vec(), tokens[1..].to_vec());
-    let batch = Batch { ids, labels, weights: vec![1.0; length], datasets: vec![0] };
+    let batch = Batch { ids, labels, weights: vec![1.0; length], datasets: vec![0], ..Batch::default() };
     let hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
     let mut t = 0;
     let mut step = || {

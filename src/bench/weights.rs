@@ -23,8 +23,9 @@ impl Noise {
             let noise = self.0.iter().cycle().skip(index * 7919 % self.0.len()).take(elements);
             match spec.initial {
                 Initial::Ones => store.write(&spec.name, &vec![1.0; elements]),
-                Initial::Normal(std) => {
-                    store.write(&spec.name, &noise.map(|x| std as f32 * x).collect::<Vec<_>>());
+                Initial::Zeros => store.write(&spec.name, &vec![0.0; elements]),
+                Initial::Normal(size) | Initial::Uniform(size) => {
+                    store.write(&spec.name, &noise.map(|x| size as f32 * x).collect::<Vec<_>>());
                 }
             }
         }

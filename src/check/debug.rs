@@ -34,13 +34,14 @@ pub enum Job {
 }
 
 /// Token ids or labels [B, T] from a file.
-struct Rows {
-    batch: usize,
-    length: usize,
-    values: Vec<u32>,
+pub(super) struct Rows {
+    pub batch: usize,
+    pub length: usize,
+    pub values: Vec<u32>,
 }
 
-fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Rows> {
+/// Reads the tensor `name` of `input`, whose values are below `vocab`, or -100 where `ignored` says so.
+pub(super) fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Rows> {
     let file = TensorFile::open(input)?;
     let (shape, values) = file.read_i64(name)?;
     let wrong = |what: String| Error::input(format!("{}: {name}: {what}", input.display()));
@@ -59,37 +60,37 @@ fn read_rows(input: &Path, name: &str, vocab: usize, ignored: bool) -> Result<Ro
     Ok(Rows { batch, length, values })
 }
 
-/// Runs `job` for the model folder `model` on the tensors of `input` and writes `out`.
+/// Runs `job` for the model folder `model` on the tensors of `input` and writes `out`. An adapter is not merged: with
+/// one, gradients are its own, and only it is changed.
 ///
 /// # Errors
 /// [`Error::Input`] or [`Error::Damaged`] naming the file and the tensor, [`Error::Device`] from the backend.
-pub fn run(backend: &Backend, model: &Path, input: &Path, out: &Path, job: Job) -> Result<()> {
-    let model = ModelFolder::open(model)?;
+pub fn run(backend: &Backend, model: &ModelFolder, input: &Path, out: &Path, job: Job) -> Result<()> {
     let vocab = model.architecture.vocab_size();
     let ids = read_rows(input, "input_ids", vocab, false)?;
     match job {
         Job::Forward => {
             let shape = vec![ids.batch, ids.length, vocab];
-            let logits = forward(backend, &model, &ids)?;
+            let logits = forward(backend, model, &ids)?;
             write(out, Dtype::F32, &[("logits".to_string(), shape)], |_| Ok(logits.clone()))
         }
         Job::Backward => {
-            let mut training = Training::load(backend, &model, input, ids)?;
+            let mut training = Training::load(backend, model, input, ids)?;
             let loss = training.pass()?;
             let mut tensors = vec![("loss".to_string(), Vec::new())];
-            tensors.extend(model.architecture.shapes());
+            tensors.extend(model.adapted().trained_shapes());
             write(out, Dtype::F32, &tensors, |name| {
                 if name == "loss" { Ok(vec![loss as f32]) } else { training.engine.read_gradient(name) }
             })
         }
         Job::Step { steps, hyper } => {
-            let mut training = Training::load(backend, &model, input, ids)?;
+            let mut training = Training::load(backend, model, input, ids)?;
             for t in 1..=steps {
                 training.pass()?;
                 let norm = training.engine.update(&hyper, t)?;
                 training.engine.fetch(norm)?;
             }
-            write(out, Dtype::F32, &model.architecture.shapes(), |name| training.store.read(name))
+            write(out, Dtype::F32, &model.adapted().trained_shapes(), |name| training.store.read(name))
         }
     }
 }
@@ -122,10 +123,16 @@ impl Training {
             return Err(Error::input(format!("{}: labels: none is left after the shift", input.display())));
         }
         let shape = Shape { micro_batch: ids.batch, passes: 1, length: ids.length, recompute: Policy::None };
-        let graph = TrainGraph::new(&model.architecture, pretrain::add_loss, shape);
-        let store = infer::load(backend, model, &[&graph.graph])?;
+        let graph = TrainGraph::new(&model.adapted(), pretrain::add_loss, shape);
+        let store = infer::load_unmerged(backend, model, &[&graph.graph])?;
         let engine = Engine::new(backend, graph, &store)?;
-        let batch = Batch { ids: ids.values, labels: shifted, weights, datasets: vec![0; ids.batch] };
+        let batch = Batch {
+            ids: ids.values,
+            labels: shifted,
+            weights,
+            datasets: vec![0; ids.batch],
+            ..Batch::default()
+        };
         Ok(Training { engine, store, batch, count })
     }
 
@@ -140,13 +147,13 @@ impl Training {
 /// Logits [B, T, V].
 fn forward(backend: &Backend, model: &ModelFolder, ids: &Rows) -> Result<Vec<f32>> {
     let bucket = Bucket { length: ids.length, rows: ids.batch };
-    let graph = ScorerGraph::new(&model.architecture, &[bucket], Output::Logits);
+    let graph = ScorerGraph::new(&model.adapted(), &[bucket], Output::Logits);
     if too_large(&graph.graph).is_some() {
         return Err(Error::input(format!(
             "input_ids [{}, {}]: the logits exceed a 128 MiB binding; give fewer tokens",
             ids.batch, ids.length
         )));
     }
-    let store = infer::load(backend, model, &[&graph.graph])?;
+    let store = infer::load_unmerged(backend, model, &[&graph.graph])?;
     Scorer::new(backend, graph, &store)?.logits(&ids.values)
 }

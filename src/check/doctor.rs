@@ -1,12 +1,13 @@
 //! Proof that a device computes right values and right gradients: every op and variant against f64, the gradients
-//! against finite differences, and ten training steps against the reference executor.
+//! against finite differences, and ten training steps, of a model and of adapters, against the reference executor.
 
+use super::differences;
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::check::{CaseGraph, TOLERANCE};
 use crate::graph::recompute::Policy;
-use crate::nn::{Architecture, LlamaConfig};
+use crate::nn::{Architecture, LlamaConfig, Lora};
 use crate::ops::adamw::Hyper;
 use crate::ops::all_cases;
 use crate::ops::testing::nmse;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 /// Largest error of finite differences, relative to the largest gradient.
 const DIFFERENCES: f64 = 1e-5;
 
-/// Largest error of the weights after ten steps against the f64 reference.
+/// Largest error of what is trained after ten steps against the f64 reference.
 const STEPS: f64 = 1e-7;
 
 /// One line of the diagnosis.
@@ -64,7 +65,7 @@ pub fn diagnose(backend: &Backend) -> Result<Vec<Line>> {
     let mut lines: BTreeMap<(usize, String), Line> = BTreeMap::new();
     let cases = all_cases();
     let variants = variants(backend);
-    let mut progress = Progress::new("checking", (cases.len() * (variants.len() + 1) + 10) as u64, 0);
+    let mut progress = Progress::new("checking", (cases.len() * (variants.len() + 1) + 20) as u64, 0);
     let mut done = 0;
     let mut enter = |order: usize, what: String, limit: f64, error: f64, at: String| {
         let line = lines.entry((order, what.clone())).or_insert(Line {
@@ -104,13 +105,21 @@ pub fn diagnose(backend: &Backend) -> Result<Vec<Line>> {
         done += 1;
     }
     let mut lines: Vec<Line> = lines.into_values().collect();
-    let (weights, loss, at) = match ten_steps(backend, |step| progress.set(done + step, "training steps")) {
-        Ok((weights, loss)) => (weights, loss, "AdamW on a small Llama".to_string()),
-        Err(error) => (f64::NAN, f64::NAN, error.to_string()),
-    };
-    for (what, worst) in [("weights", weights), ("loss", loss)] {
-        let what = format!("10 training steps, {what}");
-        lines.push(Line { what, cases: 10, worst, limit: STEPS, at: at.clone() });
+    let worst = differences::adapters()?;
+    let (what, at) = ("adapters, finite differences".to_string(), "a small Llama".to_string());
+    lines.push(Line { what, cases: 1, worst, limit: DIFFERENCES, at });
+    for (name, lora) in [("", None), (" of adapters", Some(Lora { rank: 5, ..Lora::default() }))] {
+        let architecture = small().with_lora(lora);
+        let told = |step| progress.set(done + step, "training steps");
+        let (weights, loss, at) = match ten_steps(backend, &architecture, told) {
+            Ok((weights, loss)) => (weights, loss, "AdamW on a small Llama".to_string()),
+            Err(error) => (f64::NAN, f64::NAN, error.to_string()),
+        };
+        for (what, worst) in [("weights", weights), ("loss", loss)] {
+            let what = format!("10 training steps{name}, {what}");
+            lines.push(Line { what, cases: 10, worst, limit: STEPS, at: at.clone() });
+        }
+        done += 10;
     }
     progress.finish();
     Ok(lines)
@@ -120,9 +129,9 @@ fn compare(built: &CaseGraph, backend: &Backend) -> Result<Vec<crate::graph::che
     built.compare(&mut *backend.execute_alone(&built.graph)?, 11)
 }
 
-/// The worst errors of weights and losses over ten steps of a small model against the f64 reference.
-fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f64)> {
-    let config = LlamaConfig {
+/// A model that trains in no time.
+fn small() -> Architecture {
+    LlamaConfig {
         vocab_size: 131,
         hidden_size: 48,
         intermediate_size: 80,
@@ -133,14 +142,22 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
         max_position_embeddings: 64,
         initializer_std: 0.1,
         ..LlamaConfig::smollm2_135m()
-    };
-    let vocab = config.vocab_size as u32;
-    let architecture = Architecture::Llama(config);
+    }
+    .into()
+}
+
+/// The worst errors of what is trained and of losses over ten steps of a model against the f64 reference.
+fn ten_steps(
+    backend: &Backend,
+    architecture: &Architecture,
+    mut progress: impl FnMut(u64),
+) -> Result<(f64, f64)> {
+    let vocab = architecture.vocab_size() as u32;
     let shape = Shape { micro_batch: 2, passes: 2, length: 33, recompute: Policy::Cheap };
     let mut run = |backend: &Backend| -> Result<(Vec<f64>, Vec<f64>)> {
-        let graph = TrainGraph::new(&architecture, pretrain::add_loss, shape);
+        let graph = TrainGraph::new(architecture, pretrain::add_loss, shape);
         let (mut engine, store) = Engine::alone(backend, graph)?;
-        initialize(&store, &architecture, 5);
+        initialize(&store, architecture, 5);
         let hyper = Hyper { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.01, clip: 1.0 };
         let mut rng = ChaCha8Rng::seed_from_u64(6);
         let mut losses = Vec::new();
@@ -151,7 +168,7 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
                 let mut draw = || (0..rows).map(|_| rng.random_range(0..vocab)).collect::<Vec<u32>>();
                 let (ids, labels) = (draw(), draw());
                 let datasets = vec![0; shape.micro_batch];
-                let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets };
+                let batch = Batch { ids, labels, weights: vec![1.0; rows], datasets, ..Batch::default() };
                 let ticket = engine.micro_batch(&batch, 1.0 / (rows * shape.passes) as f64)?;
                 losses.extend(engine.fetch(ticket)?.iter().map(|&x| x as f64));
             }
@@ -160,7 +177,7 @@ fn ten_steps(backend: &Backend, mut progress: impl FnMut(u64)) -> Result<(f64, f
             progress(t);
         }
         let mut weights = Vec::new();
-        for (name, _) in architecture.shapes() {
+        for (name, _) in architecture.trained_shapes() {
             weights.extend(store.read(&name)?.iter().map(|&x| x as f64));
         }
         Ok((weights, losses))

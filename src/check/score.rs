@@ -29,22 +29,21 @@ struct Scores {
     nll: Vec<f32>,
 }
 
-/// Scores the JSON Lines of `input`, `{"input_ids": [...], "mask": [...]}`, with the model folder `model`, and writes
-/// a line `{"nll": [...]}` for each to `out`.
+/// Scores the JSON Lines of `input`, `{"input_ids": [...], "mask": [...]}`, with `model`, its adapter merged, and writes a
+/// line `{"nll": [...]}` for each to `out`.
 ///
 /// # Errors
 /// [`Error::Input`] naming file and line, or [`Error::Damaged`]; [`Error::Device`] from the backend.
-pub fn run(backend: &Backend, model: &Path, input: &Path, out: &Path) -> Result<()> {
-    let model = ModelFolder::open(model)?;
+pub fn run(backend: &Backend, model: &ModelFolder, input: &Path, out: &Path) -> Result<()> {
     let text = files::read_text(input, files::LISTS)?;
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate() {
         let wrong = |why: String| Error::input(format!("{}: line {}: {why}", input.display(), i + 1));
-        rows.push(row(line, &model).map_err(wrong)?);
+        rows.push(row(line, model).map_err(wrong)?);
     }
     let longest = rows.iter().map(|row| row.tokens.len().saturating_sub(1)).max().unwrap_or(0);
     let graph = ScorerGraph::new(&model.architecture, &buckets(longest, TOKENS), Output::Nll);
-    let store = infer::load(backend, &model, &[&graph.graph])?;
+    let store = infer::load(backend, model, &[&graph.graph])?;
     let scores = Scorer::new(backend, graph, &store)?.score(&rows)?;
     write_file(out, |file| {
         scores.into_iter().try_for_each(|nll| {

@@ -3,6 +3,8 @@
 //! ```text
 //! RUN/checkpoints/step-000120/model.safetensors           weights, f32
 //!                            /config.json, tokenizer.json, trainer/recipe.toml and others given by the caller
+//!                            /adapter/                    of a stage with LoRA, where the weights are those that the
+//!                                                         adapters are for; given by the caller, as PEFT has it
 //!                            /trainer/NAME.safetensors    one per state of the optimizer, f32: AdamW's are
 //!                                                         exp_avg and exp_avg_sq
 //!                            /trainer/state.json          step, data position, recipe hash
@@ -12,7 +14,7 @@
 //! checkpoints removed, except those that the caller names. A checkpoint of the same step steps aside as
 //! `.old-step-000120` for that moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -191,25 +193,39 @@ fn save_on<D: Disk>(
     disk.sync_dir(&folder).map_err(Error::io(&folder))?;
     disk.sync_dir(run).map_err(Error::io(run))?;
 
-    let mut stale = list(run)?;
-    stale.retain(|(other, _)| *other <= step && !kept.contains(other));
-    stale.truncate(stale.len().saturating_sub(keep.max(1)));
     let mut warnings = Vec::new();
     if let Err(error) = remove(disk, &aside) {
         warnings.push(error.to_string());
     }
-    for (_, path) in stale {
-        if let Err(error) = discard(disk, &path) {
-            warnings.push(error.to_string());
-        }
-    }
+    warnings.extend(prune_on(disk, run, step, keep, kept)?);
     Ok((target, warnings))
+}
+
+/// Removes the checkpoints that [`save`] of the step `step` removes: a run may have been cut off before it did. Returns
+/// warnings about those that could not be removed.
+///
+/// # Errors
+/// As [`list`].
+pub fn prune(run: &Path, step: u64, keep: usize, kept: &[u64]) -> Result<Vec<String>> {
+    prune_on(&RealDisk, run, step, keep, kept)
+}
+
+fn prune_on<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize, kept: &[u64]) -> Result<Vec<String>> {
+    let mut stale = list(run)?;
+    stale.retain(|(other, _)| *other <= step && !kept.contains(other));
+    stale.truncate(stale.len().saturating_sub(keep.max(1)));
+    let discarded = stale.into_iter().filter_map(|(_, path)| discard(disk, &path).err());
+    Ok(discarded.map(|error| error.to_string()).collect())
 }
 
 /// Writes all files of a checkpoint into the new folder `path`, flushed.
 fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
-    let trainer = path.join("trainer");
-    disk.create_dir_all(&trainer).map_err(Error::io(&trainer))?;
+    let folders = contents.files.iter().filter_map(|(name, _)| Path::new(name).parent());
+    let folders: BTreeSet<PathBuf> =
+        folders.chain([Path::new(""), Path::new("trainer")]).map(|folder| path.join(folder)).collect();
+    for folder in &folders {
+        disk.create_dir_all(folder).map_err(Error::io(folder))?;
+    }
     let mut manifest = Manifest { version: 1, files: BTreeMap::new() };
     let Contents { files, parameters, trained, states, read, state } = contents;
     let states = states.iter().map(|name| (Part::State(name), trained));
@@ -233,8 +249,8 @@ fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
     write_file(disk, &path.join(manifest::PATH), |file, path| {
         file.write_all(&bytes).map_err(Error::io(path))
     })?;
-    disk.sync_dir(&trainer).map_err(Error::io(&trainer))?;
-    disk.sync_dir(path).map_err(Error::io(path))
+    // Those within come after it in this order.
+    folders.iter().rev().try_for_each(|folder| disk.sync_dir(folder).map_err(Error::io(folder)))
 }
 
 fn write_file<D: Disk>(
@@ -355,6 +371,19 @@ pub fn clean(run: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes all checkpoints of the run, and what was to become one.
+///
+/// # Errors
+/// [`Error::Io`] naming what could not be removed.
+pub fn remove_all(run: &Path) -> Result<()> {
+    let is_ours = |name: &str| {
+        let name = name.strip_prefix(TEMPORARY).or(name.strip_prefix(ASIDE)).unwrap_or(name);
+        step_of(name).is_some()
+    };
+    let ours = entries(run)?.into_iter().filter(|(name, _)| is_ours(name));
+    ours.map(|(_, path)| path).try_for_each(|path| remove(&RealDisk, &path))
 }
 
 #[cfg(test)]

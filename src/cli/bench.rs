@@ -9,7 +9,7 @@ use crate::graph::parameter::MAX_BINDING;
 use crate::infer::generator::{CHUNK, Sizes};
 use crate::nn::Architecture;
 use crate::nn::config::PRESETS;
-use crate::report::out::print;
+use crate::report::out::{self, print};
 use clap::Args;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,10 +30,10 @@ pub struct Bench {
     #[arg(long, default_value_t = 1, value_parser = at_least_1)]
     batch: usize,
     /// Tokens that the cache has room for.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_1)]
     context: usize,
     /// Tokens of a training step [default: 128 on software adapters, else 1024].
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_1)]
     length: Option<usize>,
     /// Device memory to stay within, such as 4GiB; by default what is free, where that is known.
     #[arg(long, value_parser = bytes)]
@@ -50,10 +50,15 @@ const TIME: Duration = Duration::from_secs(120);
 
 impl Bench {
     pub fn run(self) -> Result<()> {
-        if let Some(path) = &self.json {
-            check(path)?;
+        match &self.json {
+            Some(path) => check(path)?,
+            None => out::check()?,
         }
         let backend = Backend::open(&self.device.device)?;
+        if self.json.is_none() {
+            // Before minutes of measurements: will they arrive?
+            out::line(format_args!("measuring {}", backend.description()))?;
+        }
         let software = matches!(&backend, Backend::Gpu(device) if !device.info.hardware);
         let preset = |name: &str| Some((name.to_string(), Architecture::preset(name)?));
         let asked = |name: &&str| self.models.is_empty() || self.models.iter().any(|it| it == name);

@@ -2,14 +2,12 @@
 
 use super::sampling::{self, SamplingFlags};
 use super::signals::{self, Signal};
-use super::{DeviceFlag, at_least_1};
+use super::{AdapterFlag, DeviceFlag, at_least_1};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
 use crate::graph::Backend;
-use crate::hub;
 use crate::infer::chat::{Answer, Chat, End, Options};
-use crate::model::ModelFolder;
 use crate::report::out::{self, print};
 use crate::tokenizer::ChatTemplate;
 use clap::Args;
@@ -25,6 +23,8 @@ use std::time::Instant;
 pub struct ChatCommand {
     /// Hugging Face folder of a chat model, a run folder, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// The system message; by default the one of the model's template.
     #[arg(long)]
     system: Option<String>,
@@ -35,10 +35,10 @@ pub struct ChatCommand {
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
     /// Most tokens of an answer.
-    #[arg(short = 'n', long, default_value_t = 512, allow_negative_numbers = true, value_parser = at_least_1)]
+    #[arg(short = 'n', long, default_value_t = 512, value_parser = at_least_1)]
     max_tokens: usize,
     /// Most tokens of the conversation that the model sees; the oldest messages beyond it are left out.
-    #[arg(long, default_value_t = 2048, allow_negative_numbers = true, value_parser = at_least_1)]
+    #[arg(long, default_value_t = 2048, value_parser = at_least_1)]
     context: usize,
     /// Tells after each answer how fast it was and what the cache had.
     #[arg(long)]
@@ -71,11 +71,11 @@ Examples:
 const TEMPERATURE: f32 = 0.2;
 const TOP_P: f32 = 0.9;
 
-/// Whether an answer is being written, and whether it should end.
+/// Whether someone who types waits for an answer, and whether it should end.
 static ANSWERING: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Ctrl-C ends an answer; a second one, or one while nothing is being answered, the program.
+/// Ctrl-C ends an answer; a second one, or one while nobody who types waits for an answer, the program.
 fn interrupt(signal: Signal) {
     let ends = signal != Signal::Interrupt || !ANSWERING.load(Ordering::Relaxed);
     if ends || INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -85,8 +85,7 @@ fn interrupt(signal: Signal) {
 
 impl ChatCommand {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let model = self.adapter.open(&self.model)?;
         let options = Options {
             system: self.system.clone(),
             sampling: self.sampling.settings(TEMPERATURE, TOP_P),
@@ -167,7 +166,7 @@ impl ChatCommand {
     ) -> Result<()> {
         let begun = Instant::now();
         INTERRUPTED.store(false, Ordering::Relaxed);
-        ANSWERING.store(true, Ordering::Relaxed);
+        ANSWERING.store(std::io::stdin().is_terminal(), Ordering::Relaxed);
         let answer = make(chat, &mut |text| {
             print(text)?;
             Ok(!INTERRUPTED.load(Ordering::Relaxed))
@@ -183,7 +182,7 @@ impl ChatCommand {
             )),
             End::Context => out::note(format_args!(
                 "(cut: the context of {} tokens is full; /reset empties it)",
-                self.context
+                chat.options().context
             )),
             End::Interrupted => out::note(format_args!("(cut short)")),
         }

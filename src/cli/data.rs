@@ -1,7 +1,7 @@
 //! `smolter data`: work on text before training.
 
-use super::bytes;
-use crate::data::source::{MAX_RECORD_BYTES, OnBroken, Source};
+use super::{at_least_1, bytes};
+use crate::data::source::{GivenBy, MAX_RECORD_BYTES, OnBroken, Source};
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
 use crate::hub;
@@ -43,10 +43,10 @@ pub struct TrainTokenizer {
     #[arg(long, default_value = "text")]
     field: Vec<String>,
     /// Number of tokens, special ones included.
-    #[arg(long, default_value_t = 49_152)]
+    #[arg(long, default_value_t = 49_152, value_parser = at_least_1)]
     vocab_size: usize,
     /// Learns from the first so many documents.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_1)]
     documents: Option<usize>,
     /// Leaves broken records out and counts them, instead of stopping at the first.
     #[arg(long)]
@@ -54,7 +54,7 @@ pub struct TrainTokenizer {
     #[command(flatten)]
     longest: LongestRecord,
     /// Context length to note in tokenizer_config.json, in tokens.
-    #[arg(long, default_value_t = 8192)]
+    #[arg(long, default_value_t = 8192, value_parser = at_least_1)]
     model_max_length: usize,
     /// Folder for tokenizer.json and its companions.
     #[arg(short, long)]
@@ -129,7 +129,7 @@ impl TrainTokenizer {
         }
         let on_broken = if self.skip_broken { OnBroken::Skip } else { OnBroken::Refuse };
         let source = Source::new(&self.paths).fields(&self.field, "\n").on_broken(on_broken);
-        let source = source.max_record_bytes(self.longest.bytes());
+        let source = source.given_by(GivenBy::Flags).max_record_bytes(self.longest.bytes());
         let mut records = source.documents()?;
         let mut failure: Option<Error> = None;
         let mut progress = Progress::new("reading", self.documents.map(|count| count as u64), 0);
@@ -159,12 +159,14 @@ impl TrainTokenizer {
                 report.first_broken.join("; ")
             ));
         }
-        out::line(format_args!(
+        // The files are what this is for.
+        out::say(format_args!(
             "{} tokens from {} documents, saved in {}",
             tokenizer.vocab_size(),
             report.documents,
             self.out.display()
-        ))
+        ));
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Doctor {
 
 impl Doctor {
     pub fn run(self) -> Result<()> {
+        out::check()?;
         for adapter in device::list() {
             out::line(format_args!("found: {} ({})", adapter.name, adapter.detail))?;
         }

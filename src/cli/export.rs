@@ -1,11 +1,12 @@
 //! `smolter export`: a model folder, or a run's newest checkpoint, in another format or element type.
 
-use super::bytes;
+use super::{AdapterFlag, bytes};
 use crate::checkpoint::Dtype;
 use crate::checkpoint::gguf::Type;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::ModelFolder;
+use crate::model::adapter::Adapter;
 use crate::model::export::{Format, Options, export};
 use crate::report::out;
 use crate::report::progress::Progress;
@@ -15,13 +16,22 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "Examples:
   smolter export runs/microcosm -o model  for transformers
   smolter export runs/microcosm -o model.gguf --dtype q8_0
-  smolter export hf://HuggingFaceTB/SmolLM2-135M -o smollm2.gguf --dtype f16";
+  smolter export hf://HuggingFaceTB/SmolLM2-135M -o smollm2.gguf --dtype f16
+  smolter export runs/mine -o adapter  the adapter of a run with LoRA, for PEFT
+  smolter export runs/mine -o mine.gguf --merge
+  smolter export model --adapter adapter --merge -o merged";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Export {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
+    /// Writes the model with its adapter merged into the weights. Without it, of a model with an adapter only that is
+    /// written, as PEFT loads it.
+    #[arg(long)]
+    merge: bool,
     /// The new folder, or for gguf the new file; nothing is overwritten.
     #[arg(short, long)]
     out: PathBuf,
@@ -59,8 +69,7 @@ enum Precision {
 
 impl Export {
     pub fn run(self) -> Result<()> {
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let model = self.adapter.open(&self.model)?;
         let is_gguf = self.out.extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
         let format = match self.format {
             Some(Layout::Gguf) => Format::Gguf,
@@ -73,6 +82,14 @@ impl Export {
             Precision::Bf16 => Type::Plain(Dtype::Bf16),
             Precision::Q8_0 => Type::Q8_0,
         });
+        match &model.adapter {
+            None if self.merge => {
+                let why = "has no adapter to merge: leave --merge out, or name one with --adapter";
+                return Err(Error::input(format!("{}: {why}", model.path.display())));
+            }
+            Some(adapter) if !self.merge => return self.export_adapter(&model, adapter, format, ty),
+            _ => {}
+        }
         let options = Options { format, ty, max_shard: self.max_shard_size, name: name_of(&self.model) };
         let mut progress: Option<Progress> = None;
         let report = export(&model, &self.out, &options, &mut |done, total| {
@@ -92,10 +109,38 @@ impl Export {
         }
         let files = if report.files == 1 { "one file".into() } else { format!("{} files", report.files) };
         let (ty, tensors) = (report.ty.name(), report.tensors);
-        out::line(format_args!(
+        // The file is what this is for.
+        out::say(format_args!(
             "{}: {tensors} tensors of {} as {ty} in {files}",
             self.out.display(),
             model.path.display()
+        ));
+        Ok(())
+    }
+}
+
+impl Export {
+    fn export_adapter(
+        &self,
+        model: &ModelFolder,
+        adapter: &Adapter,
+        to: Format,
+        ty: Option<Type>,
+    ) -> Result<()> {
+        let dtype = match (to, ty) {
+            (Format::Hf, None) => None,
+            (Format::Hf, Some(Type::Plain(dtype))) => Some(dtype),
+            _ => {
+                let why = "has an adapter, which by itself is a folder of f32, f16 or bf16: add --merge";
+                return Err(Error::input(format!("{}: {why}", model.path.display())));
+            }
+        };
+        let (dtype, tensors) = adapter.export(model, &self.out, dtype)?;
+        out::line(format_args!(
+            "{}: the adapter of {}, {tensors} tensors as {} for PEFT; --merge writes the whole model",
+            self.out.display(),
+            model.path.display(),
+            dtype.name()
         ))
     }
 }

@@ -1,38 +1,41 @@
 //! `smolter generate`: continues prompts with a model from a folder.
 
-use super::DeviceFlag;
 use super::sampling::{SamplingFlags, whole};
+use super::{AdapterFlag, DeviceFlag};
 use crate::data::source::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::Backend;
-use crate::hub;
 use crate::infer::generator::{CHUNK, Generator, Sizes};
 use crate::infer::writer::Writer;
-use crate::model::ModelFolder;
 use crate::report::out::{self, print};
 use crate::report::profile;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplate, Message, Tokenizer};
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Generate {
     /// Hugging Face model folder, a run folder for its newest whole checkpoint, or hf://owner/name[@revision].
     model: String,
+    #[command(flatten)]
+    adapter: AdapterFlag,
     /// Text to continue, or - for all of standard input; several are continued side by side.
     #[arg(short, long, required_unless_present = "prompt_file", allow_hyphen_values = true)]
     prompt: Vec<String>,
     /// File with text to continue; a newline at its end is left out.
     #[arg(short = 'f', long, value_name = "FILE")]
     prompt_file: Vec<PathBuf>,
+    /// Takes each text as a message of the user's, in the model's chat template; the assistant answers.
+    #[arg(long)]
+    chat: bool,
     /// Most new tokens of each.
-    #[arg(short = 'n', long, default_value_t = 128, allow_negative_numbers = true, value_parser = whole::<usize>)]
+    #[arg(short = 'n', long, default_value_t = 128, value_parser = whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingFlags,
@@ -49,6 +52,7 @@ Examples:
   smolter generate runs/microcosm -p 'Question:' -p Once --seed 1
   smolter generate hf://HuggingFaceTB/SmolLM2-135M -f story.txt
   cat story.txt | smolter generate MODEL -p -
+  smolter generate MODEL --chat -p 'What is 2 plus 2?'
   smolter generate MODEL -p 'The capital of France is' --logprobs";
 
 /// Sets the prompt apart in a terminal.
@@ -104,13 +108,21 @@ impl Generate {
     }
 
     pub fn run(self) -> Result<()> {
-        let texts = self.prompts()?;
-        let model = ModelFolder::open(&hub::folder(&self.model)?)?;
-        model.warnings.iter().for_each(out::warn);
+        let mut texts = self.prompts()?;
+        let model = self.adapter.open(&self.model)?;
         let tokenizer = Tokenizer::load(&model.path)?;
         model.expect_vocabulary(&tokenizer)?;
+        let template = self.chat.then(|| ChatTemplate::load(&model.path)).transpose()?;
+        let mut end_tokens = model.end_tokens.clone();
+        let end_of_message = template.as_ref().and_then(|template| template.special_token("eos_token"));
+        end_tokens.extend(end_of_message.and_then(|token| tokenizer.token_to_id(token)));
         let mut prompts = Vec::new();
-        for Prompt { text, place } in &texts {
+        for Prompt { text, place } in &mut texts {
+            if let Some(template) = &template {
+                prompts.push(template.encode(&tokenizer, &[Message::new("user", text.as_str())], true)?);
+                text.push('\n');
+                continue;
+            }
             let mut ids = tokenizer.encode(text)?;
             if ids.is_empty() && !text.is_empty() {
                 let file = model.path.join("tokenizer.json");
@@ -136,8 +148,9 @@ impl Generate {
         let mut generator = Generator::load(&backend, &model, sizes)?;
         let begun = Instant::now();
         generator.prompt(&prompts)?;
+        backend.wait()?;
         let prepared = Instant::now();
-        let ends = self.continue_all(&mut generator, &tokenizer, &model.end_tokens, &texts)?;
+        let ends = self.continue_all(&mut generator, &tokenizer, &end_tokens, &texts)?;
         let (made, cut) = (ends.iter().map(|end| end.tokens).sum::<usize>(), sizes.context);
         match ends.iter().filter(|end| end.by_context).count() {
             0 => {}
@@ -149,10 +162,15 @@ impl Generate {
             }
         }
         let read: usize = prompts.iter().map(Vec::len).sum();
+        // The last token of each prompt is read with the first that is made.
+        let speed = |tokens: usize, time: Duration| match tokens {
+            0 => String::new(),
+            tokens => format!(", {:.1} tokens/s", tokens as f64 / time.as_secs_f64().max(1e-9)),
+        };
         out::note(format_args!(
-            "(prompt: {read} tokens, {:.1} tokens/s; text: {made} tokens, {:.1} tokens/s)",
-            read as f64 / (prepared - begun).as_secs_f64().max(1e-9),
-            made as f64 / prepared.elapsed().as_secs_f64().max(1e-9)
+            "(prompt: {read} tokens{}; text: {made} tokens{})",
+            speed(read - prompts.len(), prepared - begun),
+            speed(made, prepared.elapsed())
         ));
         if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
             out::note(format_args!("decode:\n{}", profile::table(&generator.decode_profile().1)));

@@ -2,7 +2,7 @@
 
 use super::is_run;
 use crate::error::{Error, Result};
-use crate::recipes::draft;
+use crate::recipes::{Draft, draft};
 use crate::report::{out, quoted};
 use crate::train::saved::RECIPE_FILE;
 use clap::Args;
@@ -19,7 +19,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub struct Init {
     /// Where the recipe goes, a folder or a .toml file that does not exist yet (by default ./recipe.toml); then text:
-    /// .txt, .jsonl, .json, .parquet files or folders of them (by default what the folder holds).
+    /// .jsonl, .json, .parquet files or plain text, or folders of .txt and these (by default what the folder holds).
     #[arg(value_name = "DIR, FILE or TEXT", default_value = ".")]
     paths: Vec<PathBuf>,
 }
@@ -43,12 +43,15 @@ impl Init {
                 only.display()
             )));
         }
-        let text = draft(&text, folder)?;
+        let Draft { text, left_out } = draft(&text, folder)?;
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let mut new = std::fs::File::create_new(&file).map_err(Error::io(&file))?;
         new.write_all(text.as_bytes()).map_err(Error::io(&file))?;
+        left_out.iter().for_each(out::warn);
         let file = quoted(&file);
-        out::line(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"))
+        // The file is what this is for.
+        out::say(format_args!("wrote {file}\nnext: smolter plan {file}\n      smolter train {file}"));
+        Ok(())
     }
 
     /// The recipe's file, and the text that it is for.

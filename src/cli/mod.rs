@@ -5,6 +5,7 @@ mod chat;
 mod data;
 mod debug;
 mod doctor;
+mod eval;
 mod export;
 mod generate;
 mod init;
@@ -16,11 +17,14 @@ mod signals;
 mod train;
 
 use crate::error::{Error, Result};
-use crate::recipes::{EMBEDDED, Recipe, open_model, parse_count};
+use crate::hub;
+use crate::model::ModelFolder;
+use crate::recipes::{EMBEDDED, Reading, Recipe, open_model, parse_count};
 use crate::report::{out, quoted};
 use crate::tokenizer;
 use crate::train::saved::RECIPE_FILE;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "Examples:
@@ -57,6 +61,8 @@ enum Command {
     Generate(generate::Generate),
     /// Talks with a chat model.
     Chat(chat::ChatCommand),
+    /// Gives a model tasks with exact answers, about the world that smolter generates.
+    Eval(eval::Eval),
     /// Works on text before training.
     #[command(subcommand)]
     Data(data::Data),
@@ -78,12 +84,31 @@ struct DeviceFlag {
     device: String,
 }
 
+/// Flag shared by every command that uses a model.
+#[derive(clap::Args, Clone)]
+struct AdapterFlag {
+    /// Folder of an adapter (LoRA) as PEFT saves it, for this model; or a checkpoint that has one.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterFlag {
+    /// Opens the model that `name` means, with this adapter if one is given, and tells its warnings.
+    fn open(&self, name: &str) -> Result<ModelFolder> {
+        let model = ModelFolder::open(&hub::folder(name)?)?;
+        model.warnings.iter().for_each(out::warn);
+        match &self.adapter {
+            None => Ok(model),
+            Some(adapter) => model.with_adapter(adapter),
+        }
+    }
+}
+
 /// Flags that choose a recipe.
 #[derive(clap::Args, Clone)]
-#[group(id = "recipe-flags", multiple = true)]
 struct RecipeFlags {
     /// A recipe: the name of an embedded one (see `smolter recipes`; by default microcosm) or a .toml file. Or text:
-    /// .txt, .jsonl, .json, .parquet files or folders of them, for which a recipe is made.
+    /// .jsonl, .json, .parquet files or plain text, or folders of .txt and these, for which a recipe is made.
     #[arg(value_name = "RECIPE or TEXT")]
     given: Vec<String>,
     /// The same as RECIPE.
@@ -110,12 +135,44 @@ struct RecipeFlags {
 }
 
 impl RecipeFlags {
-    fn load(&self) -> Result<Recipe> {
-        self.load_with(&[])
+    /// The recipe for a run, with more overrides behind those of the flags: what it needs must be there.
+    fn load(&self, more: &[String]) -> Result<Recipe> {
+        let Reading { recipe, missing, .. } = self.read_with(more)?;
+        match &missing[..] {
+            [] => Ok(recipe),
+            [only] => Err(Error::input(only)),
+            _ => Err(Error::Mistakes(missing)),
+        }
     }
 
-    /// The recipe, with more overrides behind those of the flags.
-    fn load_with(&self, more: &[String]) -> Result<Recipe> {
+    /// The recipe, and the files that it needs and that are missing.
+    fn read(&self) -> Result<Reading> {
+        self.read_with(&[])
+    }
+
+    /// Says how a run that goes on is changed, if one of these flags would change it.
+    fn refuse_beside_resume(&self, run: &Path) -> Result<()> {
+        let overrides = self.overrides();
+        let given = self.given.iter().chain(&self.recipe).chain(&overrides).next();
+        given.map_or(Ok(()), |given| {
+            let recipe = quoted(&run.join(RECIPE_FILE));
+            Err(Error::input(format!(
+                "--resume goes on with the recipe in {recipe} and takes no other, but '{given}' is given: write there \
+                 what is to change (stages that have not begun, how often to save, evaluate and sample), or begin \
+                 another run without --resume"
+            )))
+        })
+    }
+
+    fn read_with(&self, more: &[String]) -> Result<Reading> {
+        let overrides = [self.overrides(), more.to_vec()].concat();
+        let reading = self.read_overridden(&overrides)?;
+        reading.left_out.iter().for_each(out::warn);
+        Ok(reading)
+    }
+
+    /// All of `--set`, then what other flags stand for.
+    fn overrides(&self) -> Vec<String> {
         let flag = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}"));
         let whole = |value: Option<u64>| value.map(|value| value.to_string());
         let real = |value: Option<f64>| value.map(|value| value.to_string());
@@ -127,21 +184,31 @@ impl RecipeFlags {
             flag("epochs", real(self.epochs)),
             flag("steps", whole(self.steps)),
         ];
-        let overrides: Vec<String> =
-            self.set.iter().cloned().chain(flags.into_iter().flatten()).chain(more.iter().cloned()).collect();
+        self.set.iter().cloned().chain(flags.into_iter().flatten()).collect()
+    }
+
+    fn read_overridden(&self, overrides: &[String]) -> Result<Reading> {
+        let is_recipe = |name: &&String| EMBEDDED.iter().any(|(it, _)| it == name) || name.ends_with(".toml");
+        if let (Some(recipe), 2..) = (self.given.iter().find(is_recipe), self.given.len()) {
+            return Err(Error::input(format!(
+                "'{recipe}' is a recipe, but {} names are given: give one recipe, or only text; the text of a recipe \
+                 is changed with --set datasets.NAME.paths=...",
+                self.given.len()
+            )));
+        }
         let name = match (&self.recipe, &self.given[..]) {
             (Some(name), _) => name,
             (None, []) => EMBEDDED[0].0,
             (None, [name]) if !is_text(name) => name,
             (None, texts) => {
                 let paths: Vec<PathBuf> = texts.iter().map(PathBuf::from).collect();
-                return Recipe::for_text(&paths, &overrides, &open_model);
+                return Recipe::for_text(&paths, overrides, &open_model);
             }
         };
         let folder = Path::new(name);
         let within = folder.join(RECIPE_FILE);
         if !folder.is_dir() || !within.is_file() {
-            return Recipe::load_with(name, &overrides, &open_model);
+            return Recipe::read(name, overrides, &open_model);
         }
         if is_run(folder) {
             let run = quoted(folder);
@@ -150,7 +217,7 @@ impl RecipeFlags {
                 quoted(&within)
             )));
         }
-        Recipe::load_with(&within.to_string_lossy(), &overrides, &open_model)
+        Recipe::read(&within.to_string_lossy(), overrides, &open_model)
     }
 }
 
@@ -164,7 +231,7 @@ fn is_text(name: &str) -> bool {
 
 /// Whether a folder with a recipe is that of a run, and not of a user's project.
 fn is_run(folder: &Path) -> bool {
-    ["checkpoints", "metrics.jsonl", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
+    ["checkpoints", "metrics.jsonl", "begun.json", "data/tokenizer"].iter().any(|it| folder.join(it).exists())
 }
 
 /// A count as people write it.
@@ -181,8 +248,9 @@ fn at_least_1(text: &str) -> std::result::Result<usize, String> {
 
 /// A number of bytes: `4GiB`, `800MiB`, `6GB` or plain.
 fn bytes(text: &str) -> std::result::Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
+    let (positive, above_0) = (text.strip_prefix('-').unwrap_or(text), !text.starts_with('-'));
+    let split = positive.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(positive.len());
+    let (number, unit) = positive.split_at(split);
     let scale = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "kib" | "k" => 1024.0,
@@ -194,23 +262,37 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
         _ => return Err(format!("unknown unit '{unit}'; say 4GiB, 800MiB or a number of bytes")),
     };
     match number.parse::<f64>() {
-        Ok(n) if n > 0.0 => Ok((n * scale) as u64),
+        Ok(n) if n > 0.0 && above_0 => Ok((n * scale) as u64),
         _ => Err("give a number above 0, such as 4GiB".into()),
     }
 }
 
+/// All flags that take a value take `-1` for one, so that it is answered with what the flag wants.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes = |flag: clap::Arg| match flag.get_action().takes_values() && !flag.is_positional() {
+        true => flag.allow_negative_numbers(true),
+        false => flag,
+    };
+    command.mut_args(takes).mut_subcommands(with_negative_numbers)
+}
+
+fn parse<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> clap::error::Result<Cli> {
+    let mut command = with_negative_numbers(Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// Runs the program on the process's arguments and returns its exit code.
 pub fn run() -> u8 {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
-        // Help and version are asked for, so they must arrive; of mistakes there may be nobody to read.
-        Err(message) => {
-            let arrived = message.use_stderr() || out::check().is_ok() && message.print().is_ok();
-            if message.use_stderr() {
-                let _ = message.print();
-            }
-            return if arrived { message.exit_code() as u8 } else { 1 };
+        // Of mistakes there may be nobody to read.
+        Err(message) if message.use_stderr() => {
+            let _ = message.print();
+            return message.exit_code() as u8;
         }
+        // Help and version are asked for, so they must arrive.
+        Err(message) => return exit_code(out::check().and_then(|()| message.print().map_err(out::lost))),
     };
     tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
@@ -223,6 +305,7 @@ pub fn run() -> u8 {
         Command::Runs(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Data(command) => command.run(),
         Command::Export(command) => command.run(),
         Command::Debug(command) => command.run(),
@@ -231,6 +314,11 @@ pub fn run() -> u8 {
             Ok(())
         }
     };
+    exit_code(result)
+}
+
+/// Says what went wrong, if something did.
+fn exit_code(result: Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -245,7 +333,6 @@ pub fn run() -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     /// Words of a shell command, without what comes behind a pipe, a redirection or two spaces.
     fn words(command: &str) -> Vec<String> {
@@ -271,7 +358,7 @@ mod tests {
         assert!(examples.contains(format!("smolter {path}").trim()), "{path}: none is of its own");
         for line in examples.lines().filter(|line| line.contains("smolter ")) {
             let example = &line[line.find("smolter ").expect("it is there")..];
-            if let Err(error) = Cli::try_parse_from(words(example)) {
+            if let Err(error) = parse(words(example)) {
                 panic!("{line}: {error}");
             }
         }
@@ -283,5 +370,23 @@ mod tests {
     #[test]
     fn every_help_ends_with_examples_that_are_understood() {
         check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn negative_numbers_are_answered_with_what_the_flag_wants() {
+        for (words, wanted) in [
+            (&["train", "--steps", "-5"][..], "give a whole number above 0"),
+            (&["train", "--seq-len", "-1"], "give a whole number above 0"),
+            (&["plan", "--memory", "-1"], "give a number above 0, such as 4GiB"),
+            (&["bench", "--batch", "-1"], "give a whole number above 0"),
+            (&["generate", "m", "--max-tokens", "-1"], "give a whole number"),
+            (&["train", "--until", "-1"], "give a whole number"),
+        ] {
+            let error = parse(["smolter"].iter().chain(words)).err().expect("it is refused").to_string();
+            assert!(error.contains(wanted), "{words:?}: {error}");
+        }
+        // What a recipe says no to, it says no to itself.
+        let lr = parse(["smolter", "train", "--lr", "-1", "--epochs", "-1"]);
+        assert!(lr.is_ok(), "{:?}", lr.err().map(|error| error.to_string()));
     }
 }

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::Backend;
 use crate::graph::recompute::Policy;
-use crate::recipes::{Dataset, Recipe};
-use crate::report::{out, table};
+use crate::recipes::{Dataset, Reading, Recipe};
+use crate::report::{out, size, table};
 use crate::tokenizer::Tokenizer;
 use crate::train::fit::{Candidate, Work};
 use crate::train::measure::matmul_speed;
@@ -52,25 +52,27 @@ fn mib(bytes: u64) -> String {
 
 impl Plan {
     pub fn run(self) -> Result<()> {
-        let recipe = self.recipe.load()?;
+        let Reading { recipe, missing, .. } = self.recipe.read()?;
+        missing.iter().for_each(out::warn);
         warn(&recipe);
+        out::check()?;
         let backend = if self.measure { Some(Backend::open(&self.device.device)?) } else { None };
         // Without a device, as on hardware.
         let caps = backend.as_ref().map_or(Caps::baseline(), Backend::caps);
         let memory = self.memory.unwrap_or_else(|| backend.as_ref().map_or(4 << 30, default_memory));
         out::line(recipe.describe())?;
         let mut flops = 0.0;
-        // Stages that are planned, with what decides a plan.
-        let mut planned: Vec<(&str, _, f64)> = Vec::new();
+        // Stages that are planned, with what decides a plan, and the operations of a step.
+        let mut planned: Vec<(&str, Work, usize, f64)> = Vec::new();
         let mut refused = None;
         for span in recipe.spans() {
             let (stage, work) = (&recipe.stages[span.stage], Work::of(&recipe, span.stage));
             let (given, steps) = (recipe.batch_of(span.stage).micro_batch, span.steps());
-            let what = (stage.kind, recipe.model_at(span.stage), work.sequences, work.length, given);
-            let same = planned.iter().find(|(_, other, _)| *other == what);
-            let (count, sequences, length) = (HumanCount(steps), work.sequences, work.length);
+            let same =
+                planned.iter().find(|(_, other, micro_batch, _)| (other, *micro_batch) == (&work, given));
+            let (count, sequences, length) = (HumanCount(steps), work.sequences, stage.window());
             let title = format!("\nstage {}: {count} steps of {sequences} x {length} tokens", stage.name);
-            if let Some((name, _, of_step)) = same {
+            if let Some((name, .., of_step)) = same {
                 flops += of_step * steps as f64;
                 out::line(format_args!("{title}; cut as those of stage {name}"))?;
                 continue;
@@ -79,7 +81,7 @@ impl Plan {
                 Ok(fit) => fit,
                 Err(why) => {
                     // The other stages are worth a look too.
-                    let why = format!("nothing fits {}: {why}", mib(memory));
+                    let why = format!("nothing fits {}: {why}", size(memory));
                     out::line(format_args!("{title}; {why}"))?;
                     let error =
                         || Error::input(format!("stage {}: {why}; give more with --memory", stage.name));
@@ -89,16 +91,20 @@ impl Plan {
             };
             let shape = fit.training.shape;
             out::line(format_args!(
-                "{title}; {} passes of {} sequences per step, recomputation '{}'",
+                "{title}; {} passes of {} {} per step, recomputation '{}'",
                 shape.passes,
                 shape.micro_batch,
+                if work.objective.preference().is_some() { "pairs" } else { "sequences" },
                 shape.recompute.name()
             ))?;
             out::line(format_args!("because: {}", work.reason(&caps, given, shape)))?;
             out::line(slabs(&fit))?;
+            if let Some(saved) = savings(&work, &caps, &fit) {
+                out::line(format_args!("\n{saved}"))?;
+            }
             out::line(format_args!(
                 "\nchoices within {}:\n{}",
-                mib(memory),
+                size(memory),
                 choices(&work, &caps, shape, memory)
             ))?;
             if self.tensors {
@@ -107,7 +113,7 @@ impl Plan {
             let update = fit.training.graph.cost(fit.training.update.program).flops;
             let of_step = fit.training.step_flops() + update;
             flops += of_step * steps as f64;
-            planned.push((&stage.name, what, of_step));
+            planned.push((&stage.name, work, given, of_step));
         }
         if let Some(refused) = refused {
             return Err(refused);
@@ -129,9 +135,8 @@ impl Plan {
     }
 }
 
-/// What `train` would refuse, as far as it can be known without reading text.
+/// What else `train` would refuse, as far as it can be known without reading text.
 fn warn(recipe: &Recipe) {
-    recipe.missing_files(None).for_each(out::warn);
     if let Some(path) = recipe.tokenizer.path.as_ref().filter(|path| path.exists()) {
         let wanted = recipe.model.vocab_size;
         match Tokenizer::load(path).map(|tokenizer| tokenizer.vocab_size()) {
@@ -203,6 +208,28 @@ fn slabs(fit: &Candidate) -> Table {
     }
     rows.add_row(["all".to_string(), mib(fit.total())]);
     rows
+}
+
+/// What adapters save beside training all parameters in the same passes; nothing where there are none.
+fn savings(work: &Work, caps: &Caps, fit: &Candidate) -> Option<String> {
+    let (architecture, shape) = (&work.architecture, fit.training.shape);
+    let lora = architecture.lora.as_ref()?;
+    let whole = Work { architecture: architecture.clone().with_lora(None), ..work.clone() };
+    let (all, trained) = (architecture.num_parameters(), architecture.num_trained());
+    let saved = match whole.candidate(caps, shape.micro_batch, shape.recompute) {
+        Ok(whole) => {
+            let (step, other) = (fit.training.step_flops(), whole.training.step_flops());
+            format!(
+                "training all {} would take {}: {} are saved, and {:.0} % of the operations of a step",
+                HumanCount(all),
+                mib(whole.total()),
+                mib(whole.total().saturating_sub(fit.total())),
+                100.0 * (1.0 - step / other)
+            )
+        }
+        Err(why) => format!("training all {} would not do: {why}", HumanCount(all)),
+    };
+    Some(format!("{}; {saved}", lora.describe(trained)))
 }
 
 fn tensors(fit: &Candidate) -> Table {

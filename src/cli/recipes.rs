@@ -27,7 +27,7 @@ impl Recipes {
         };
         match EMBEDDED.iter().find(|(it, _)| *it == name) {
             Some((_, text)) if self.set.is_empty() => out::print(text),
-            _ => out::print(Recipe::load_with(&name, &self.set, &open_model)?.to_toml()?),
+            _ => out::print(Recipe::read(&name, &self.set, &open_model)?.recipe.to_toml()?),
         }
     }
 }

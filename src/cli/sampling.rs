@@ -6,22 +6,22 @@ use clap::Args;
 #[derive(Args, Clone)]
 pub struct SamplingFlags {
     /// Divides the logits; 0 always takes the likeliest token [default: 0, chat 0.2].
-    #[arg(long, alias = "temp", allow_negative_numbers = true, value_parser = at_least_0)]
+    #[arg(long, alias = "temp", value_parser = at_least_0)]
     temperature: Option<f32>,
     /// Draws from so many of the likeliest tokens; 0 from all.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u32>)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u32>)]
     top_k: u32,
     /// Draws from the likeliest tokens up to this mass [default: 1, chat 0.9].
-    #[arg(long, allow_negative_numbers = true, value_parser = share)]
+    #[arg(long, value_parser = share)]
     top_p: Option<f32>,
     /// Draws from tokens of at least this share of the likeliest one's probability.
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = share)]
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
     min_p: f32,
     /// Divides the logits of tokens that have occurred.
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = above_0)]
+    #[arg(long, default_value_t = 1.0, value_parser = above_0)]
     repetition_penalty: f32,
     /// Seed of the random choices.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u64>)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Ends the text before this string or special token; may be repeated. The model's own end tokens always end it.
     #[arg(long)]

@@ -24,7 +24,8 @@ impl Signal {
     }
 }
 
-/// Calls `act` for every signal from now on, in a thread of its own, instead of what the system would do.
+/// Calls `act` for every signal from now on, in a thread of its own, instead of what the system would do. A signal that
+/// whoever started the process has told it to ignore stays ignored: a shell does so for `smolter train &` in a script.
 ///
 /// # Errors
 /// [`Error::Failure`] if the system does not let signals be caught.
@@ -35,7 +36,8 @@ pub fn watch(act: impl FnMut(Signal) + Send + 'static) -> Result<()> {
 #[cfg(unix)]
 fn install(mut act: impl FnMut(Signal) + Send + 'static) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal));
+    let mut signals = signal_hook::iterator::Signals::new(wanted)?;
     let forever = move || {
         for signal in signals.forever() {
             act(match signal {
@@ -46,6 +48,15 @@ fn install(mut act: impl FnMut(Signal) + Send + 'static) -> std::io::Result<()> 
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(forever).map(|_| ())
+}
+
+/// Whether the process ignores the signal; Linux alone tells without being asked in C.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Elsewhere all ways to end a process look alike.

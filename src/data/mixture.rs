@@ -14,6 +14,12 @@ use crate::error::{Error, Result};
 use permutation::permute;
 use turns::{Turns, integer_weights};
 
+/// Least weight of a dataset in a mixture; what weighs less is left out.
+pub const LEAST_WEIGHT: f64 = 1e-6;
+
+/// Most datasets of a mixture, those included that a stage leaves out.
+pub const MOST_DATASETS: usize = u16::MAX as usize;
+
 /// One dataset of a mixture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MixtureDataset {
@@ -247,8 +253,8 @@ fn check(datasets: &[MixtureDataset], sequence_length: u64) -> Result<()> {
     if sequence_length == 0 {
         return refuse("the sequence length is 0: choose at least 1 token".into());
     }
-    if datasets.len() > usize::from(u16::MAX) {
-        return refuse(format!("{} datasets: at most {} can be mixed", datasets.len(), u16::MAX));
+    if datasets.len() > MOST_DATASETS {
+        return refuse(format!("{} datasets: at most {MOST_DATASETS} can be mixed", datasets.len()));
     }
     let sum: f64 = datasets.iter().map(|dataset| dataset.weight).sum();
     if !(1.0 - 1e-6..=1.0 + 1e-6).contains(&sum) {
@@ -260,8 +266,9 @@ fn check(datasets: &[MixtureDataset], sequence_length: u64) -> Result<()> {
         if datasets[..i].iter().any(|other| other.name == *name) {
             return refuse(format!("dataset {name} is named twice: add up its weights"));
         }
-        if *weight != 0.0 && *weight < 1e-6 {
-            return refuse(format!("dataset {name} has weight {weight}: give 0 or at least 0.000001"));
+        if *weight != 0.0 && *weight < LEAST_WEIGHT {
+            let remedy = format!("give at least {LEAST_WEIGHT}, or leave it out");
+            return refuse(format!("dataset {name} has weight {weight}: {remedy}"));
         }
         if max_epochs.is_some_and(|epochs| epochs.is_nan() || epochs <= 0.0) {
             return refuse(format!("dataset {name} has max_epochs {max_epochs:?}: give a number above 0"));

@@ -21,7 +21,7 @@ mod manifest;
 mod set;
 mod writer;
 
-pub use manifest::SetFormat;
+pub use manifest::{SetFormat, is_part};
 pub use set::TokenSet;
 pub use writer::{Paused, TokenSetWriter, link};
 

@@ -19,6 +19,18 @@ impl SharedSets {
         Self { folder: folder.into() }
     }
 
+    /// Removes what processes that are no more have left half linked. One that still links, on another machine, would
+    /// merely not share its sets.
+    pub fn tidy(&self) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let process = name.strip_prefix(TEMPORARY).and_then(|rest| rest.rsplit_once('-')?.1.parse().ok());
+            if process.is_some_and(|process| !is_alive(process)) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
     /// Links the sets `names` of the group `key` into the folder `to`, if they are there, and returns them, checked
     /// in full. A group that is damaged or was made from something else than `fingerprint` is removed.
     ///
@@ -65,7 +77,7 @@ impl SharedSets {
             return Ok(());
         }
         // Each process has its own, so that two of them cannot mix their files.
-        let temporary = self.folder.join(format!(".tmp-{key}-{}", std::process::id()));
+        let temporary = self.folder.join(format!("{TEMPORARY}{key}-{}", std::process::id()));
         let put = names
             .iter()
             .try_for_each(|name| link(from, &temporary, name))
@@ -77,6 +89,24 @@ impl SharedSets {
         // Another process may have been faster.
         if group.is_dir() { Ok(()) } else { put }
     }
+}
+
+/// What the name of a group that is being linked begins with; its key and the process follow.
+const TEMPORARY: &str = ".tmp-";
+
+/// Whether another process has this id.
+#[cfg(unix)]
+fn is_alive(id: i32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    // Only that there is none is certain: another user's process may not be signalled.
+    id != std::process::id() as i32
+        && Pid::from_raw(id).is_some_and(|id| test_kill_process(id) != Err(rustix::io::Errno::SRCH))
+}
+
+/// Elsewhere nobody is asked.
+#[cfg(not(unix))]
+fn is_alive(_: i32) -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -134,6 +164,17 @@ mod tests {
         let before = contents(&two);
         write(&one, 5);
         assert_eq!(contents(&two), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_dead_processes_left_goes() {
+        let shared = tempfile::tempdir().unwrap();
+        let names = [".tmp-web-9-999999999", ".tmp-web-9-1", ".tmp-mine", "web-9"];
+        names.iter().for_each(|name| std::fs::create_dir(shared.path().join(name)).unwrap());
+        std::fs::write(shared.path().join(names[0]).join("web.json"), "").unwrap();
+        SharedSets::new(shared.path()).tidy();
+        assert_eq!(names.map(|name| shared.path().join(name).exists()), [false, true, true, true]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `.jsonl` `.ndjson` (+ `.gz` `.zst`) | a line | line |
 //! | `.json` (+ `.gz` `.zst`) | an element of the array | element |
-//! | `.txt` (+ `.gz` `.zst`) | the whole file, or a piece of it | file or piece |
+//! | `.txt` (+ `.gz` `.zst`), and others that are named themselves | the whole file, or a piece of it | piece |
 //! | `.parquet` | a row | row |
 //!
 //! A broken record (bad JSON, a missing field, a wrong type, bytes that are not UTF-8, too long) is skipped
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::microcosm::village::{Answers, Village};
 use crate::error::{Error, Result};
 use files::Kind;
 pub use files::is_readable;
@@ -51,6 +52,55 @@ pub enum OnBroken {
     Skip,
 }
 
+/// Who gives a source its settings: what a remedy tells to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GivenBy {
+    /// The keys of a recipe.
+    #[default]
+    Recipe,
+    /// The flags of `smolter data tokenizer`.
+    Flags,
+}
+
+impl GivenBy {
+    /// What to do about a record that is broken because of `what`.
+    fn mend(self, what: &str) -> &'static str {
+        if what.starts_with("no conversation") {
+            "name what holds it (in a recipe: columns = { messages = \"...\" })"
+        } else if what.contains("score") {
+            "name what holds the score (in a recipe: score.field = \"...\")"
+        } else if what.contains("field") || what.contains("column") {
+            self.naming_fields()
+        } else if what.contains("UTF-16") {
+            "convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
+        } else if what.contains("UTF-8") {
+            "convert the file to UTF-8"
+        } else if what.starts_with("longer than") {
+            match self {
+                GivenBy::Recipe => "divide it, or allow more with max_record_bytes",
+                GivenBy::Flags => "divide it, or allow more with --max-record-bytes",
+            }
+        } else {
+            "mend it"
+        }
+    }
+
+    fn naming_fields(self) -> &'static str {
+        match self {
+            GivenBy::Recipe => "name what holds the text (in a recipe: fields = [\"...\"])",
+            GivenBy::Flags => "name what holds the text with --field",
+        }
+    }
+
+    /// How to have broken records skipped.
+    fn skipping(self) -> &'static str {
+        match self {
+            GivenBy::Recipe => "let broken records be skipped (in a recipe: on_broken = \"skip\")",
+            GivenBy::Flags => "leave broken records out with --skip-broken",
+        }
+    }
+}
+
 /// What has been read so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Report {
@@ -60,6 +110,9 @@ pub struct Report {
     pub broken: u64,
     /// The first five broken records: file, record and what is wrong.
     pub first_broken: Vec<String>,
+    /// What to do about the first one.
+    #[serde(default)]
+    pub remedy: String,
     /// Records left out for their score.
     #[serde(default)]
     pub unwanted: u64,
@@ -99,9 +152,29 @@ pub struct Source {
     fields: Vec<String>,
     joiner: String,
     on_broken: OnBroken,
+    given_by: GivenBy,
     max_record_bytes: usize,
     document_bytes: Option<usize>,
     score: Option<Score>,
+    generated: Option<Generated>,
+}
+
+/// Records that are made up instead of read.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// What they are.
+    pub answers: Answers,
+    /// Seed of the village that they are about.
+    pub seed: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Generated {
+    /// What stands for a file's name.
+    fn path(&self) -> PathBuf {
+        format!("microcosm {}.jsonl", self.answers.name()).into()
+    }
 }
 
 impl Source {
@@ -113,9 +186,11 @@ impl Source {
             fields: vec!["text".into()],
             joiner: "\n".into(),
             on_broken: OnBroken::Refuse,
+            given_by: GivenBy::Recipe,
             max_record_bytes: MAX_RECORD_BYTES,
             document_bytes: None,
             score: None,
+            generated: None,
         }
     }
 
@@ -148,6 +223,13 @@ impl Source {
         self
     }
 
+    /// Who gives these settings; a recipe, if not called.
+    #[must_use]
+    pub fn given_by(mut self, given_by: GivenBy) -> Self {
+        self.given_by = given_by;
+        self
+    }
+
     /// Longest record, in bytes of its line, element, file or text; [`MAX_RECORD_BYTES`] if not called.
     #[must_use]
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
@@ -170,13 +252,23 @@ impl Source {
         self
     }
 
+    /// Gives these records instead of files'; they have no documents.
+    #[must_use]
+    pub fn generated(mut self, records: Option<Generated>) -> Self {
+        self.generated = records;
+        self
+    }
+
     /// The files, in reading order.
     ///
     /// # Errors
-    /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file of unknown kind or a folder
+    /// [`Error::Io`] for a path that does not exist; [`Error::Input`] for a file that is no text or a folder
     /// without a known one.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        files::expand(&self.paths)
+        match &self.generated {
+            Some(generated) => Ok(vec![generated.path()]),
+            None => files::expand(&self.paths),
+        }
     }
 
     /// The settings, as text: how files are read, whichever they are.
@@ -200,6 +292,9 @@ impl Source {
     /// As [`Source::files`].
     pub fn fingerprint(&self) -> Result<u64> {
         let mut description = self.settings();
+        if let Some(generated) = &self.generated {
+            return Ok(xxh3_64(format!("{description}{generated:?}").as_bytes()));
+        }
         for path in self.files()? {
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -224,7 +319,7 @@ impl Source {
         let texts: Entries<Scored> = match (Kind::of(path)?, self.document_bytes) {
             (Kind::JsonLines, _) => json::texts(bytes::lines(path, *most)?, fields, joiner, scored)?,
             (Kind::JsonArray, _) => json::texts(bytes::elements(path, *most)?, fields, joiner, scored)?,
-            (Kind::Parquet, _) => rows::texts(path, fields, joiner, scored, *most)?,
+            (Kind::Parquet, _) => rows::texts(path, fields, joiner, scored, *most, self.given_by)?,
             (Kind::Text, _) if scored.is_some() => {
                 return Err(Error::input(format!(
                     "{}: plain text has no score: leave the score out, or make it a .jsonl of documents",
@@ -243,7 +338,26 @@ impl Source {
     /// # Errors
     /// As [`Source::documents`], and for files of another kind.
     pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
+        self.parsed(Ok)
+    }
+
+    /// As [`Source::objects`], with what `parse` makes of each object. One of which it makes nothing is broken, for the
+    /// reason that it gives.
+    ///
+    /// # Errors
+    /// As [`Source::objects`].
+    pub fn parsed<T: 'static>(
+        &self,
+        parse: impl Fn(Map<String, Value>) -> std::result::Result<T, String> + Clone + Send + 'static,
+    ) -> Result<Records<T>> {
         let most = self.max_record_bytes;
+        if let Some(Generated { answers, seed, count }) = self.generated.clone() {
+            return Records::new(self, move |_| {
+                let (village, parse) = (Village::new(seed), parse.clone());
+                let record = move |index| Ok((index + 1, parse(answers.record(&village, index)).map(Some)));
+                Ok(Box::new((0..count).map(record)))
+            });
+        }
         Records::new(self, move |path| {
             let raw = match Kind::of(path)? {
                 Kind::JsonLines => bytes::lines(path, most)?,
@@ -255,7 +369,7 @@ impl Source {
                     )));
                 }
             };
-            Ok(map(json::objects(raw)?, Some))
+            Ok(map(json::objects(raw, parse.clone())?, Some))
         })
     }
 }
@@ -274,6 +388,9 @@ pub struct Records<T> {
     open: Open<T>,
     current: Option<(Arc<Path>, Entries<Option<T>>)>,
     on_broken: OnBroken,
+    given_by: GivenBy,
+    /// Whether plain text is cut into pieces.
+    cuts: bool,
     report: Report,
 }
 
@@ -287,6 +404,8 @@ impl<T> Records<T> {
             open: Box::new(open),
             current: None,
             on_broken: source.on_broken,
+            given_by: source.given_by,
+            cuts: source.document_bytes.is_some(),
             report: Report::default(),
         })
     }
@@ -306,24 +425,21 @@ impl<T> Records<T> {
     }
 
     fn broken(&mut self, path: &Path, number: u64, what: &str) -> Result<()> {
-        let description = format!("{}: {} {number}: {what}", path.display(), Kind::of(path)?.unit());
+        let place = match Kind::of(path)? {
+            // It is the whole file.
+            Kind::Text if !self.cuts => path.display().to_string(),
+            kind => format!("{}: {} {number}", path.display(), kind.unit()),
+        };
+        let (description, remedy) = (format!("{place}: {what}"), self.given_by.mend(what));
         match self.on_broken {
             OnBroken::Refuse => {
-                let mend = if what.contains("score") {
-                    "name what holds the score (in a recipe: score.field = \"...\")"
-                } else if what.contains("field") || what.contains("column") {
-                    "name what holds the text (in a recipe: fields = [\"...\"])"
-                } else if what.contains("UTF-8") {
-                    "convert the file to UTF-8"
-                } else {
-                    "mend it"
-                };
-                Err(Error::input(format!(
-                    "{description}; {mend}, or let broken records be skipped (in a recipe: on_broken = \"skip\")"
-                )))
+                Err(Error::input(format!("{description}; {remedy}, or {}", self.given_by.skipping())))
             }
             OnBroken::Skip => {
                 self.report.broken += 1;
+                if self.report.broken == 1 {
+                    self.report.remedy = remedy.into();
+                }
                 if self.report.first_broken.len() < Report::DESCRIBED {
                     self.report.first_broken.push(description);
                 }

@@ -11,7 +11,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::shard::TokenSetWriter;
 use super::source::{Report, Source, is_readable};
-use super::tokenize::{Counts, PausedPair, SetPair, TokenizeOptions, fingerprint_of, held_out_name, texts};
+use super::tokenize::{
+    Counts, PausedSides, Sides, TokenizeOptions, extend, fingerprint_of, held_out_name, texts,
+};
 use crate::checkpoint::replace;
 use crate::error::{Error, Result};
 use crate::files;
@@ -64,7 +66,7 @@ struct Journal {
     fingerprint: String,
     /// Files that are tokenised.
     files: usize,
-    sets: PausedPair,
+    sets: PausedSides,
     report: Report,
 }
 
@@ -162,7 +164,7 @@ impl<'a> Stream<'a> {
             };
             hub.fetch(file, &copy)?;
             let mut documents = self.source.at([&copy]).documents()?;
-            sets.extend(texts(tokenizer, &mut documents), |counts| {
+            extend(&mut sets, tokenizer, texts(tokenizer, &mut documents), |counts| {
                 progress(&At { file: done + 1, files, counts });
             })?;
             add(&mut report, documents.report());
@@ -181,14 +183,14 @@ impl<'a> Stream<'a> {
     }
 
     /// The sets as an earlier call left them: with the files that are done and what was reported of these.
-    fn begin<'t>(
+    fn begin(
         &self,
-        tokenizer: &'t Tokenizer,
+        tokenizer: &Tokenizer,
         options: TokenizeOptions,
         warn: impl FnOnce(&Error),
-    ) -> Result<(SetPair<'t>, usize, Report)> {
+    ) -> Result<(Sides, usize, Report)> {
         let open =
-            |paused: Option<&PausedPair>| SetPair::open(tokenizer, self.folder, self.name, options, paused);
+            |paused: Option<&PausedSides>| Sides::resume(tokenizer, self.folder, self.name, options, paused);
         let journal: Option<Journal> = read(&self.journal());
         if let Some(journal) = journal.filter(|it| it.fingerprint == hex(options.fingerprint)) {
             match open(Some(&journal.sets)) {
@@ -245,6 +247,25 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// Removes what only streams keep beside their sets in `folder`.
+pub fn remove(folder: &Path) {
+    let is_copy = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.split_once('-').is_some_and(|(i, _)| i.len() >= 5 && i.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let is_called =
+        |path: &Path, end: &str| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(end));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_called(&entry.path(), ".downloads") {
+            files::remove_some(&entry.path(), is_copy);
+        }
+    }
+    files::remove_some(folder, |path| {
+        is_called(path, ".files.json") && read::<Listing>(path).is_some()
+            || is_called(path, ".partial.json") && read::<Journal>(path).is_some()
+    });
+}
+
 /// Whether something of the dataset `name` of the Hub has been fetched for sets in `folder`.
 pub fn has_begun(folder: &Path, name: &str) -> bool {
     let is_there = |name: String| folder.join(name).exists();
@@ -277,6 +298,9 @@ fn copy_name(index: usize, file: &RemoteFile) -> String {
 
 fn add(report: &mut Report, more: &Report) {
     report.documents += more.documents;
+    if report.broken == 0 {
+        report.remedy.clone_from(&more.remedy);
+    }
     report.broken += more.broken;
     report.unwanted += more.unwanted;
     let room = Report::DESCRIBED.saturating_sub(report.first_broken.len());

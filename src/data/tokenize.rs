@@ -1,4 +1,7 @@
-//! Documents to token sets, on all cores, in order and in bounded memory.
+//! Documents to token sets, on all cores, in order and in bounded memory; of conversations in [`chat`].
+
+pub mod chat;
+mod sides;
 
 use std::path::Path;
 
@@ -6,10 +9,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::shard::{Paused, SetFormat, TokenSetWriter};
 use super::source::{Documents, Report, Source};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tokenizer::Tokenizer;
+pub(super) use sides::{PausedSides, Sides};
 
 /// Text per thread that is encoded at once, unless one document is longer. With its tokens and the encoder's own
 /// needs (about 40 MiB per thread) this bounds the memory, whatever the number of documents.
@@ -53,6 +56,9 @@ pub struct Counts {
     pub empty: u64,
     /// Documents of too few tokens, left out.
     pub short: u64,
+    /// Conversations that contain a benchmark's text, left out.
+    #[serde(default)]
+    pub contaminated: u64,
 }
 
 impl Counts {
@@ -65,6 +71,11 @@ impl Counts {
 /// The name of the held-out set that belongs to the set `name`. No dataset has a name with a dot.
 pub fn held_out_name(name: &str) -> String {
     format!("{name}.held-out")
+}
+
+/// The name of the set that says of each token of the set `name` whether a model is judged on it: 1, or else 0.
+pub fn judged_name(name: &str) -> String {
+    format!("{name}.judged")
 }
 
 /// Identifies the set that [`tokenize_source`] makes of these: an existing set with another
@@ -137,114 +148,30 @@ pub fn tokenize(
     options: TokenizeOptions,
     progress: impl FnMut(&Counts),
 ) -> Result<Counts> {
-    let mut sets = SetPair::open(tokenizer, folder.as_ref(), name, options, None)?;
-    sets.extend(documents, progress)?;
-    sets.finish()
+    let mut sides = Sides::create(tokenizer, folder.as_ref(), name, options, false)?;
+    extend(&mut sides, tokenizer, documents, progress)?;
+    sides.finish()
 }
 
-/// A set and its held-out set that are being written.
-pub(super) struct SetPair<'a> {
-    tokenizer: &'a Tokenizer,
-    options: TokenizeOptions,
-    train: TokenSetWriter,
-    held_out: Option<TokenSetWriter>,
-    /// What has been written.
-    pub counts: Counts,
-}
-
-/// How far a pair of sets is on disk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct PausedPair {
-    counts: Counts,
-    train: Paused,
-    held_out: Option<Paused>,
-}
-
-impl<'a> SetPair<'a> {
-    /// Begins the sets, or goes on where they were paused; see [`TokenSetWriter::resume`].
-    pub fn open(
-        tokenizer: &'a Tokenizer,
-        folder: &Path,
-        name: &str,
-        options: TokenizeOptions,
-        paused: Option<&PausedPair>,
-    ) -> Result<Self> {
-        let fraction = options.held_out_fraction;
-        if !(0.0..1.0).contains(&fraction) {
-            return Err(Error::input(format!(
-                "dataset {name}: held_out_fraction is {fraction}: choose it in [0, 1)"
-            )));
+/// Appends documents to sets.
+pub(super) fn extend(
+    sides: &mut Sides,
+    tokenizer: &Tokenizer,
+    documents: impl IntoIterator<Item = Result<String>>,
+    mut progress: impl FnMut(&Counts),
+) -> Result<()> {
+    let mut documents = documents.into_iter();
+    let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
+    loop {
+        let batch = next_batch(&mut documents, batch_bytes, &mut sides.counts.empty)?;
+        if batch.is_empty() {
+            return Ok(());
         }
-        let format = SetFormat {
-            vocab_size: tokenizer.vocab_size(),
-            eos: tokenizer.eos_id(),
-            tokenizer_hash: tokenizer.hash(),
-            shard_bytes: options.shard_bytes,
-            fingerprint: options.fingerprint,
-        };
-        let open = |name: &str, paused: Option<&Paused>| match paused {
-            Some(paused) => TokenSetWriter::resume(folder, name, format, paused),
-            None => TokenSetWriter::create(folder, name, format),
-        };
-        let train = open(name, paused.map(|it| &it.train))?;
-        let held_out = (fraction > 0.0)
-            .then(|| open(&held_out_name(name), paused.and_then(|it| it.held_out.as_ref())))
-            .transpose()?;
-        let counts = paused.map_or(Counts::default(), |it| it.counts);
-        Ok(Self { tokenizer, options, train, held_out, counts })
-    }
-
-    /// Appends documents.
-    pub fn extend(
-        &mut self,
-        documents: impl IntoIterator<Item = Result<String>>,
-        mut progress: impl FnMut(&Counts),
-    ) -> Result<()> {
-        let threshold = (self.options.held_out_fraction * 2f64.powi(64)) as u64;
-        let Self { tokenizer, counts, .. } = self;
-        let mut documents = documents.into_iter();
-        let batch_bytes = BATCH_BYTES_PER_THREAD * rayon::current_num_threads();
-        loop {
-            let batch = next_batch(&mut documents, batch_bytes, &mut counts.empty)?;
-            if batch.is_empty() {
-                return Ok(());
-            }
-            let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
-            for (text, ids) in batch.iter().zip(encoded) {
-                let ids = ids?;
-                if ids.len() < self.options.min_tokens {
-                    counts.short += 1;
-                    continue;
-                }
-                let tokens = ids.len() as u64 + 1;
-                counts.documents += 1;
-                counts.tokens += tokens;
-                counts.bytes += text.len() as u64;
-                match &mut self.held_out {
-                    Some(held_out) if xxh3_64(text.as_bytes()) < threshold => {
-                        counts.held_out_documents += 1;
-                        counts.held_out_tokens += tokens;
-                        held_out.push(&ids)?;
-                    }
-                    _ => self.train.push(&ids)?,
-                }
-            }
-            progress(counts);
+        let encoded: Vec<_> = batch.par_iter().map(|text| tokenizer.encode(text)).collect();
+        for (text, ids) in batch.iter().zip(encoded) {
+            sides.push(xxh3_64(text.as_bytes()), text.len(), &ids?, &[])?;
         }
-    }
-
-    /// See [`TokenSetWriter::pause`].
-    pub fn pause(&mut self) -> Result<PausedPair> {
-        let held_out = self.held_out.as_mut().map(TokenSetWriter::pause).transpose()?;
-        Ok(PausedPair { counts: self.counts, train: self.train.pause()?, held_out })
-    }
-
-    /// Makes the sets whole.
-    pub fn finish(self) -> Result<Counts> {
-        // The train set comes last: where it exists, so does its held-out set.
-        self.held_out.map_or(Ok(()), TokenSetWriter::finish)?;
-        self.train.finish()?;
-        Ok(self.counts)
+        progress(&sides.counts);
     }
 }
 
@@ -271,6 +198,7 @@ mod tests {
     use super::super::shard::{TokenSet, Verify};
     use super::super::source::OnBroken;
     use super::*;
+    use crate::error::Error;
 
     fn tokenizer() -> Tokenizer {
         let corpus = std::iter::repeat_n("the quick brown fox jumps over the lazy dog 42".to_string(), 9);

@@ -9,7 +9,7 @@
 //! different contexts its n-gram was seen. Below the unigrams stands the uniform distribution, so no token has
 //! probability 0.
 
-/// An interpolated Kneser-Ney model. An n-gram is packed into 64 bits: see [`NGram::largest_vocabulary`].
+/// An interpolated Kneser-Ney model. An n-gram is packed into 128 bits: see [`NGram::largest_vocabulary`].
 #[derive(Debug, Clone)]
 pub struct NGram {
     vocab_size: usize,
@@ -35,24 +35,24 @@ struct Context {
 /// Rows sorted by packed n-gram: compact, and deterministic where a hash map would not be.
 #[derive(Debug, Clone)]
 struct Table<T> {
-    keys: Vec<u64>,
+    keys: Vec<u128>,
     rows: Vec<T>,
 }
 
 impl NGram {
-    /// Tokens of the largest vocabulary for n-grams of `order`: 2^21 for trigrams.
+    /// Tokens of the largest vocabulary for n-grams of `order`: 2^25 for 5-grams.
     pub const fn largest_vocabulary(order: usize) -> usize {
-        let bits = 64 / order as u32;
+        let bits = u128::BITS / order as u32;
         1 << if bits < 32 { bits } else { 32 }
     }
 
     /// Counts the n-grams of `streams`; no n-gram crosses from one stream to the next.
     ///
     /// # Panics
-    /// If `order` is not in 1..=4, `vocab_size` not in 1..=[`NGram::largest_vocabulary`], or a token not below
+    /// If `order` is not in 1..=5, `vocab_size` not in 1..=[`NGram::largest_vocabulary`], or a token not below
     /// `vocab_size`.
     pub fn train<'a>(order: usize, vocab_size: usize, streams: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        assert!((1..=4).contains(&order), "n-gram order {order} is not in 1..=4");
+        assert!((1..=5).contains(&order), "n-gram order {order} is not in 1..=5");
         let largest = Self::largest_vocabulary(order);
         assert!((1..=largest).contains(&vocab_size), "vocabulary of {vocab_size} tokens");
         let bits = (vocab_size as u64).next_power_of_two().trailing_zeros().max(1);
@@ -67,8 +67,8 @@ impl NGram {
         keys.sort_unstable();
         let mut levels = vec![Level::new(bits, Table::count(&keys))];
         for k in (1..order).rev() {
-            let mask = (1 << (bits * k as u32)) - 1;
-            let mut keys: Vec<u64> =
+            let mask = (1u128 << (bits * k as u32)) - 1;
+            let mut keys: Vec<u128> =
                 levels[levels.len() - 1].grams.keys.iter().map(|key| key & mask).collect();
             keys.sort_unstable();
             levels.push(Level::new(bits, Table::count(&keys)));
@@ -83,7 +83,7 @@ impl NGram {
         for (k, level) in self.levels.iter().enumerate().take(context.len() + 1) {
             let history = pack(self.bits, &context[context.len() - k..]);
             let Some(seen) = level.contexts.get(history) else { break };
-            let count = level.grams.get(history << self.bits | u64::from(token)).unwrap_or(0);
+            let count = level.grams.get(history << self.bits | u128::from(token)).unwrap_or(0);
             let kept = (f64::from(count) - level.discount).max(0.0);
             p = (kept + level.discount * f64::from(seen.types) * p) / f64::from(seen.total);
         }
@@ -130,20 +130,20 @@ impl Level {
 }
 
 impl<T: Copy> Table<T> {
-    fn get(&self, key: u64) -> Option<T> {
+    fn get(&self, key: u128) -> Option<T> {
         self.keys.binary_search(&key).ok().map(|row| self.rows[row])
     }
 }
 
 impl Table<u32> {
-    fn count(sorted: &[u64]) -> Self {
+    fn count(sorted: &[u128]) -> Self {
         let (keys, rows) = sorted.chunk_by(|a, b| a == b).map(|run| (run[0], run.len() as u32)).unzip();
         Self { keys, rows }
     }
 }
 
-fn pack(bits: u32, tokens: &[u32]) -> u64 {
-    tokens.iter().fold(0, |key, &token| key << bits | u64::from(token))
+fn pack(bits: u32, tokens: &[u32]) -> u128 {
+    tokens.iter().fold(0, |key, &token| key << bits | u128::from(token))
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
     fn probabilities_sum_to_one_and_none_is_zero() {
         let corpus = corpus();
         let vocab_size = 9;
-        for order in 1..=4 {
+        for order in 1..=5 {
             let model = NGram::train(order, vocab_size, [&corpus[..200], &corpus[200..]]);
             let contexts: [&[u32]; 7] = [&[], &[1], &[8], &[1, 1], &[2, 8], &[8, 1], &[1, 2, 1, 1, 2]];
             for context in contexts {
@@ -186,11 +186,64 @@ mod tests {
         assert!((model.probability(&[2], 1) - unigram(1.0)).abs() < 1e-12, "unseen context backs off");
     }
 
+    /// The formula as it stands in the module's doc, counted anew for every probability.
+    fn by_definition(corpus: &[u32], order: usize, vocab: usize, context: &[u32], token: u32) -> f64 {
+        use std::collections::{HashMap, HashSet};
+        // Every n-gram with its count: occurrences for the highest order, distinct tokens before it for the others.
+        let counts = |k: usize| -> HashMap<Vec<u32>, f64> {
+            let grams: Vec<Vec<u32>> = corpus.windows(order).map(<[u32]>::to_vec).collect();
+            let mut counts = HashMap::new();
+            if k == order {
+                grams.into_iter().for_each(|gram| *counts.entry(gram).or_insert(0.0) += 1.0);
+            } else {
+                let longer: HashSet<Vec<u32>> =
+                    grams.iter().map(|gram| gram[order - k - 1..].to_vec()).collect();
+                longer.iter().for_each(|gram| *counts.entry(gram[1..].to_vec()).or_insert(0.0) += 1.0);
+            }
+            counts
+        };
+        let mut p = 1.0 / vocab as f64;
+        for k in 1..=order.min(context.len() + 1) {
+            let counts = counts(k);
+            let with = |n: f64| counts.values().filter(|&&count| count == n).count() as f64;
+            let d = if with(1.0) > 0.0 { (with(1.0) / (with(1.0) + 2.0 * with(2.0))).min(0.95) } else { 0.5 };
+            let history = &context[context.len() + 1 - k..];
+            let follows = counts.iter().filter(|(gram, _)| gram[..k - 1] == *history);
+            let (total, types) = follows.fold((0.0, 0.0), |(sum, n), (_, count)| (sum + count, n + 1.0));
+            if total == 0.0 {
+                break;
+            }
+            let count = counts.get(&[history, &[token]].concat()).copied().unwrap_or(0.0);
+            p = ((count - d).max(0.0) + d * types * p) / total;
+        }
+        p
+    }
+
+    #[test]
+    fn all_orders_match_the_definition() {
+        let corpus = &corpus()[..60];
+        for order in 1..=5 {
+            let model = NGram::train(order, 9, [corpus]);
+            for context in
+                [&[][..], &[1], &[1, 1, 2, 1], &[2, 1, 1, 2], &[1, 1, 2, 1, 1, 2, 3], &[7, 1, 1, 2]]
+            {
+                for token in 0..9 {
+                    let expected = by_definition(corpus, order, 9, context, token);
+                    let p = model.probability(context, token);
+                    assert!(
+                        (p - expected).abs() < 1e-12,
+                        "order {order}, {token} after {context:?}: {p}, {expected}"
+                    );
+                }
+            }
+        }
+    }
+
     /// Names of tokens mean nothing: the same text in the largest ids has the same probabilities.
     #[test]
     fn the_largest_vocabularies_are_packed_without_loss() {
         let corpus = corpus();
-        for order in 1..=4 {
+        for order in 1..=5 {
             let largest = NGram::largest_vocabulary(order);
             for vocab_size in [(1 << 16) + 9, 200_000, largest].map(|size| size.min(largest)) {
                 let far: Vec<u32> = corpus.iter().map(|&token| (vocab_size - 1) as u32 - token).collect();
@@ -235,7 +288,7 @@ mod tests {
         let microcosm = Microcosm::new(1);
         let mut ids: HashMap<String, u32> = HashMap::new();
         let mut tokens = |indices: std::ops::Range<u64>| -> Vec<Vec<u32>> {
-            let texts = indices.flat_map(|i| Register::ALL.map(|register| microcosm.document(register, i)));
+            let texts = indices.flat_map(|i| Register::WORLD.map(|register| microcosm.document(register, i)));
             let mut id = |word: &str| {
                 let next = ids.len() as u32;
                 *ids.entry(word.to_owned()).or_insert(next)

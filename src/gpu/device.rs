@@ -85,9 +85,11 @@ fn describe(info: &wgpu::AdapterInfo) -> AdapterInfo {
     };
     let backend = format!("{:?}", info.backend);
     let driver = format!("{} {}", info.driver, info.driver_info).trim().to_string();
+    // Names of software adapters say much of it already.
+    let untold = driver.split_whitespace().filter(|word| !info.name.contains(word.trim_matches(['(', ')'])));
     AdapterInfo {
         name: info.name.clone(),
-        detail: format!("{kind}, {backend}, {driver}"),
+        detail: format!("{kind}, {backend}, {}", untold.collect::<Vec<_>>().join(" ")),
         backend,
         driver,
         hardware: info.device_type != wgpu::DeviceType::Cpu,

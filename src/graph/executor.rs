@@ -27,6 +27,16 @@ pub trait Executor: Send {
     /// Reads a value that is kept, waiting for what was submitted.
     fn read(&mut self, value: ValueId) -> Result<HostTensor<'static>>;
 
+    /// Writes a float value, rounded no more than the executor's own arithmetic rounds.
+    fn write_f64(&mut self, value: ValueId, data: &[f64]) {
+        self.write(value, HostTensor::F32(data.iter().map(|&x| x as f32).collect()));
+    }
+
+    /// Reads a kept float value as exactly as the executor has it.
+    fn read_f64(&mut self, value: ValueId) -> Result<Vec<f64>> {
+        Ok(self.read(value)?.into_f32().into_iter().map(f64::from).collect())
+    }
+
     /// Asks for a small kept value as it is after the programs run so far.
     ///
     /// # Panics

@@ -7,8 +7,12 @@ use crate::ops::{ElementType, TensorType, ValueId};
 pub enum Initial {
     /// All ones: normalisation weights.
     Ones,
+    /// All zeros: what adapters add to their layer.
+    Zeros,
     /// Normal numbers around 0 with this deviation.
     Normal(f64),
+    /// Uniform numbers from minus this to this.
+    Uniform(f64),
 }
 
 /// What a parameter is; an architecture lists one for each.

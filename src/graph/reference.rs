@@ -149,6 +149,15 @@ impl<T: Real> Executor for ReferenceExecutor<T> {
         Ok(self.contents(value).to_host())
     }
 
+    fn write_f64(&mut self, value: ValueId, data: &[f64]) {
+        assert_eq!(data.len(), self.graph.value(value).ty.elements(), "a write must fill the tensor");
+        self.set(value, Data::Float(data.iter().map(|&x| T::of(x)).collect()));
+    }
+
+    fn read_f64(&mut self, value: ValueId) -> Result<Vec<f64>> {
+        Ok(self.contents(value).floats().iter().map(|x| x.f64()).collect())
+    }
+
     fn read_later(&mut self, value: ValueId) -> Result<Ticket> {
         // The host could do without this rule; but a device keeps it, and not everyone tests on one.
         let open = self.open.entry(value).or_default();

@@ -19,7 +19,11 @@ pub mod datasets;
 mod describe;
 mod download;
 
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -243,6 +247,13 @@ impl Fetch<'_> {
         }
         let part = cache.part(&key);
         let checksum = download::download(&self.client, remote, &part, limit, patience)?;
+        // What no checksum vouches for, such as the page of a portal, must not stay in the cache.
+        if remote.checksum.is_none()
+            && let Some(kind) = missed_kind(&remote.name, &part)
+        {
+            std::fs::remove_file(&part).map_err(Error::io(&part))?;
+            return Err(Fault::Wrong(format!("what comes is no {kind}")));
+        }
         let blob = cache.blob(checksum.hex());
         std::fs::rename(&part, &blob).map_err(Error::io(&blob))?;
         Ok(cache.link(checksum.hex(), pointer)?)
@@ -254,6 +265,23 @@ impl Fetch<'_> {
 
     fn describe(&self, file: &str, fault: Fault) -> Error {
         describe::describe(&self.client, self.hub.name, file, fault)
+    }
+}
+
+/// What the contents of `path` should be by the file's `name`, and plainly are not.
+fn missed_kind(name: &str, path: &Path) -> Option<&'static str> {
+    let file = || File::open(path).map(BufReader::new).ok();
+    let is_json = || serde_json::from_reader::<_, IgnoredAny>(file()?).ok();
+    let is_safetensors = || {
+        let (mut start, length) = ([0; 9], path.metadata().ok()?.len());
+        file()?.read_exact(&mut start).ok()?;
+        let header = u64::from_le_bytes(*start.first_chunk()?);
+        (header < length && start[8] == b'{').then_some(())
+    };
+    match Path::new(name).extension()?.to_str()? {
+        "json" if is_json().is_none() => Some("JSON"),
+        "safetensors" if is_safetensors().is_none() => Some("safetensors file"),
+        _ => None,
     }
 }
 

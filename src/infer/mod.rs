@@ -28,13 +28,30 @@ pub fn load(backend: &Backend, model: &ModelFolder, graphs: &[&Graph]) -> Result
     Ok(store)
 }
 
-/// The weights of a model folder, into a store that was planned for its shapes.
+/// The weights of a model folder, its adapter merged, into a store that was planned for its shapes.
 ///
 /// # Errors
 /// If a weight cannot be read.
 pub fn load_into(store: &Store, model: &ModelFolder) -> Result<()> {
     for (name, shape) in model.architecture.shapes() {
-        store.write(&name, &model.tensors.read_f32(&name, &shape)?);
+        store.write(&name, &model.read_f32(&name, &shape)?);
     }
     Ok(())
+}
+
+/// The weights of a model folder on a backend, and its adapter beside them as it is trained.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unmerged(backend: &Backend, model: &ModelFolder, graphs: &[&Graph]) -> Result<Arc<Store>> {
+    let store = backend.store(StorePlan::new(graphs, &backend.caps()))?;
+    for (name, shape) in model.architecture.shapes() {
+        store.write(&name, &model.tensors.read_f32(&name, &shape)?);
+    }
+    if let Some(adapter) = &model.adapter {
+        for (name, shape) in model.adapted().trained_shapes() {
+            store.write(&name, &adapter.read_f32(&name, &shape)?);
+        }
+    }
+    Ok(store)
 }

@@ -34,6 +34,11 @@ impl Row {
         Row { tokens, scored }
     }
 
+    /// How many tokens are scored.
+    pub fn count(&self) -> u32 {
+        self.scored.iter().filter(|&&scored| scored).count() as u32
+    }
+
     /// How many tokens go through the model: all before the last one that is scored.
     fn length(&self) -> usize {
         self.scored.iter().rposition(|&scored| scored).unwrap_or(0)
@@ -171,6 +176,15 @@ impl Scorer {
             }
         }
         Ok(scores)
+    }
+
+    /// Log-probability of the scored tokens of each row, in nats.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    pub fn log_probs(&mut self, rows: &[Row]) -> Result<Vec<f64>> {
+        let scores = self.score(rows)?;
+        Ok(scores.iter().map(|nll| -nll.iter().map(|&x| f64::from(x)).sum::<f64>()).collect())
     }
 
     /// Scores rows that fit one pass.

@@ -21,7 +21,9 @@ impl<'a> Conversion<'a> {
     pub fn new(model: &'a ModelFolder, progress: &'a mut dyn FnMut(u64, u64)) -> Result<Self> {
         let mut total = 0;
         for (name, shape) in model.architecture.shapes() {
-            total += model.tensors.float(&name, &shape)?.1.len() as u64;
+            let merged = model.adapter.as_ref().is_some_and(|adapter| adapter.adapts(&name, &shape));
+            let size = if merged { Dtype::F32.size() } else { model.tensors.float(&name, &shape)?.0.size() };
+            total += (shape.iter().product::<usize>() * size) as u64;
         }
         Ok(Conversion { model, progress, done: 0, total, vanished: 0, values: Vec::new(), bytes: Vec::new() })
     }

@@ -7,7 +7,7 @@ use super::vocabulary;
 use crate::checkpoint::gguf::{Tensor, Type, Value, write_pieces};
 use crate::checkpoint::{Dtype, write_file};
 use crate::error::Result;
-use crate::nn::{Architecture, LlamaConfig};
+use crate::nn::{Base, LlamaConfig};
 
 /// Names inside a block, Hugging Face's and llama.cpp's (MODEL_TENSOR_NAMES of gguf-py).
 const BLOCK: [(&str, &str); 9] = [
@@ -28,7 +28,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Writes the file; returns the number of tensors, and of files.
 pub(super) fn write(weights: &mut Conversion, path: &Path, ty: Type, name: &str) -> Result<(usize, usize)> {
     let model = weights.model;
-    let Architecture::Llama(config) = &model.architecture;
+    let Base::Llama(config) = &model.architecture.base;
     let mut metadata = describe(config, ty, name);
     metadata.extend(vocabulary::read(&model.path, &model.architecture)?);
     let parameters = model.architecture.shapes();
@@ -36,7 +36,7 @@ pub(super) fn write(weights: &mut Conversion, path: &Path, ty: Type, name: &str)
     write_file(path, |file| {
         write_pieces(file, path, &metadata, &tensors, |i, put| {
             let (name, shape) = &parameters[i];
-            let (from, bytes) = model.tensors.float(name, shape)?;
+            let (from, bytes) = model.float(name, shape)?;
             let row = shape.last().expect("no weight is a scalar") * from.size();
             let heads = if is_rotated(name) { Some(config.head_dim) } else { None };
             for target in 0..bytes.len() / row {

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
+use super::ModelFolder;
 use super::conversion::Conversion;
 use crate::checkpoint::gguf::Type;
 use crate::checkpoint::safetensors::write_pieces;
@@ -45,22 +46,8 @@ pub(super) fn write(
     let text = files::read_text(&config, files::SETTINGS)?;
     let text = Architecture::hf_json_with_dtype(&text, dtype.torch_name())
         .map_err(|why| Error::input(format!("{}: {why}", config.display())))?;
-    let small = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        write_file(&path, |file| file.write_all(bytes).map_err(Error::io(&path)))
-    };
-    small("config.json", text.as_bytes())?;
-    for name in COMPANIONS {
-        let path = model.path.join(name);
-        if path.is_file() {
-            let bytes = files::read(&path, files::LISTS)?;
-            if name.ends_with(".json") {
-                serde_json::from_slice::<IgnoredAny>(&bytes)
-                    .map_err(|e| Error::input(format!("{}: not JSON: {e}", path.display())))?;
-            }
-            small(name, &bytes)?;
-        }
-    }
+    small(folder, "config.json", text.as_bytes())?;
+    write_companions(model, folder)?;
 
     let parameters = model.architecture.shapes();
     let tensors = parameters.len();
@@ -77,9 +64,30 @@ pub(super) fn write(
     if shards.len() > 1 {
         let total: u64 = shards.iter().flatten().map(|(_, shape)| bytes(shape, dtype)).sum();
         let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-        small("model.safetensors.index.json", format!("{index:#}\n").as_bytes())?;
+        small(folder, "model.safetensors.index.json", format!("{index:#}\n").as_bytes())?;
     }
     Ok((tensors, shards.len()))
+}
+
+/// Copies what goes along with the weights: the tokenizer, and the settings of generation.
+pub(super) fn write_companions(model: &ModelFolder, folder: &Path) -> Result<()> {
+    for name in COMPANIONS {
+        let path = model.path.join(name);
+        if path.is_file() {
+            let bytes = files::read(&path, files::LISTS)?;
+            if name.ends_with(".json") {
+                serde_json::from_slice::<IgnoredAny>(&bytes)
+                    .map_err(|e| Error::input(format!("{}: not JSON: {e}", path.display())))?;
+            }
+            small(folder, name, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn small(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    write_file(&path, |file| file.write_all(bytes).map_err(Error::io(&path)))
 }
 
 fn write_shard(weights: &mut Conversion, path: &Path, dtype: Dtype, shard: &Parameters) -> Result<()> {
@@ -87,7 +95,7 @@ fn write_shard(weights: &mut Conversion, path: &Path, dtype: Dtype, shard: &Para
         shard.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     write_file(path, |file| {
         write_pieces(file, path, dtype, shard, |name, put| {
-            let (from, bytes) = weights.model.tensors.float(name, shapes[name])?;
+            let (from, bytes) = weights.model.float(name, shapes[name])?;
             bytes
                 .chunks(PIECE * from.size())
                 .try_for_each(|piece| weights.put(name, from, piece, Type::Plain(dtype), put))

@@ -1,8 +1,9 @@
 //! Model folders, as Hugging Face lays them out: fetched, opened and checked, and written in several formats.
 //!
 //! A folder holds `config.json`, `model.safetensors` (or shards with `model.safetensors.index.json`) and the tokenizer's
-//! files; every checkpoint of smolter is one.
+//! files; every checkpoint of smolter is one. Where it has an adapter, the model is the weights with that merged.
 
+pub mod adapter;
 mod conversion;
 pub mod export;
 mod generation;
@@ -17,6 +18,7 @@ use crate::checkpoint::{TensorFile, folder, verify_model};
 use crate::error::{Error, Result};
 use crate::nn::Architecture;
 use crate::tokenizer::Tokenizer;
+use adapter::Adapter;
 
 /// An open model folder: its shape, and exactly the tensors that this shape has.
 pub struct ModelFolder {
@@ -24,8 +26,10 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// Architecture and sizes, from `config.json`.
     pub architecture: Architecture,
-    /// The weights; each of the architecture's parameters is there in its shape.
+    /// The weights without the adapter; each of the architecture's parameters is there in its shape.
     pub tensors: TensorFile,
+    /// The adapter on it, such as that of a checkpoint of a stage with LoRA.
+    pub adapter: Option<Adapter>,
     /// Tokens that end a text, from `generation_config.json` or else `config.json`.
     pub end_tokens: Vec<u32>,
     /// What the user should know, such as a checkpoint that was skipped because it is damaged.
@@ -51,7 +55,10 @@ impl ModelFolder {
             Some(ids) => ids,
             None => architecture.eos_token_id().into_iter().collect(),
         };
-        Ok(ModelFolder { path, architecture, tensors, end_tokens, warnings })
+        let own = path.join(adapter::FOLDER);
+        let adapter =
+            if adapter::is_adapter(&own) { Some(Adapter::open(&own, &architecture)?) } else { None };
+        Ok(ModelFolder { path, architecture, tensors, adapter, end_tokens, warnings })
     }
 
     /// Requires that the model has an embedding for every token that the tokenizer makes.
@@ -75,7 +82,7 @@ impl ModelFolder {
 /// checkpoints that are damaged.
 ///
 /// # Errors
-/// [`Error::Input`] if it is a file, or a run without a checkpoint; [`Error::Damaged`] naming a file of a checkpoint
+/// [`Error::Input`] if it is a file, no model, or a run without a checkpoint; [`Error::Damaged`] naming a file of a checkpoint
 /// that is not whole.
 pub fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
     if path.is_file() {
@@ -94,7 +101,15 @@ pub fn locate(path: &Path) -> Result<(PathBuf, Vec<String>)> {
         }
         return Ok((path.into(), Vec::new()));
     }
-    let Some(run) = run_folder::of(path) else { return Ok((path.into(), Vec::new())) };
+    if adapter::is_adapter(path) {
+        let why = "is an adapter: give the folder of its model, and this one with --adapter";
+        return Err(Error::input(format!("{}: {why}", path.display())));
+    }
+    let Some(run) = run_folder::of(path) else {
+        let needed = "no model: that is a folder with config.json, model.safetensors and tokenizer.json, a run folder, or \
+                      a checkpoint";
+        return Err(Error::input(format!("{}: {needed}", path.display())));
+    };
     match folder::newest_whole(&run)? {
         Some((checkpoint, warnings)) => Ok((checkpoint.path, warnings)),
         None => Err(run_folder::no_checkpoint(&run)),

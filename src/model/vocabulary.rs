@@ -189,12 +189,12 @@ fn chat_template(folder: &Path, settings: &Json) -> Result<Option<String>> {
 mod tests {
     use super::*;
     use crate::nn::LlamaConfig;
-    use crate::tokenizer::{Role, Tokenizer};
+    use crate::tokenizer::{ChatTemplate, Role, Tokenizer};
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = Tokenizer::train(std::iter::repeat_n("ab ab".to_string(), 3), 300, |_| ()).unwrap();
-        tokenizer.save(folder.path(), 64, Role::Chat).unwrap();
+        tokenizer.save(folder.path(), 64, Role::Chat(&ChatTemplate::smollm2())).unwrap();
         folder
     }
 

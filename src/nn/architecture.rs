@@ -1,28 +1,37 @@
 //! What the rest of smolter needs to know of a model, whatever its architecture.
 
-use super::LlamaConfig;
 use super::llama::Llama;
+use super::{LlamaConfig, Lora};
 use crate::error::Result;
 use crate::graph::{Graph, ParameterSpec};
 use std::path::Path;
 
 /// An architecture with its sizes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Architecture {
+pub enum Base {
     /// A Llama-style decoder.
     Llama(LlamaConfig),
 }
 
+/// A model's shape: an architecture, and the adapters on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// What the adapters are on, or all there is.
+    pub base: Base,
+    /// The adapters; with them, only they are trained.
+    pub lora: Option<Lora>,
+}
+
 impl From<LlamaConfig> for Architecture {
     fn from(config: LlamaConfig) -> Self {
-        Architecture::Llama(config)
+        Architecture { base: Base::Llama(config), lora: None }
     }
 }
 
 impl Architecture {
     /// The preset of that name, one of [`PRESETS`](super::config::PRESETS).
     pub fn preset(name: &str) -> Option<Self> {
-        LlamaConfig::preset(name).map(Architecture::Llama)
+        LlamaConfig::preset(name).map(Self::from)
     }
 
     /// Reads a Hugging Face `config.json`.
@@ -31,12 +40,12 @@ impl Architecture {
     /// [`Error::Io`](crate::Error::Io) if the file cannot be read, [`Error::Input`](crate::Error::Input) naming the
     /// file and the first field that smolter does not have.
     pub fn from_hf_json(path: &Path) -> Result<Self> {
-        LlamaConfig::from_hf_json(path).map(Architecture::Llama)
+        LlamaConfig::from_hf_json(path).map(Self::from)
     }
 
     /// The `config.json` of a model folder; `dtype` is that of its weights, such as `float32` or `bfloat16`.
     pub fn to_hf_json(&self, dtype: &str) -> String {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.to_hf_json(dtype)
     }
 
@@ -50,53 +59,87 @@ impl Architecture {
 
     /// The `generation_config.json` of a model folder.
     pub fn to_generation_json(&self) -> String {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.to_generation_json()
     }
 
-    /// Every parameter, in the order of the forward pass; all are trained and decay, as SmolLM2's.
+    /// The same with other adapters, or without.
+    pub fn with_lora(self, lora: Option<Lora>) -> Self {
+        Architecture { lora, ..self }
+    }
+
+    /// Every parameter: those of the base in the order of the forward pass, then the adapters. All are trained and decay,
+    /// as SmolLM2's, but where there are adapters, only these.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
-        let Architecture::Llama(config) = self;
-        config.parameters()
+        let mut all = self.base_parameters();
+        let adapters = self.lora.as_ref().map(|lora| lora.parameters(&all));
+        all.extend(adapters.into_iter().flatten());
+        all
     }
 
-    /// Hugging Face key and shape of every parameter, in the same order.
+    fn base_parameters(&self) -> Vec<ParameterSpec> {
+        let Base::Llama(config) = &self.base;
+        let mut all = config.parameters();
+        all.iter_mut().for_each(|spec| spec.trained = self.lora.is_none());
+        all
+    }
+
+    /// Hugging Face key and shape of every parameter of the base, in the same order.
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.parameters().into_iter().map(|spec| (spec.name, spec.shape)).collect()
+        self.base_parameters().into_iter().map(|spec| (spec.name, spec.shape)).collect()
     }
 
-    /// Number of values in all parameters; a tied embedding counts once.
+    /// Name and shape of every parameter that is trained, in the same order.
+    pub fn trained_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let trained = self.parameters().into_iter().filter(|spec| spec.trained);
+        trained.map(|spec| (spec.name, spec.shape)).collect()
+    }
+
+    /// Number of values in all parameters of the base; a tied embedding counts once.
     pub fn num_parameters(&self) -> u64 {
-        self.shapes().iter().map(|(_, shape)| shape.iter().map(|&d| d as u64).product::<u64>()).sum()
+        count(&self.shapes())
+    }
+
+    /// Number of values that are trained.
+    pub fn num_trained(&self) -> u64 {
+        count(&self.trained_shapes())
     }
 
     /// V, the number of token ids.
     pub fn vocab_size(&self) -> usize {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.vocab_size
     }
 
     /// Longest sequence, in tokens.
     pub fn positions(&self) -> usize {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.max_position_embeddings
     }
 
     /// Id that begins a document, if any.
     pub fn bos_token_id(&self) -> Option<u32> {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.bos_token_id
     }
 
     /// Id that ends a document, if any.
     pub fn eos_token_id(&self) -> Option<u32> {
-        let Architecture::Llama(config) = self;
+        let Base::Llama(config) = &self.base;
         config.eos_token_id
     }
 
     /// Adds the decoder with all its parameters to a graph.
     pub fn decoder(&self, graph: &mut Graph) -> Llama {
-        let Architecture::Llama(config) = self;
-        Llama::new(graph, config, config.parameters())
+        let Base::Llama(config) = &self.base;
+        let mut decoder = Llama::new(graph, config, self.base_parameters());
+        if let Some(lora) = &self.lora {
+            decoder.adapt(graph, lora);
+        }
+        decoder
     }
+}
+
+fn count(shapes: &[(String, Vec<usize>)]) -> u64 {
+    shapes.iter().map(|(_, shape)| shape.iter().map(|&d| d as u64).product::<u64>()).sum()
 }

@@ -213,7 +213,7 @@ mod tests {
             let config = LlamaConfig::preset(name).unwrap();
             config.validate().unwrap();
             assert_eq!(config.parameters().len(), tensors, "{name}");
-            assert_eq!(Architecture::Llama(config).num_parameters(), parameters, "{name}");
+            assert_eq!(Architecture::from(config).num_parameters(), parameters, "{name}");
         }
     }
 
@@ -221,7 +221,7 @@ mod tests {
     fn parameters_follow_the_forward_pass() {
         let mut config = LlamaConfig::smollm2_135m();
         config.tie_word_embeddings = false;
-        let all = Architecture::Llama(config).shapes();
+        let all = Architecture::from(config).shapes();
         assert_eq!(all[0], ("model.embed_tokens.weight".into(), vec![49_152, 576]));
         assert_eq!(all[3], ("model.layers.0.self_attn.k_proj.weight".into(), vec![192, 576]));
         assert_eq!(all[9], ("model.layers.0.mlp.down_proj.weight".into(), vec![576, 1536]));

@@ -1,7 +1,7 @@
 //! Initial weights, drawn as each parameter says.
 
 use crate::graph::{Initial, ParameterSpec};
-use crate::ops::random::normal;
+use crate::ops::random::{normal, uniform};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -9,14 +9,23 @@ use rayon::prelude::*;
 /// Elements that share one random stream; fixed, so that weights do not depend on the number of cores.
 const BLOCK: usize = 1 << 16;
 
+/// Draws so many numbers of a size.
+type Draw = fn(&mut ChaCha8Rng, usize, f64) -> Vec<f64>;
+
 /// First values of the `index`th parameter of a model, row-major.
 pub fn weights(spec: &ParameterSpec, seed: u64, index: usize) -> Vec<f32> {
-    let mut values = vec![1.0; spec.shape.iter().product()];
-    let Initial::Normal(std) = spec.initial else { return values };
+    let elements = spec.shape.iter().product();
+    let (draw, size): (Draw, f64) = match spec.initial {
+        Initial::Ones => return vec![1.0; elements],
+        Initial::Zeros => return vec![0.0; elements],
+        Initial::Normal(std) => (normal, std),
+        Initial::Uniform(bound) => (uniform, bound),
+    };
+    let mut values = vec![0.0; elements];
     values.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(((index as u64) << 32) | block as u64);
-        let drawn = normal(&mut rng, values.len(), std);
+        let drawn = draw(&mut rng, values.len(), size);
         for (value, x) in values.iter_mut().zip(drawn) {
             *value = x as f32;
         }

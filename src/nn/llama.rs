@@ -1,7 +1,7 @@
 //! The Llama decoder as a graph (Touvron et al. 2023, arXiv 2302.13971; SmolLM2, arXiv 2502.02737, appendix A).
 //! Per block: x += o_proj(attention(rope(q), rope(k), v)) of the normed x; x += down(silu(gate) * up) of the normed x.
 
-use super::LlamaConfig;
+use super::{LlamaConfig, Lora};
 use crate::graph::{Graph, Kind, Parameter, ParameterSpec};
 use crate::ops::add::Add;
 use crate::ops::attention::Attention;
@@ -13,6 +13,7 @@ use crate::ops::logits::{Layout, Logits};
 use crate::ops::matmul::Matmul;
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rope::{Rope, table};
+use crate::ops::scale::Scale;
 use crate::ops::swiglu::Swiglu;
 use crate::ops::{Op, TensorType, ValueId};
 
@@ -30,14 +31,49 @@ pub struct Llama {
 
 struct Block {
     input_norm: ValueId,
-    q: ValueId,
-    k: ValueId,
-    v: ValueId,
-    o: ValueId,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
     post_norm: ValueId,
-    gate: ValueId,
-    up: ValueId,
-    down: ValueId,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// A linear layer.
+struct Linear {
+    /// W [out, in].
+    weight: ValueId,
+    adapter: Option<Adapter>,
+}
+
+/// What is added to a linear layer, see [`Lora`].
+#[derive(Clone)]
+struct Adapter {
+    /// [rank, in]
+    a: ValueId,
+    /// [out, rank]
+    b: ValueId,
+    scale: Scale,
+}
+
+impl Linear {
+    fn new(parameter: Parameter) -> Self {
+        Linear { weight: parameter.whole(), adapter: None }
+    }
+
+    /// y = x W^T, and what the adapter adds.
+    fn apply(&self, graph: &mut Graph, x: ValueId) -> ValueId {
+        let product = |graph: &mut Graph, x, w| graph.push(Matmul::linear(), &[x, w])[0];
+        let y = product(graph, x, self.weight);
+        let Some(Adapter { a, b, scale }) = &self.adapter else { return y };
+        let inner = product(graph, x, *a);
+        // The narrowest place to scale.
+        let inner = graph.push(scale.clone(), &[inner])[0];
+        let added = product(graph, inner, *b);
+        graph.push(Add, &[y, added])[0]
+    }
 }
 
 /// Keys and values of earlier tokens, kept on the device from program to program.
@@ -73,6 +109,26 @@ pub struct Tokens {
     pub order: Option<ValueId>,
     /// Rotary table [T, E], see [`Llama::rope_table`].
     pub rope: ValueId,
+    /// Where each sequence is several documents that do not see each other.
+    pub segments: Option<Segments>,
+}
+
+/// Where documents lie in sequences, as graph inputs; [`segments_of`](crate::ops::host::segments_of) makes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments {
+    /// Index in its sequence of the first token of each token's document [B T].
+    pub starts: ValueId,
+    /// Position of each token in its document [B T].
+    pub positions: ValueId,
+}
+
+impl Tokens {
+    /// The same with inputs that divide each sequence into documents.
+    pub fn in_segments(self, graph: &mut Graph) -> Tokens {
+        let mut rows = |name: &str| graph.input(name, TensorType::u32(&[self.batch * self.length]));
+        let segments = Segments { starts: rows("document starts"), positions: rows("positions") };
+        Tokens { segments: Some(segments), ..self }
+    }
 }
 
 impl Llama {
@@ -85,14 +141,30 @@ impl Llama {
         let embedding = next();
         let blocks = (0..config.num_hidden_layers)
             .map(|_| {
-                let [input_norm, q, k, v, o, post_norm, gate, up, down] =
-                    std::array::from_fn(|_| next().whole());
+                let input_norm = next().whole();
+                let [q, k, v, o] = std::array::from_fn(|_| Linear::new(next()));
+                let post_norm = next().whole();
+                let [gate, up, down] = std::array::from_fn(|_| Linear::new(next()));
                 Block { input_norm, q, k, v, o, post_norm, gate, up, down }
             })
             .collect();
         let norm = next().whole();
         let head = if config.tie_word_embeddings { embedding.clone() } else { next() };
         Llama { config: config.clone(), embedding, blocks, norm, head }
+    }
+
+    /// Adds adapters to the graph and to the linear layers that `lora` names; they are those of [`Lora::parameters`].
+    pub fn adapt(&mut self, graph: &mut Graph, lora: &Lora) {
+        let scale = Scale { factor: lora.scale() as f32 };
+        for Block { q, k, v, o, gate, up, down, .. } in &mut self.blocks {
+            for linear in [q, k, v, o, gate, up, down] {
+                let weight = graph.value(linear.weight);
+                if let Some(specs) = lora.adapter(&weight.name, &weight.ty.shape) {
+                    let [a, b] = specs.map(|spec| graph.parameter(spec).whole());
+                    linear.adapter = Some(Adapter { a, b, scale: scale.clone() });
+                }
+            }
+        }
     }
 
     /// Adds the inputs of a batch of `batch` x `length` tokens to a graph; `trained` says that gradients will be wanted.
@@ -105,6 +177,7 @@ impl Llama {
             ids: graph.input("token ids", rows.clone()),
             order: sorted.then(|| graph.input("token order", rows)),
             rope: self.rope_input(graph, length),
+            segments: None,
         }
     }
 
@@ -120,15 +193,19 @@ impl Llama {
 
     /// Hidden states after the final norm, [B T, D].
     pub fn hidden(&self, graph: &mut Graph, tokens: &Tokens) -> ValueId {
-        let rope = Rope { head_dim: self.config.head_dim, placed: false, inverse: false };
+        let (starts, positions) = tokens.segments.map(|it| (it.starts, it.positions)).unzip();
+        let rope = Rope { head_dim: self.config.head_dim, placed: positions.is_some(), inverse: false };
         let attention = Attention {
             tokens: tokens.length,
             heads: self.config.num_attention_heads,
             kv_heads: self.config.num_key_value_heads,
+            segments: starts.is_some(),
         };
         self.blocks(graph, tokens.ids, tokens.order, |graph, _, [q, k, v]| {
-            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &[x, tokens.rope])[0]);
-            graph.push(attention.clone(), &[q, k, v])[0]
+            let turned = |x| [x, tokens.rope].into_iter().chain(positions).collect::<Vec<_>>();
+            let [q, k] = [q, k].map(|x| graph.push(rope.clone(), &turned(x))[0]);
+            let seen: Vec<ValueId> = [q, k, v].into_iter().chain(starts).collect();
+            graph.push(attention.clone(), &seen)[0]
         })
     }
 
@@ -187,17 +264,16 @@ impl Llama {
         x: ValueId,
         attend: impl FnOnce(&mut Graph, [ValueId; 3]) -> ValueId,
     ) -> ValueId {
-        let linear = |graph: &mut Graph, x, w| graph.push(Matmul::linear(), &[x, w])[0];
         let normed = graph.push(self.rms_norm(), &[x, block.input_norm])[0];
-        let qkv = [block.q, block.k, block.v].map(|w| linear(graph, normed, w));
+        let qkv = [&block.q, &block.k, &block.v].map(|linear| linear.apply(graph, normed));
         let attended = attend(graph, qkv);
-        let attended = linear(graph, attended, block.o);
+        let attended = block.o.apply(graph, attended);
         let x = graph.push(Add, &[x, attended])[0];
 
         let normed = graph.push(self.rms_norm(), &[x, block.post_norm])[0];
-        let [gate, up] = [block.gate, block.up].map(|w| linear(graph, normed, w));
+        let [gate, up] = [&block.gate, &block.up].map(|linear| linear.apply(graph, normed));
         let activated = graph.push(Swiglu, &[gate, up])[0];
-        let fed = linear(graph, activated, block.down);
+        let fed = block.down.apply(graph, activated);
         graph.push(Add, &[x, fed])[0]
     }
 
@@ -230,16 +306,20 @@ mod tests {
     use super::*;
     use crate::graph::Kind;
     use crate::graph::backward::{Accumulate, backward};
+    use crate::ops::matmul::Form;
     use crate::optim::update::Update;
     use std::collections::BTreeSet;
 
-    /// Names of the values of a kind in the graph of a training step of two blocks, whose parameters `trained` picks.
-    fn names(kind: Kind, trained: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    /// The graph of a training step of two blocks, whose parameters `trained` picks, with adapters.
+    fn step(trained: impl Fn(&str) -> bool, lora: Option<&Lora>) -> Graph {
         let config = LlamaConfig { num_hidden_layers: 2, vocab_size: 300, ..LlamaConfig::smollm2_135m() };
         let mut parameters = config.parameters();
         parameters.iter_mut().for_each(|spec| spec.trained = trained(&spec.name));
         let mut graph = Graph::new();
-        let model = Llama::new(&mut graph, &config, parameters);
+        let mut model = Llama::new(&mut graph, &config, parameters);
+        if let Some(lora) = lora {
+            model.adapt(&mut graph, lora);
+        }
         graph.program("micro-batch");
         let tokens = model.tokens(&mut graph, 1, 8, true);
         let (labels, weights) =
@@ -248,7 +328,36 @@ mod tests {
         let nll = model.nll(&mut graph, hidden, labels);
         let gradients = backward(&mut graph, &[(nll, weights)], &[], Accumulate::Yes);
         Update::new(&mut graph, &gradients);
+        graph
+    }
+
+    /// Names of the values of a kind in [`step`].
+    fn names(kind: Kind, trained: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let graph = step(trained, None);
         graph.values().iter().filter(|value| value.kind == kind).map(|value| value.name.clone()).collect()
+    }
+
+    #[test]
+    fn frozen_weights_cost_no_products_for_their_gradients() {
+        let products = |graph: &Graph, form: Form| {
+            let is = |op: &Op| matches!(op, Op::Matmul(product) if product.form == form);
+            graph.nodes().iter().filter(|node| is(&node.op)).count()
+        };
+        let all = Lora::default();
+        let some = Lora { targets: vec!["q_proj".into(), "up_proj".into()], ..Lora::default() };
+        // Two matrices of each adapter have gradients, and no other matrix.
+        for (lora, layers) in [(&all, 14), (&some, 4)] {
+            let graph = step(|_| false, Some(lora));
+            assert_eq!(products(&graph, Form::TN), 2 * layers, "{:?}", lora.targets);
+            let gradients = graph.values().iter().filter(|value| value.kind == Kind::Gradient).count();
+            assert_eq!(gradients, 2 * layers);
+        }
+        // Behind the first adapter nothing is computed for what comes before: the inputs of the first block.
+        let last = Lora { targets: vec!["down_proj".into()], ..Lora::default() };
+        let (first, whole) = (step(|_| false, Some(&last)), step(|_| true, None));
+        assert_eq!(products(&whole, Form::TN), 14);
+        assert!(products(&first, Form::NN) < products(&whole, Form::NN));
+        assert!(first.nodes().iter().all(|node| node.op.def().name() != "embedding_backward"));
     }
 
     #[test]

@@ -4,7 +4,9 @@ pub mod architecture;
 pub mod config;
 pub mod init;
 pub mod llama;
+pub mod lora;
 
-pub use architecture::Architecture;
+pub use architecture::{Architecture, Base};
 pub use config::LlamaConfig;
 pub use llama::{Llama, Tokens};
+pub use lora::Lora;

@@ -13,6 +13,23 @@ pub fn order_of(ids: &[u32]) -> Vec<u32> {
     order
 }
 
+/// Where documents of these lengths lie that fill sequences of `tokens` one after another: for each token the index in
+/// its sequence of its document's first token, and its position in the document. What the end of a sequence cuts off
+/// begins anew in the next one, as a document of its own.
+pub fn segments_of(lengths: &[usize], tokens: usize) -> (Vec<u32>, Vec<u32>) {
+    let (mut starts, mut positions) = (Vec::new(), Vec::new());
+    for &length in lengths {
+        let mut start = starts.len() % tokens;
+        for _ in 0..length {
+            let at = starts.len() % tokens;
+            start = if at == 0 { 0 } else { start };
+            starts.push(start as u32);
+            positions.push((at - start) as u32);
+        }
+    }
+    (starts, positions)
+}
+
 /// The elements of a tensor in host memory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HostTensor<'a> {

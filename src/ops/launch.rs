@@ -42,6 +42,25 @@ pub fn windows(count: usize, row_bytes: u64) -> impl Iterator<Item = Range<usize
     (0..count.max(1)).step_by(most).map(move |start| start..(start + most).min(count))
 }
 
+/// A kernel of one `Elem` per invocation over tensors of `elements` floats.
+pub fn elementwise_kernel(
+    shader: &'static str,
+    entry: &'static str,
+    caps: &Caps,
+    elements: usize,
+) -> Kernel {
+    row_kernel(shader, entry, &worth_texels(caps, elements), elements).0
+}
+
+/// The parts of such tensors that bindings hold, how many `Elem`s each has, and its grid.
+pub fn elementwise_parts(elements: usize) -> impl Iterator<Item = (Range<usize>, u32, [u32; 3])> {
+    let floats = if elements.is_multiple_of(4) { 4 } else { 1 };
+    windows(elements, 4).map(move |range| {
+        let count = range.len() / floats;
+        (range, count as u32, fold(count.div_ceil(ELEMENT_GROUP as usize)))
+    })
+}
+
 /// One `Elem` per invocation, over tensors of `elements` floats. All inputs are arrays of `Elem`.
 pub fn elementwise<const N: usize>(
     shader: &'static str,
@@ -50,17 +69,14 @@ pub fn elementwise<const N: usize>(
     elements: usize,
     slots: [Slot; N],
 ) -> Vec<Command> {
-    let launch = |range: Range<usize>| {
-        let (kernel, _) = row_kernel(shader, entry, &worth_texels(caps, elements), elements);
-        let count = if elements.is_multiple_of(4) { range.len() / 4 } else { range.len() } as u32;
-        let grid = fold((count as usize).div_ceil(ELEMENT_GROUP as usize));
+    let launch = |(range, count, grid): (Range<usize>, u32, [u32; 3])| {
         let bindings = slots.map(|slot| {
             let binding = slot.window(&range, elements, 4);
             if let Slot::In(_) = slot { binding.texels() } else { binding }
         });
-        Dispatch::command(kernel, bindings, &count, grid)
+        Dispatch::command(elementwise_kernel(shader, entry, caps, elements), bindings, &count, grid)
     };
-    windows(elements, 4).map(launch).collect()
+    elementwise_parts(elements).map(launch).collect()
 }
 
 #[cfg(test)]

@@ -13,3 +13,8 @@ pub fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f64> {
         })
         .collect()
 }
+
+/// `n` uniform numbers from `-bound` to `bound`, rounded to f32.
+pub fn uniform(rng: &mut ChaCha8Rng, n: usize, bound: f64) -> Vec<f64> {
+    (0..n).map(|_| ((2.0 * rng.random::<f64>() - 1.0) * bound) as f32 as f64).collect()
+}

@@ -1,16 +1,18 @@
-//! What the types cannot say about a recipe: ranges, names that refer to each other, sums.
+//! What the types cannot say about a recipe: ranges, names that refer to each other, sums. What is wrong with schedules
+//! is for [`schedules`](super::schedules) to say.
 
 mod datasets;
+pub(super) mod timeline;
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, Stage, StageKind};
-use super::timeline::{Origin, Span, schedule_lengths, spans};
-use super::{consumption, problem::Problem};
+use super::schema::{Batch, Optimizer, Preference, Recipe, Stage, StageKind};
+use crate::data::mixture::LEAST_WEIGHT;
 use crate::hub;
 
-/// Adds all mistakes to `problems`.
+/// Adds all mistakes but those of schedules to `problems`.
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     problems.require(is_name(&recipe.name), key_path!["name"], || name_rule(&recipe.name));
     for (key, seed) in [("seed", recipe.seed), ("data_seed", recipe.data_seed)] {
@@ -23,16 +25,16 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     check_batch(problems, &recipe.batch, key_path!["batch"]);
     datasets::check(problems, recipe);
     check_stages(problems, recipe);
+    chat::check_datasets(problems, recipe);
     check_optimizers(problems, recipe);
-    check_timeline(problems, recipe);
     check_reports(problems, recipe);
 }
 
-fn positive(problems: &mut Problems, value: f64, path: &[String]) {
+pub(super) fn positive(problems: &mut Problems, value: f64, path: &[String]) {
     problems.require(value.is_finite() && value > 0.0, path, || format!("is {value}, but must be positive"))
 }
 
-fn not_negative(problems: &mut Problems, value: f64, path: &[String]) {
+pub(super) fn not_negative(problems: &mut Problems, value: f64, path: &[String]) {
     problems
         .require(value.is_finite() && value >= 0.0, path, || format!("is {value}, but must not be negative"))
 }
@@ -42,7 +44,7 @@ fn at_least_one(problems: &mut Problems, value: u64, path: &[String]) {
 }
 
 /// The path of a key in the table at `place`.
-fn below(place: &[String], key: &str) -> KeyPath {
+pub(super) fn below(place: &[String], key: &str) -> KeyPath {
     [place, &[key.to_string()]].concat()
 }
 
@@ -127,7 +129,7 @@ fn check_optimizers(problems: &mut Problems, recipe: &Recipe) {
 }
 
 /// A table that stages name.
-fn check_named(problems: &mut Problems, name: &str, used: bool, place: &[String]) {
+pub(super) fn check_named(problems: &mut Problems, name: &str, used: bool, place: &[String]) {
     problems.require(is_part(name), place, || name_rule(name));
     problems.require(used, place, || "is used by no stage: name it in one, or delete it".into())
 }
@@ -147,22 +149,28 @@ fn check_stages(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.stages.is_empty();
     problems.require(given, key_path!["stages"], || "is empty: give at least one".into());
     let datasets: HashSet<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    let are_read = (0..recipe.datasets.len()).all(|i| problems.is_read(key_path!["datasets", i, "name"]));
+    let known = (are_read && problems.is_read(key_path!["datasets"])).then_some(&datasets);
     let mut names = HashSet::new();
     for (i, stage) in recipe.stages.iter().enumerate() {
-        check_stage(problems, recipe, i, stage, &datasets);
+        check_stage(problems, recipe, i, stage, known);
         problems.require(names.insert(&stage.name), key_path!["stages", i, "name"], || {
             format!("is '{}', but an earlier stage has that name", stage.name)
         });
     }
 }
 
-fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage, datasets: &HashSet<&str>) {
+/// `datasets` has the names of all, if these could be read.
+fn check_stage(
+    problems: &mut Problems,
+    recipe: &Recipe,
+    i: usize,
+    stage: &Stage,
+    datasets: Option<&HashSet<&str>>,
+) {
     let name = &stage.name;
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
-    let known = matches!(stage.kind, StageKind::Pretrain | StageKind::ExtendContext);
-    problems.require(known, key_path!["stages", i, "kind"], || {
-        "is a kind that this version of smolter cannot train yet; only 'pretrain' and 'extend_context' can".into()
-    });
+    chat::check_stage(problems, i, stage);
     check_length(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
     if problems.are_none_at(key_path!["model", "max_position_embeddings"]) {
@@ -176,8 +184,42 @@ fn check_stage(problems: &mut Problems, recipe: &Recipe, i: usize, stage: &Stage
     if let Some(batch) = &stage.batch {
         check_batch(problems, batch, key_path!["stages", i, "batch"]);
     }
+    if let Some(lora) = &stage.lora
+        && problems.are_none_at(key_path!["model"])
+    {
+        for (key, why) in lora.problems(&recipe.model.parameters()) {
+            problems.require(false, key_path!["stages", i, "lora", key], || why);
+        }
+    }
     check_choices(problems, recipe, i, stage);
+    check_preference(problems, i, stage);
     check_mixture(problems, recipe, i, stage, datasets)
+}
+
+/// What is said of preference pairs.
+fn check_preference(problems: &mut Problems, i: usize, stage: &Stage) {
+    let place = key_path!["stages", i, "dpo"];
+    let given = stage.dpo.as_ref();
+    if stage.kind != StageKind::Dpo {
+        return problems.require(given.is_none(), place, || "goes with kind = \"dpo\"".into());
+    }
+    let Preference { beta, label_smoothing, gamma, lambda, max_prompt_length, .. } =
+        given.cloned().unwrap_or_default();
+    positive(problems, beta, &below(place, "beta"));
+    problems.require((0.0..0.5).contains(&label_smoothing), &below(place, "label_smoothing"), || {
+        format!("is {label_smoothing}, but must be from 0 to below 0.5")
+    });
+    not_negative(problems, gamma, &below(place, "gamma"));
+    not_negative(problems, lambda, &below(place, "lambda"));
+    let length = stage.sequence_length;
+    problems.require(length >= 2, key_path!["stages", i, "sequence_length"], || {
+        format!("is {length}, but a prompt and an answer take at least 2")
+    });
+    if let Some(prompt) = max_prompt_length {
+        problems.require((1..length.max(2)).contains(&prompt), &below(place, "max_prompt_length"), || {
+            format!("is {prompt}, but must be from 1 to below sequence_length {length}")
+        });
+    }
 }
 
 /// How long a stage is: in tokens, steps or epochs.
@@ -232,152 +274,30 @@ fn check_mixture(
     recipe: &Recipe,
     i: usize,
     stage: &Stage,
-    datasets: &HashSet<&str>,
+    datasets: Option<&HashSet<&str>>,
 ) {
-    problems.require(!stage.mixture.is_empty(), key_path!["stages", i, "mixture"], || {
+    let mixture = key_path!["stages", i, "mixture"];
+    problems.require(!stage.mixture.is_empty(), mixture, || {
         "is empty, but must share out the tokens among datasets".into()
     });
+    let mut are_weights = problems.are_none_at(mixture);
     for (name, &weight) in &stage.mixture {
-        if problems.are_none_at(key_path!["datasets"]) {
-            problems.require(
-                datasets.contains(name.as_str()),
-                key_path!["stages", i, "mixture", name],
-                || {
-                    let known: Vec<&str> =
-                        recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-                    format!("names no dataset; {}", suggest(name, &known))
-                },
-            );
-        }
-        positive(problems, weight, key_path!["stages", i, "mixture", name]);
+        let place = key_path!["stages", i, "mixture", name];
+        let is_weight = weight >= LEAST_WEIGHT;
+        are_weights &= is_weight;
+        problems.require(datasets.is_none_or(|it| it.contains(name.as_str())), place, || {
+            let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+            format!("names no dataset; {}", suggest(name, &known))
+        });
+        problems.require(is_weight, place, || {
+            format!("is {weight}, but must be at least {LEAST_WEIGHT}: give more, or leave the dataset out")
+        });
     }
     let sum: f64 = stage.mixture.values().sum();
     // Wide enough for thirds written with seven digits.
-    problems.require((sum - 1.0).abs() < 1e-6, key_path!["stages", i, "mixture"], || {
+    problems.require(!are_weights || (sum - 1.0).abs() < 1e-6, mixture, || {
         format!("has weights that sum to {}, but must sum to 1", (sum * 1e9).round() / 1e9)
     })
-}
-
-/// Steps that are more than enough for any schedule.
-const UNKNOWN_LENGTH: u64 = 1 << 62;
-
-/// What follows from when the stages train.
-fn check_timeline(problems: &mut Problems, recipe: &Recipe) {
-    // How many steps an epoch has is known when the text has been tokenised.
-    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
-    let timed = known && [key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it));
-    let spans = if timed { spans(recipe).map_err(|problem| problems.add(problem)).ok() } else { None };
-    check_schedules(problems, recipe, spans.as_deref());
-    let Some(spans) = spans else { return };
-    for span in &spans {
-        check_extension(problems, recipe, span);
-    }
-    if problems.found.is_empty() && problems.are_none_at(key_path!["datasets"]) {
-        consumption::check(problems, recipe, &spans);
-    }
-}
-
-/// A stage that extends the context must have longer sequences than the state that it goes on from was trained on.
-fn check_extension(problems: &mut Problems, recipe: &Recipe, span: &Span) {
-    let stage = &recipe.stages[span.stage];
-    if stage.kind != StageKind::ExtendContext {
-        return;
-    }
-    match span.origin {
-        // How long the sequences of a model from elsewhere were, nobody knows.
-        Origin::Noise if recipe.source.is_some() => {}
-        Origin::Noise => problems.add(Problem {
-            path: key_path!["stages", span.stage, "kind"].to_vec(),
-            message: "is 'extend_context', but there is no stage before it to go on from: write kind = \"pretrain\""
-                .into(),
-        }),
-        Origin::Step { stage: before, .. } => {
-            let (before, length) = (&recipe.stages[before], stage.sequence_length);
-            let shorter = before.sequence_length;
-            problems.require(
-                length > shorter,
-                key_path!["stages", span.stage, "sequence_length"],
-                || {
-                    format!(
-                        "is {length}, but a stage of kind 'extend_context' must exceed the {shorter} of stage {}, which \
-                         it goes on from",
-                        before.name
-                    )
-                },
-            );
-        }
-    }
-}
-
-fn check_schedules(problems: &mut Problems, recipe: &Recipe, spans: Option<&[Span]>) {
-    let lengths = spans.map(|spans| schedule_lengths(recipe, spans));
-    let all = spans.and_then(<[Span]>::last).map_or(0, |span| span.end_step);
-    let length = |name: Option<&str>| {
-        lengths.as_ref().and_then(|lengths| lengths.get(&name).copied()).unwrap_or(UNKNOWN_LENGTH)
-    };
-    if let Some(schedule) = &recipe.schedule {
-        check_schedule(problems, schedule, length(None), all, key_path!["schedule"]);
-    }
-    let used: HashSet<&String> = recipe.stages.iter().filter_map(|stage| stage.schedule.as_ref()).collect();
-    for (name, schedule) in &recipe.schedules {
-        let place = key_path!["schedules", name];
-        check_named(problems, name, used.contains(name), place);
-        check_schedule(problems, schedule, length(Some(name.as_str())), all, place);
-    }
-}
-
-/// A schedule over `length` steps of a run of `all`; [`UNKNOWN_LENGTH`] where it is not known.
-fn check_schedule(problems: &mut Problems, schedule: &LearningRate, length: u64, all: u64, place: &[String]) {
-    positive(problems, schedule.peak_lr, &below(place, "peak_lr"));
-    not_negative(problems, schedule.min_lr, &below(place, "min_lr"));
-    problems.require(
-        schedule.min_lr <= schedule.peak_lr || schedule.peak_lr <= 0.0,
-        &below(place, "min_lr"),
-        || format!("is {}, but must not be above peak_lr {}", schedule.min_lr, schedule.peak_lr),
-    );
-    let only = || {
-        let whose = if length == all { "the run has" } else { "the stages that use it have" };
-        format!("but {whose} only {length} steps")
-    };
-    let either = |one: &str, one_given: bool, other: &str, other_given: bool| {
-        (below(place, if one_given { one } else { other }), usize::from(one_given) + usize::from(other_given))
-    };
-    let (warmup_key, given) = either(
-        "warmup_steps",
-        schedule.warmup_steps.is_some(),
-        "warmup_fraction",
-        schedule.warmup_fraction.is_some(),
-    );
-    problems
-        .require(given <= 1, &warmup_key, || "stands beside warmup_fraction: leave one of them out".into());
-    let (decay_key, given) = either(
-        "decay_steps",
-        schedule.decay_steps.is_some(),
-        "decay_fraction",
-        schedule.decay_fraction.is_some(),
-    );
-    for (key, fraction) in
-        [("warmup_fraction", schedule.warmup_fraction), ("decay_fraction", schedule.decay_fraction)]
-    {
-        let Some(fraction) = fraction else { continue };
-        problems.require((0.0..=1.0).contains(&fraction), &below(place, key), || {
-            format!("is {fraction}, but must be from 0 to 1")
-        });
-    }
-    let fractions = schedule.warmup_fraction.unwrap_or(0.0) + schedule.decay_fraction.unwrap_or(0.0);
-    problems.require(fractions <= 1.0 + 1e-9, &below(place, "warmup_fraction"), || {
-        format!("and decay_fraction sum to {fractions}, but must not exceed 1")
-    });
-    let warmup = schedule.warmup_steps(length);
-    problems.require(warmup <= length, &warmup_key, || format!("is {warmup}, {}", only()));
-    if schedule.kind != ScheduleKind::Wsd {
-        return problems.require(given == 0, &decay_key, || "is only for kind = \"wsd\"".into());
-    }
-    problems.require(given == 1, place, || "needs one of decay_steps and decay_fraction".into());
-    let decay = schedule.decay_steps(length);
-    problems.require(decay <= length.saturating_sub(warmup), &decay_key, || {
-        format!("makes {decay} steps of decay after {warmup} of warmup, {}", only())
-    });
 }
 
 fn check_reports(problems: &mut Problems, recipe: &Recipe) {

@@ -13,7 +13,7 @@ const UNKNOWN: u64 = 1 << 56;
 const RESERVE: f64 = 0.01;
 
 impl Recipe {
-    /// The order of a stage's sequences, where the datasets have `tokens` each, of which the stages before took
+    /// The order of a stage's sequences, where the datasets have `tokens` each in it, of which the stages before took
     /// `consumed`.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Recipe {
             consumed: consumed[i],
         };
         let datasets = (0..self.datasets.len()).map(dataset).collect();
-        Mixture::new(datasets, self.stages[stage].sequence_length as u64, self.data_seed)
+        Mixture::new(datasets, self.stages[stage].window(), self.data_seed)
     }
 
     /// Checks that `sequences` of a stage exceed no cap that must not be exceeded. Arguments as in [`Recipe::mixture`].

@@ -74,14 +74,19 @@ impl<'a> Document<'a> {
     }
 
     fn apply_flag(&mut self, flag: &str, value: &'a str, places: Places) -> std::result::Result<(), String> {
-        let Changes { remove: gone, set, adapt } = changes(self.root.get_ref(), flag, value)?;
+        let Changes { remove: mut gone, forget, set } = changes(self.root.get_ref(), flag, value)?;
+        let given = |path: &String| {
+            let keys: KeyPath = keys(path).into_iter().map(String::from).collect();
+            self.node(&keys).and_then(|node| self.override_at(&node.span()))
+        };
+        if let Some(other) = gone.iter().chain(&set).find_map(given) {
+            return Err(format!("--set {other} gives it too: leave one of them out"));
+        }
+        gone.extend(forget.into_iter().filter(|path| given(path).is_none()));
         gone.iter().for_each(|path| remove(&mut self.root, &keys(path)));
         let own = DeValue::parse(value).map_err(|e| e.message().to_string())?.into_inner();
         for path in set {
             assign(&mut self.root, &keys(&path), own.clone(), places)?;
-        }
-        for (path, number) in adapt {
-            assign(&mut self.root, &keys(&path), DeValue::String(number.to_string().into()), places)?;
         }
         Ok(())
     }
@@ -250,15 +255,30 @@ impl<'a> Document<'a> {
         })
     }
 
+    /// Whether there is something at `path`.
+    pub fn has(&self, path: &[String]) -> bool {
+        self.node(path).is_some()
+    }
+
+    fn node(&self, path: &[String]) -> Option<&Spanned<DeValue<'a>>> {
+        path.iter().try_fold(&self.root, |node, segment| match node.get_ref() {
+            DeValue::Table(table) => table.get(segment.as_str()),
+            DeValue::Array(array) => array.get(segment.parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
     /// The count at `path`, if there is one.
-    pub fn number(&self, path: &[&str]) -> Option<u64> {
-        let mut node = self.root.get_ref();
-        for segment in path {
-            node = node.get(*segment)?.get_ref();
-        }
+    pub fn number(&self, path: &[String]) -> Option<u64> {
+        let node = self.node(path)?.get_ref();
         let number = node.as_integer().map(ToString::to_string);
         let number = number.or_else(|| node.as_float().map(ToString::to_string));
         count::parse(number.as_deref().or(node.as_str())?)
+    }
+
+    /// A mistake about the value at `path` in one line with its place, for one that is not refused.
+    pub fn line_at(&self, path: &[String], message: &str) -> String {
+        self.line(&self.place_of(path), message)
     }
 
     fn line(&self, place: &Range<usize>, message: &str) -> String {

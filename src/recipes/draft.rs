@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::overrides::given_string;
+use super::reading::Reading;
 use super::schema::Recipe;
 use super::source::OpenModel;
-use crate::data::source::Source;
+use crate::data::source::{OnBroken, Source};
 use crate::error::{Error, Result};
 
 /// Less text than this, in bytes, teaches a model nothing but to repeat it.
@@ -111,37 +113,74 @@ struct Survey {
     field: String,
     /// Beginnings of documents.
     prompts: Vec<String>,
+    /// How many records could not be read, and the first of them; `None` if all could.
+    left_out: Option<String>,
+}
+
+/// A model that is trained further.
+struct Base {
+    vocab_size: usize,
+    positions: usize,
+}
+
+/// A recipe that was written for somebody's text.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its TOML text.
+    pub text: String,
+    /// What of the text it leaves out, if anything: how many records, and the place of the first.
+    pub left_out: Option<String>,
 }
 
 impl Recipe {
-    /// A recipe that trains a new model on the text of `paths` (files or folders), as [`draft`] writes it.
+    /// A recipe that trains a model on the text of `paths` (files or folders), as [`draft`] writes it: a new one, or that
+    /// which an override of `model.from` names.
     ///
     /// # Errors
-    /// As [`draft`] and [`Recipe::load`].
-    pub fn for_text(paths: &[PathBuf], overrides: &[String], open: OpenModel) -> Result<Recipe> {
-        let text = draft(paths, Path::new(""))?;
-        Self::parse("the recipe made for this text", &text, Path::new(""), overrides, open)
+    /// As [`draft`] and [`Recipe::read`].
+    pub fn for_text(paths: &[PathBuf], overrides: &[String], open: OpenModel) -> Result<Reading> {
+        let base = match given_string(overrides, "model.from") {
+            None => None,
+            Some(from) => {
+                let model = open(&from).map_err(|error| match error {
+                    Error::Input(why) => Error::input(format!("--set model.from={from}: {why}")),
+                    other => other,
+                })?;
+                let (vocab_size, positions) =
+                    (model.architecture.vocab_size(), model.architecture.positions());
+                Some(Base { vocab_size, positions })
+            }
+        };
+        let Draft { text, left_out } = draft_with(paths, Path::new(""), base)?;
+        let reading = Self::parse("the recipe made for this text", &text, Path::new(""), overrides, open)?;
+        Ok(Reading { left_out, ..reading })
     }
 }
 
 /// Writes a recipe, with comments, that trains a new model on the text of `paths`. In the recipe these are relative to
-/// `folder`, where it will lie, if they are below it.
+/// `folder`, where it will lie, if they are below it. Broken records are left out.
 ///
 /// # Errors
 /// [`Error::Input`] if there is too little text, or none that can be read; [`Error::Io`].
-pub fn draft(paths: &[PathBuf], folder: &Path) -> Result<String> {
+pub fn draft(paths: &[PathBuf], folder: &Path) -> Result<Draft> {
+    draft_with(paths, folder, None)
+}
+
+fn draft_with(paths: &[PathBuf], folder: &Path, base: Option<Base>) -> Result<Draft> {
     let named = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     let survey = survey(paths)?;
     if survey.bytes < LEAST_BYTES {
+        let left_out = survey.left_out.iter().map(|it| format!(" ({it})")).collect::<String>();
         return Err(Error::input(format!(
-            "{named}: {} of text is too little to learn from: give at least {}",
+            "{named}: {} of text is too little to learn from: give at least {}{left_out}",
             amount(survey.bytes),
             amount(LEAST_BYTES)
         )));
     }
     let size = SIZES.iter().find(|size| survey.bytes <= size.up_to).unwrap_or(&SIZES[SIZES.len() - 1]);
     let listed = paths.iter().map(|path| place(path, folder)).collect::<Result<Vec<_>>>()?;
-    Ok(write(&survey, size, &named, &name_of(paths), &listed))
+    let text = write(&survey, size, base.as_ref(), &named, &name_of(paths), &listed);
+    Ok(Draft { text, left_out: survey.left_out })
 }
 
 /// How a path is written in a recipe in `folder`.
@@ -171,13 +210,13 @@ fn name_of(paths: &[PathBuf]) -> String {
 }
 
 fn survey(paths: &[PathBuf]) -> Result<Survey> {
-    let source = Source::new(paths).document_bytes(Some(SIZES[0].document_bytes));
+    let source = Source::new(paths).document_bytes(Some(SIZES[0].document_bytes)).on_broken(OnBroken::Skip);
     let files = source.files()?;
     let field = find_field(&source)?;
-    let documents = source.fields([&field], "\n").documents()?;
+    let mut documents = source.fields([&field], "\n").documents()?;
     let (mut bytes, mut count, mut all) = (0, 0, true);
     let mut prompts: Vec<String> = Vec::new();
-    for document in documents {
+    for document in documents.by_ref() {
         let text = document?.value;
         if bytes + text.len() as u64 > SURVEYED_BYTES {
             all = false;
@@ -190,34 +229,56 @@ fn survey(paths: &[PathBuf]) -> Result<Survey> {
             prompts.extend(beginning(&text).filter(|prompt| !prompts.contains(prompt)));
         }
     }
+    let report = documents.report();
+    if let (0, Some(first)) = (report.documents, report.first_broken.first()) {
+        return Err(Error::input(format!("{first}: nothing of it can be read; {}", report.remedy)));
+    }
     if !all {
-        let stored: u64 = files.iter().filter_map(|path| path.metadata().ok()).map(|it| it.len()).sum();
-        let packed = files.iter().any(|path| {
-            path.extension().is_some_and(|it| ["gz", "zst", "parquet"].iter().any(|packed| it == *packed))
-        });
-        // Text is compressed to about a third.
-        let total = (if packed { stored.saturating_mul(3) } else { stored }).max(bytes);
+        let total = text_bytes(&files).max(bytes);
         count = (count as f64 * total as f64 / bytes.max(1) as f64) as u64;
         bytes = total;
     }
-    Ok(Survey { bytes, documents: count, field, prompts })
+    let left_out = report.first_broken.first().map(|first| {
+        let records = if report.broken == 1 { "record" } else { "records" };
+        format!("{} broken {records} left out, first: {first}; {}", report.broken, report.remedy)
+    });
+    Ok(Survey { bytes, documents: count, field, prompts, left_out })
+}
+
+/// Bytes of text in files, about, from their sizes.
+pub(super) fn text_bytes(files: &[PathBuf]) -> u64 {
+    let bytes = |path: &PathBuf| {
+        let stored = path.metadata().map_or(0, |it| it.len());
+        let packed = ["gz", "zst", "parquet"].iter().any(|it| path.extension().is_some_and(|own| own == *it));
+        // Text is compressed to about a third.
+        if packed { stored.saturating_mul(3) } else { stored }
+    };
+    files.iter().map(bytes).fold(0, u64::saturating_add)
+}
+
+/// Bytes of text for each token that is trained on, about: 2.4 with a byte-level tokenizer of 512, 4.2 with one of 49,152.
+/// What is held out is taken into account.
+pub(super) fn bytes_per_token(vocab_size: usize) -> f64 {
+    (vocab_size.max(2) as f64).log2() / 3.7
 }
 
 /// The field that holds the text. Plain text has none, and takes any.
 fn find_field(source: &Source) -> Result<String> {
+    // Of the first whole object the likeliest name, or else the longest text.
+    if let Some(Ok(object)) = source.objects()?.next() {
+        let is_text = |field: &&&str| object.value.get(**field).is_some_and(|it| it.is_string());
+        if let Some(field) = FIELDS.iter().find(is_text) {
+            return Ok(field.to_string());
+        }
+        let texts = object.value.iter().filter_map(|(key, value)| Some((key, value.as_str()?.len())));
+        let longest = texts.max_by_key(|(_, length)| *length);
+        return Ok(longest.map_or(FIELDS[0], |(key, _)| key).into());
+    }
     let mut first = None;
     for field in FIELDS {
         match source.clone().fields([field], "\n").documents()?.next() {
             None | Some(Ok(_)) => return Ok(field.into()),
             Some(Err(error)) => first = first.or(Some(error)),
-        }
-    }
-    // Else the longest text of the first object.
-    let objects = source.objects()?.next();
-    if let Some(Ok(object)) = objects {
-        let texts = object.value.iter().filter_map(|(key, value)| Some((key, value.as_str()?.len())));
-        if let Some((key, _)) = texts.max_by_key(|(_, length)| *length) {
-            return Ok(key.clone());
         }
     }
     Err(first.unwrap_or_else(|| Error::input("no text")))
@@ -239,30 +300,12 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-fn write(survey: &Survey, size: &Size, named: &str, name: &str, listed: &[String]) -> String {
-    let Size { vocab_size, hidden_size, layers, heads, kv_heads, sequence_length, sequences, .. } = size;
-    let Size { epochs, peak_lr, document_bytes, .. } = size;
-    let text = amount(survey.bytes);
-    // A byte-level tokenizer of this size makes a token of two to four bytes.
-    let tokens = survey.bytes as f64 * *epochs as f64 / (*vocab_size as f64).log2() * 3.3;
-    let steps = (tokens / (sequences * sequence_length) as f64).max(1.0);
-    let every = ((steps / 10.0) as u64).max(10);
-    let documents = survey.documents.max(survey.bytes / *document_bytes as u64).max(1);
-    // Enough to measure by, and no more.
-    let held_out = (20.0 / documents as f64).clamp(0.005, 0.1);
-    let held_out = (held_out * 1000.0).round() / 1000.0;
-    let sample = documents.min(50_000);
-    let prompts = survey.prompts.iter().map(|it| quoted(it)).collect::<Vec<_>>().join(", ");
-    let (field, paths, named) = (quoted(&survey.field), listed.join(", "), named.escape_debug());
-    let width = hidden_size / heads;
+/// `[model]` and `[tokenizer]`.
+fn write_model(size: &Size, sequence_length: usize, documents: u64) -> String {
+    let Size { vocab_size, hidden_size, layers, heads, kv_heads, .. } = size;
+    let (width, sample) = (hidden_size / heads, documents.min(50_000));
     format!(
-        r#"# Made by smolter for {text} of text in {named}.
-# The sizes suit that amount: a larger model would learn it by heart, a smaller one would learn less.
-# Every key is described in docs/recipe.md; `smolter plan` tells what memory and time a change costs.
-
-name = "{name}"
-
-[model]
+        r#"[model]
 vocab_size = {vocab_size}
 hidden_size = {hidden_size}            # width; with num_hidden_layers it decides how much the model can hold
 num_hidden_layers = {layers}
@@ -274,7 +317,52 @@ eos_token_id = 0
 
 [tokenizer]
 # Learnt from the text itself. More tokens mean shorter sequences, and fewer examples of each token.
-train = {{ vocab_size = {vocab_size}, sample_documents = {sample} }}
+train = {{ vocab_size = {vocab_size}, sample_documents = {sample} }}"#
+    )
+}
+
+/// Where a trained model goes on, its learning rate must not undo what it has learnt.
+const LR_OF_A_BASE: f64 = 3e-4;
+
+/// Fewest tokens of a sequence for a model that has seen long ones.
+const LENGTH_OF_A_BASE: usize = 256;
+
+fn write(
+    survey: &Survey,
+    size: &Size,
+    base: Option<&Base>,
+    named: &str,
+    name: &str,
+    listed: &[String],
+) -> String {
+    let Size { vocab_size, sequences, epochs, document_bytes, .. } = size;
+    let text = amount(survey.bytes);
+    let vocab_size = base.map_or(*vocab_size, |base| base.vocab_size);
+    let sequence_length = base
+        .map_or(size.sequence_length, |base| size.sequence_length.max(LENGTH_OF_A_BASE).min(base.positions));
+    let peak_lr = base.map_or(size.peak_lr, |_| LR_OF_A_BASE);
+    let tokens = survey.bytes as f64 * *epochs as f64 / bytes_per_token(vocab_size);
+    let steps = (tokens / (sequences * sequence_length) as f64).max(1.0);
+    let every = ((steps / 10.0) as u64).max(10);
+    let documents = survey.documents.max(survey.bytes / *document_bytes as u64).max(1);
+    // Enough to measure by, and no more.
+    let held_out = (20.0 / documents as f64).clamp(0.005, 0.1);
+    let held_out = (held_out * 1000.0).round() / 1000.0;
+    let model = match base {
+        // All of both is the base's.
+        Some(_) => "[model]".into(),
+        None => write_model(size, sequence_length, documents),
+    };
+    let prompts = survey.prompts.iter().map(|it| quoted(it)).collect::<Vec<_>>().join(", ");
+    let (field, paths, named) = (quoted(&survey.field), listed.join(", "), named.escape_debug());
+    format!(
+        r#"# Made by smolter for {text} of text in {named}.
+# The sizes suit that amount: a larger model would learn it by heart, a smaller one would learn less.
+# Every key is described in docs/recipe.md; `smolter plan` tells what memory and time a change costs.
+
+name = "{name}"
+
+{model}
 
 [optimizer]
 weight_decay = 0.1             # little text is soon learnt by heart: this slows that down
@@ -293,6 +381,7 @@ name = "text"
 paths = [{paths}]
 fields = [{field}]              # of .jsonl, .json and .parquet: what holds the text
 document_bytes = {document_bytes}          # .txt files are cut, so that some pieces can be held out
+on_broken = "skip"             # what cannot be read is left out and counted; or "refuse" it
 
 [[stages]]
 name = "train"
@@ -318,70 +407,4 @@ temperature = 0.7
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::recipes::source::open_local;
-
-    #[test]
-    fn every_size_makes_a_sound_recipe() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("my own \"text\".txt");
-        std::fs::write(&path, "The cat sat on the mat, as cats do.\n".repeat(1000)).unwrap();
-        let read = survey(std::slice::from_ref(&path)).unwrap();
-        assert_eq!((read.bytes, read.documents, read.prompts[0].as_str()), (36_000, 18, "The cat sat"));
-        let listed = [place(&path, folder.path()).unwrap()];
-        for size in &SIZES {
-            for bytes in [LEAST_BYTES, size.up_to.min(1 << 42)] {
-                let survey =
-                    Survey { bytes, documents: 1, field: "te\"xt".into(), prompts: vec!["a\nb".into()] };
-                let text = write(&survey, size, "a\nb", &name_of(std::slice::from_ref(&path)), &listed);
-                let recipe = Recipe::parse("r", &text, folder.path(), &[], &open_local).unwrap();
-                assert_eq!(recipe.datasets[0].paths, std::slice::from_ref(&path));
-                assert_eq!(recipe.model.head_dim * size.heads, size.hidden_size);
-                recipe.check_files(None).unwrap();
-            }
-        }
-        assert!(SIZES.is_sorted_by_key(|size| size.up_to));
-    }
-
-    #[test]
-    fn names_follow_from_files() {
-        for (path, name) in [
-            ("my.txt", "my"),
-            ("a/My Own Text.jsonl.gz", "My-Own-Text"),
-            ("2024.txt", "text-2024"),
-            ("é.txt", "text"),
-            (".", "text"),
-            ("folder/", "folder"),
-        ] {
-            assert_eq!(name_of(&[path.into()]), name, "{path}");
-        }
-    }
-
-    #[test]
-    fn fields_are_found_and_too_little_text_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, line: &str, times: usize| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, line.repeat(times)).unwrap();
-            [path]
-        };
-        let long = "x ".repeat(50);
-        let text = |line: &str| draft(&write("a.jsonl", line, 300), Path::new(""));
-        for (line, field) in [
-            (format!("{{\"text\": \"{long}\"}}\n"), "text"),
-            (format!("{{\"title\": \"y\", \"content\": \"{long}\"}}\n"), "content"),
-            (format!("{{\"id\": \"y\", \"prose\": \"{long}\"}}\n"), "prose"),
-        ] {
-            let text = text(&line).unwrap();
-            assert!(text.contains(&format!("fields = [\"{field}\"]")), "{text}");
-        }
-        let error = text("{\"id\": 3}\n").unwrap_err().to_string();
-        assert!(error.contains("no field \"text\" among: id"), "{error}");
-        let error = draft(&write("b.txt", "word ", 3000), Path::new("")).unwrap_err().to_string();
-        assert!(
-            error.ends_with("15.0 kB of text is too little to learn from: give at least 20.0 kB"),
-            "{error}"
-        );
-    }
-}
+mod tests;

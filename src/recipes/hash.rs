@@ -73,7 +73,7 @@ fn hash_of(mut recipe: Recipe) -> String {
         // What is known of a dataset, and what is done where that does not do, changes no token.
         (dataset.tokens, dataset.on_exhausted) = (None, OnExhausted::default());
     }
-    let paths = recipe.datasets.iter_mut().flat_map(|dataset| &mut dataset.paths);
+    let paths = recipe.datasets.iter_mut().flat_map(|it| it.paths.iter_mut().chain(&mut it.decontaminate));
     for path in paths.chain(&mut recipe.tokenizer.path).filter(|path| !hub::is_remote(path)) {
         *path = path.file_name().unwrap_or_default().to_string_lossy().into_owned().into();
     }

@@ -1,5 +1,7 @@
 //! Recipes: one TOML file holds everything that affects the result of a training run.
 
+mod changes;
+mod chat;
 mod check;
 mod complaint;
 mod consumption;
@@ -10,6 +12,8 @@ mod hash;
 mod list;
 mod overrides;
 mod problem;
+mod reading;
+mod schedules;
 mod schema;
 mod source;
 mod timeline;
@@ -18,10 +22,12 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 pub use count::parse as parse_count;
-pub use draft::draft;
+pub use draft::{Draft, draft};
+pub use reading::Reading;
 pub use schema::{
-    Batch, Dataset, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer, Recipe, Sample, Saving,
-    ScheduleKind, Stage, StageKind, TokenizerChoice, TokenizerTraining,
+    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer, Preference,
+    PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice,
+    TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};
@@ -32,7 +38,7 @@ use crate::files;
 use crate::hub;
 use crate::nn::Architecture;
 use document::Document;
-use problem::{Problem, Problems, suggest};
+use problem::{KeyPath, Problem, Problems, key_path, suggest};
 
 /// The recipes inside the program as (name, TOML text); the first is the default.
 pub const EMBEDDED: [(&str, &str); 4] = [
@@ -53,16 +59,17 @@ impl Recipe {
     /// [`Error::Io`] if the file cannot be read, else [`Error::Input`] with one line that names file, line and
     /// column, or the override, and the nearest known key or name.
     ///
-    /// A model that `[model] from` names must be a folder; [`Recipe::load_with`] can fetch others.
+    /// A model that `[model] from` names must be a folder; [`Recipe::read`] can fetch others.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Recipe> {
-        Self::load_with(name_or_path, overrides, &source::open_local)
+        Self::read(name_or_path, overrides, &source::open_local).map(|reading| reading.recipe)
     }
 
-    /// [`Recipe::load`], with the model that `[model] from` names, if any, given by `open`.
+    /// [`Recipe::load`], with the model that `[model] from` names, if any, given by `open`. Files that are missing are
+    /// told among other mistakes; alone, they do not keep a recipe from being read.
     ///
     /// # Errors
     /// As [`Recipe::load`], and those of `open`.
-    pub fn load_with(name_or_path: &str, overrides: &[String], open: OpenModel) -> Result<Recipe> {
+    pub fn read(name_or_path: &str, overrides: &[String], open: OpenModel) -> Result<Reading> {
         if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
             return Self::parse(&format!("recipe {name}"), text, Path::new(""), overrides, open);
         }
@@ -85,7 +92,7 @@ impl Recipe {
         folder: &Path,
         overrides: &[String],
         open: OpenModel,
-    ) -> Result<Recipe> {
+    ) -> Result<Reading> {
         // Text of keys that are added; it must be there as long as the document.
         let (shape, derived) = (OnceCell::new(), OnceCell::new());
         let mut document = Document::parse(label, text, overrides);
@@ -98,25 +105,46 @@ impl Recipe {
         let (source, own) = source.unzip();
         recipe.source = source;
         recipe.comment = leading_comment(text);
+        recipe.make_paths_absolute(&document, folder)?;
         let mut problems = Problems::new(document.stand_ins());
-        if let Some(conflict) = own.flatten().and_then(|own| source::conflict(&recipe.model, &own)) {
-            problems.add(conflict);
+        if let Some(own) = own.flatten() {
+            source::conflicts(&recipe, &own).into_iter().for_each(|it| problems.add(it));
         }
         // What the values mean is not asked where some of them could not be read.
         if document.is_whole() {
             check::check(&mut problems, &recipe);
+            schedules::fit_and_check(&mut problems, &mut recipe, |path| document.is_overridden(path));
+            check::timeline::check(&mut problems, &recipe);
         }
-        if document.is_sound() && problems.found.is_empty() {
-            recipe.make_paths_absolute(&document, folder)?;
+        let is_sound = |problems: &Problems| document.is_sound() && problems.found.is_empty();
+        if is_sound(&problems) {
             let estimate = recipe.estimate_tokens();
-            if let Err(problem) = timeline::settle_lengths(&mut recipe, &estimate, false) {
+            let tokens = |_, dataset: usize| estimate[dataset];
+            if let Err(problem) = timeline::settle_lengths(&mut recipe, tokens, false) {
                 problems.add(problem);
             }
         }
-        for Problem { path, message } in problems.found {
-            document.mistake_at(&path, format!("{} {message}", path.join(".")));
+        let missing = recipe.missing_files().map(|(path, file)| {
+            let message =
+                format!("is {}, which does not exist: put it there, or name another", file.display());
+            Problem { path, message }
+        });
+        let told = |it: &Problem| format!("{} {}", it.path.join("."), it.message);
+        if is_sound(&problems) {
+            let missing = missing.map(|it| document.line_at(&it.path, &told(&it))).collect();
+            return Ok(Reading { recipe, missing, left_out: None });
         }
-        if document.is_sound() { Ok(recipe) } else { Err(document.into_error()) }
+        missing.for_each(|it| problems.add(it));
+        problems.found.iter().for_each(|it| document.mistake_at(&it.path, told(it)));
+        Err(document.into_error())
+    }
+
+    /// Reads a recipe that [`Recipe::to_toml`] wrote; `label` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with the line and column of what cannot be read.
+    pub fn from_toml(label: &str, text: &str) -> Result<Recipe> {
+        Ok(Self::parse(label, text, Path::new(""), &[], &source::open_local)?.recipe)
     }
 
     /// About how many tokens each dataset has, where a stage's length is given in epochs.
@@ -124,40 +152,46 @@ impl Recipe {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
             return Vec::new();
         }
-        let bytes = |dataset: &Dataset| {
-            let files = Source::new(&dataset.paths).files().unwrap_or_default();
-            files.iter().filter_map(|path| path.metadata().ok()).map(|it| it.len()).sum::<u64>()
-        };
+        let bytes_per_token = draft::bytes_per_token(self.model.vocab_size);
+        let bytes =
+            |dataset: &Dataset| draft::text_bytes(&Source::new(&dataset.paths).files().unwrap_or_default());
         let tokens = |dataset: &Dataset| match (dataset.tokens, dataset.documents) {
             (Some(tokens), _) => tokens,
             // Of the generated world.
             (None, Some(documents)) => documents as u64 * 200,
-            (None, None) => bytes(dataset) / 4,
+            (None, None) => (bytes(dataset) as f64 / bytes_per_token) as u64,
         };
         self.datasets.iter().map(tokens).collect()
     }
 
-    /// Replaces lengths in epochs by tokens, now that the tokens of each dataset have been counted.
+    /// Replaces lengths in epochs by tokens, now that it is known how many a dataset has in a stage, both given by their
+    /// indices. Schedules that were meant for more steps are fitted; returns a line for each that was.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not fit that length.
-    pub fn settle_epochs(&mut self, dataset_tokens: &[u64]) -> Result<()> {
+    pub fn settle_epochs(&mut self, tokens: impl Fn(usize, usize) -> u64) -> Result<Vec<String>> {
         if self.stages.iter().all(|stage| stage.epochs.is_none()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut problems = Problems::new(Vec::new());
-        if let Err(problem) = timeline::settle_lengths(self, dataset_tokens, true) {
+        if let Err(problem) = timeline::settle_lengths(self, tokens, true) {
             problems.add(problem);
         }
         check::check(&mut problems, self);
+        let changes = schedules::fit_to_epochs(&mut problems, self);
+        check::timeline::check(&mut problems, self);
         let told = |Problem { path, message }| format!("recipe {}: {} {message}", self.name, path.join("."));
-        problems.found.into_iter().next().map_or(Ok(()), |problem| Err(Error::input(told(problem))))
+        match problems.found.into_iter().next() {
+            Some(problem) => Err(Error::input(told(problem))),
+            None => Ok(changes),
+        }
     }
 
     /// Paths in the file are relative to its folder, those of overrides to the current one.
     fn make_paths_absolute(&mut self, document: &Document, folder: &Path) -> Result<()> {
         let absolute = |path: &mut PathBuf, keys: &[&str]| {
-            if hub::is_remote(path) {
+            // What is empty is a mistake, which is told.
+            if path.as_os_str().is_empty() || hub::is_remote(path) {
                 return Ok(());
             }
             let keys: Vec<String> = keys.iter().map(|key| key.to_string()).collect();
@@ -169,8 +203,11 @@ impl Recipe {
             absolute(path, &["tokenizer", "path"])?;
         }
         for (i, dataset) in self.datasets.iter_mut().enumerate() {
-            for (j, path) in dataset.paths.iter_mut().enumerate() {
-                absolute(path, &["datasets", &i.to_string(), "paths", &j.to_string()])?;
+            for (key, paths) in [("paths", &mut dataset.paths), ("decontaminate", &mut dataset.decontaminate)]
+            {
+                for (j, path) in paths.iter_mut().enumerate() {
+                    absolute(path, &["datasets", &i.to_string(), key, &j.to_string()])?;
+                }
             }
         }
         Ok(())
@@ -180,30 +217,39 @@ impl Recipe {
     /// goes on, which takes no overrides.
     ///
     /// # Errors
-    /// The first of [`Recipe::missing_files`].
+    /// A line for each that is not, with the key to change.
     pub fn check_files(&self, kept_in: Option<&Path>) -> Result<()> {
-        self.missing_files(kept_in).next().map_or(Ok(()), Err)
-    }
-
-    /// An [`Error::Input`] for each key whose files are not there, with the key to change.
-    pub fn missing_files(&self, kept_in: Option<&Path>) -> impl Iterator<Item = Error> {
-        let missing = move |key: &str, path: &PathBuf| {
+        let lines = self.missing_files().map(|(key, path)| {
             let (name, path) = (&self.name, path.display());
+            // As people change it.
+            let dataset = key.get(1).and_then(|i| self.datasets.get(i.parse::<usize>().ok()?));
+            let key = dataset.map_or(key.join("."), |dataset| format!("datasets.{}.paths", dataset.name));
             let another = match kept_in {
                 Some(file) => format!("change {key} in {}", file.display()),
                 None => format!("give --set {key}=..."),
             };
-            let why = format!("{path} does not exist; put it there or {another}");
-            Error::input(format!("recipe {name}: {key}: {why}"))
-        };
-        let is_missing = |path: &&PathBuf| !hub::is_remote(path) && !path.exists();
-        let tokenizer = self.tokenizer.path.as_ref().filter(is_missing);
-        let tokenizer = tokenizer.map(|path| missing("tokenizer.path", path));
-        let datasets = self.datasets.iter().filter_map(move |dataset| {
-            let path = dataset.paths.iter().find(is_missing)?;
-            Some(missing(&format!("datasets.{}.paths", dataset.name), path))
+            format!("recipe {name}: {key}: {path} does not exist; put it there or {another}")
         });
-        tokenizer.into_iter().chain(datasets)
+        match &lines.collect::<Vec<_>>()[..] {
+            [] => Ok(()),
+            [only] => Err(Error::input(only)),
+            lines => Err(Error::Mistakes(lines.to_vec())),
+        }
+    }
+
+    /// The keys whose files are not there, and these.
+    fn missing_files(&self) -> impl Iterator<Item = (KeyPath, &Path)> {
+        let tokenizer =
+            self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path));
+        let datasets = self.datasets.iter().enumerate().flat_map(|(i, dataset)| {
+            let files = [("paths", &dataset.paths), ("decontaminate", &dataset.decontaminate)];
+            files.into_iter().flat_map(move |(name, paths)| {
+                let key = move |j: usize| key_path!["datasets", i, name, j].to_vec();
+                paths.iter().enumerate().map(move |(j, path)| (key(j), path))
+            })
+        });
+        let named = tokenizer.chain(datasets).filter(|(_, path)| !path.as_os_str().is_empty());
+        named.filter(|(_, path)| !hub::is_remote(path) && !path.exists()).map(|(key, path)| (key, path.as_path()))
     }
 
     /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.

@@ -35,6 +35,18 @@ pub(super) fn respan<'a>(value: DeValue<'a>, places: Places) -> DeValue<'a> {
     }
 }
 
+/// The string that the last override of `path` gives.
+pub(super) fn given_string(overrides: &[String], path: &str) -> Option<String> {
+    let value =
+        |it: &String| Some(it.split_once('=').filter(|(key, _)| key.trim() == path)?.1.trim().to_string());
+    let value = overrides.iter().rev().find_map(value)?;
+    // What is no TOML value is taken as a string.
+    match DeValue::parse(&value) {
+        Ok(parsed) => parsed.get_ref().as_str().map(String::from),
+        Err(_) => Some(value),
+    }
+}
+
 /// Keys that say how long a stage is; a recipe has one of them.
 const LENGTHS: [&str; 3] = ["tokens", "steps", "epochs"];
 
@@ -42,10 +54,10 @@ const LENGTHS: [&str; 3] = ["tokens", "steps", "epochs"];
 pub(super) struct Changes {
     /// Keys that go, before others come.
     pub remove: Vec<String>,
+    /// Keys that go unless they were given as well: they may not suit the new value.
+    pub forget: Vec<String>,
     /// Keys that get the flag's value.
     pub set: Vec<String>,
-    /// Keys that get values of their own, whole numbers.
-    pub adapt: Vec<(String, f64)>,
 }
 
 /// What `--steps`, `--epochs`, `--lr`, `--seq-len` and `--batch` stand for.
@@ -57,7 +69,7 @@ pub(super) fn changes(root: &DeValue, flag: &str, value: &str) -> std::result::R
         items.map_or(Vec::new(), |items| items.iter().enumerate().filter_map(index).collect())
     };
     let stages = names("stages", "");
-    let mut changes = Changes { remove: Vec::new(), set: Vec::new(), adapt: Vec::new() };
+    let mut changes = Changes { remove: Vec::new(), forget: Vec::new(), set: Vec::new() };
     let mut set = |path: String| changes.set.push(path);
     match flag {
         "steps" | "epochs" => {
@@ -69,11 +81,6 @@ pub(super) fn changes(root: &DeValue, flag: &str, value: &str) -> std::result::R
             }
             set(format!("stages.0.{flag}"));
             changes.remove.extend(LENGTHS.map(|key| format!("stages.0.{key}")));
-            if flag == "steps" {
-                for schedule in schedules(root) {
-                    changes.adapt.extend(shortened(root, &schedule, value));
-                }
-            }
         }
         "lr" => match &schedules(root)[..] {
             [schedule] => set(format!("{schedule}.peak_lr")),
@@ -96,7 +103,7 @@ pub(super) fn changes(root: &DeValue, flag: &str, value: &str) -> std::result::R
             for batch in own.chain(["batch".to_string()]) {
                 set(format!("{batch}.sequences"));
                 // It need not divide the new number; the largest that fits is taken.
-                changes.remove.push(format!("{batch}.micro_batch"));
+                changes.forget.push(format!("{batch}.micro_batch"));
             }
         }
         _ => return Err("write it as path.to.key=value".into()),
@@ -115,24 +122,6 @@ fn number(root: &DeValue, path: &[&str]) -> Option<f64> {
     let node = path.iter().try_fold(root, |node, key| Some(node.get(*key)?.get_ref()))?;
     let text = node.as_integer().map(ToString::to_string).or(node.as_float().map(ToString::to_string))?;
     text.replace('_', "").parse().ok()
-}
-
-/// A rise and a fall that were meant for a longer run, cut down to one of so many steps.
-fn shortened(root: &DeValue, schedule: &str, steps: &str) -> Vec<(String, f64)> {
-    let Ok(steps) = steps.trim().parse::<f64>() else { return Vec::new() };
-    let of = |key: &str| number(root, &schedule.split('.').chain([key]).collect::<Vec<_>>());
-    let mut set = Vec::new();
-    let tenth = (steps / 10.0).floor();
-    let mut decay = of("decay_steps").or(of("decay_fraction").map(|it| (it * steps).round())).unwrap_or(0.0);
-    if of("decay_steps").is_some() && decay > steps - tenth {
-        decay = steps - tenth;
-        set.push((format!("{schedule}.decay_steps"), decay));
-    }
-    let room = (steps - decay).max(0.0);
-    if of("warmup_steps").is_some_and(|warmup| warmup > room || 2.0 * warmup > steps) {
-        set.push((format!("{schedule}.warmup_steps"), tenth.min(room)));
-    }
-    set
 }
 
 /// Removes the key at the path `keys` below `node`, if it is there.

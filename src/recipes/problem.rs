@@ -29,9 +29,10 @@ impl Problems {
         Problems { stand_ins, found: Vec::new() }
     }
 
-    /// Adds a mistake at `path` unless it `holds`, or a mistake there is known.
+    /// Adds a mistake at `path` unless it `holds`, one at that very place is known, or what is there only stands in.
     pub fn require(&mut self, holds: bool, path: &[String], message: impl FnOnce() -> String) {
-        if !holds && self.found.len() < MOST && self.are_none_at(path) {
+        let is_new = || self.is_read(path) && self.found.iter().all(|it| it.path != path);
+        if !holds && self.found.len() < MOST && is_new() {
             self.found.push(Problem { path: path.to_vec(), message: message() });
         }
     }
@@ -41,10 +42,15 @@ impl Problems {
         self.require(false, &problem.path, || problem.message);
     }
 
-    /// Whether no mistake is known at `path`, above or below: what depends on its value can be checked.
+    /// Whether the value at `path` is that of the recipe, as far as it does not depend on those below it.
+    pub fn is_read(&self, path: &[String]) -> bool {
+        !self.stand_ins.iter().any(|it| path.starts_with(it))
+    }
+
+    /// Whether no mistake is known at `path` or below: what depends on its value can be checked.
     pub fn are_none_at(&self, path: &[String]) -> bool {
-        let touches = |other: &KeyPath| other.starts_with(path) || path.starts_with(other);
-        !self.stand_ins.iter().chain(self.found.iter().map(|it| &it.path)).any(touches)
+        let below = |it: &KeyPath| it.starts_with(path);
+        self.is_read(path) && !self.stand_ins.iter().chain(self.found.iter().map(|it| &it.path)).any(below)
     }
 }
 

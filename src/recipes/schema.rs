@@ -8,8 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::count::{count, some_count};
 use super::list::one_or_more;
+use crate::data::conversation::Columns;
+use crate::data::pairs::Cut;
 use crate::data::source::{MAX_RECORD_BYTES, OnBroken, Score};
+use crate::nn::Lora;
 use crate::nn::config::LlamaConfig;
+use crate::tokenizer::Judged;
 
 /// Everything that affects the result of a training run; made by [`Recipe::load`](super::Recipe::load).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +43,7 @@ pub struct Recipe {
     /// of that model.
     #[serde(skip)]
     pub source: Option<ModelSource>,
-    /// `[tokenizer]`: that of `from` in `[model]` if neither of its keys is given.
+    /// `[tokenizer]`: that of `from` in `[model]` if neither `path` nor `train` is given.
     pub tokenizer: TokenizerChoice,
     /// `[optimizer]`: of the stages that name none.
     #[serde(default)]
@@ -83,7 +87,7 @@ fn default_seed() -> u64 {
     8
 }
 
-/// `[tokenizer]`: one of its two keys.
+/// `[tokenizer]`: `path` or `train`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerChoice {
@@ -93,6 +97,20 @@ pub struct TokenizerChoice {
     /// Trains a byte-level BPE tokenizer on the datasets first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TokenizerTraining>,
+    /// How stages of kind `sft` write conversations. If not given, `"own"` where the tokenizer's folder has a chat template,
+    /// else `"smollm2"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<ChatFormat>,
+}
+
+/// Whose chat template is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChatFormat {
+    /// That of the tokenizer's folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`.
+    Own,
+    /// SmolLM2's.
+    Smollm2,
 }
 
 /// `tokenizer.train`
@@ -170,21 +188,24 @@ pub enum ScheduleKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
-    /// Sequences per optimizer step.
+    /// Sequences per optimizer step; in a `dpo` stage, pairs of them.
     #[serde(deserialize_with = "count")]
     pub sequences: usize,
-    /// Sequences per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
+    /// Sequences (or pairs) per pass over the device, a divisor of `sequences`; 0 takes the largest that fits.
     #[serde(default)]
     pub micro_batch: usize,
 }
 
-/// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`).
+/// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`); or conversations, if a stage
+/// of kind `sft` has it in its mixture; or preference pairs (`chosen` and `rejected`, and `prompt` where `chosen` is no
+/// whole conversation), if a stage of kind `dpo` has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
     /// What mixtures, reports and `--set` call it.
     pub name: String,
-    /// Kind of text to generate: the name of a [`Register`](crate::data::microcosm::Register).
+    /// What to generate: the name of a [`Register`](crate::data::microcosm::Register) for text, or of
+    /// [`Answers`](crate::data::microcosm::village::Answers) for conversations and pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub microcosm: Option<String>,
     /// Number of documents to generate.
@@ -226,6 +247,13 @@ pub struct Dataset {
     /// What to do where the stages take more than `max_epochs` of it: `"redistribute"` its share, or `"refuse"`.
     #[serde(default, skip_serializing_if = "is_usual_exhaustion")]
     pub on_exhausted: OnExhausted,
+    /// Conversations: what columns are called that have other names than usual, such as `{ messages = "chat" }`.
+    #[serde(default, skip_serializing_if = "Columns::are_usual")]
+    pub columns: Columns,
+    /// Conversations: benchmark files (JSON Lines or a JSON array); what contains a docstring or a solution of HumanEval's, or
+    /// a question of another's, is left out and counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decontaminate: Vec<PathBuf>,
 }
 
 /// What to do where a dataset's cap of epochs would be exceeded.
@@ -282,6 +310,16 @@ pub struct Stage {
     pub epochs: Option<f64>,
     /// Tokens per sequence.
     pub sequence_length: usize,
+    /// Whether documents that lie in one sequence do not see each other: attention does not cross, positions restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub document_mask: bool,
+    /// `sft`: which tokens the loss is of; `"all"` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_on: Option<Judged>,
+    /// `sft`: whether conversations follow one another, cut into sequences wherever one is full. If `false`, each has a
+    /// sequence of its own, and what does not fit is cut off behind a turn of the assistant's. `true` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packing: Option<bool>,
     /// Base of the rotary frequencies; that of the model if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
@@ -297,8 +335,81 @@ pub struct Stage {
     /// If not given, `[batch]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
-    /// Share of each dataset in the stage's tokens; they sum to 1.
+    /// `[stages.lora]`: trains adapters instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+    /// Of a `dpo` stage: its loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<Preference>,
+    /// Share of each dataset in the stage's tokens (of a `dpo` stage, in its pairs); they sum to 1.
     pub mixture: BTreeMap<String, f64>,
+}
+
+/// `dpo` of a stage: how much the chosen answer is to be preferred to the rejected one. Defaults are SmolLM2's
+/// (alignment-handbook).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Preference {
+    /// Which loss; `sigmoid` if not given.
+    pub loss: PreferenceKind,
+    /// How much a margin counts: all but `orpo`. The smaller, the farther the model may go from the one it begins with.
+    pub beta: f64,
+    /// Share of the pairs taken to be the wrong way round, below 0.5: `sigmoid` and `simpo`.
+    pub label_smoothing: f64,
+    /// Margin that is aimed at: `simpo`.
+    pub gamma: f64,
+    /// Weight of the odds beside the likelihood of the chosen answer: `orpo`.
+    pub lambda: f64,
+    /// Most tokens of a prompt; longer ones lose their beginning. If not given, half of `sequence_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_prompt_length: Option<usize>,
+}
+
+impl Default for Preference {
+    fn default() -> Self {
+        let loss = PreferenceKind::Sigmoid;
+        Preference { loss, beta: 0.5, label_smoothing: 0.0, gamma: 1.0, lambda: 0.1, max_prompt_length: None }
+    }
+}
+
+/// Loss of a `dpo` stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreferenceKind {
+    /// Direct preference optimization: the margin over the model that the stage begins with, by a logistic loss.
+    Sigmoid,
+    /// The same by a hinge loss.
+    Hinge,
+    /// Identity preference optimization: a margin per token that is aimed at, and no farther.
+    Ipo,
+    /// Odds ratios beside the likelihood of the chosen answer; nothing to compare with.
+    Orpo,
+    /// Log-probabilities per token beyond a margin; nothing to compare with.
+    Simpo,
+}
+
+impl Stage {
+    /// Whether sequences are cut from documents that follow one another.
+    pub fn packs(&self) -> bool {
+        self.packing.unwrap_or(true)
+    }
+
+    /// Which tokens the loss is of.
+    pub fn judged(&self) -> Judged {
+        self.loss_on.unwrap_or_default()
+    }
+
+    /// Tokens that one of `batch.sequences` takes, padding included.
+    pub fn window(&self) -> u64 {
+        (self.kind.rows() * self.sequence_length) as u64
+    }
+
+    /// How long the sequences of a `dpo` stage's pairs are at most.
+    pub fn cut(&self) -> Cut {
+        let length = self.sequence_length;
+        let prompt = self.dpo.as_ref().and_then(|dpo| dpo.max_prompt_length);
+        Cut { prompt: prompt.unwrap_or((length / 2).max(1)), length }
+    }
 }
 
 /// Kind of a stage.
@@ -310,10 +421,17 @@ pub enum StageKind {
     Pretrain,
     /// The same on longer sequences than those of the stage that it goes on from, usually with a larger `rope_theta`.
     ExtendContext,
-    /// Reserved: supervised fine-tuning on conversations.
+    /// Supervised fine-tuning on conversations.
     Sft,
-    /// Reserved: direct preference optimization.
+    /// Direct preference optimization, or another loss of preference pairs.
     Dpo,
+}
+
+impl StageKind {
+    /// Rows of `sequence_length` tokens that one of `batch.sequences` takes: a pair has two.
+    pub fn rows(self) -> usize {
+        if self == StageKind::Dpo { 2 } else { 1 }
+    }
 }
 
 /// `[held_out]`: documents that are never trained on.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::problem::{Check, Problem, key_path, require, suggest};
-use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind};
+use super::schema::{Batch, LearningRate, Optimizer, Recipe, ScheduleKind, Stage};
 use crate::nn::config::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
@@ -21,14 +21,17 @@ pub struct Span {
     pub end_step: u64,
     /// Tokens trained on before the stage, along its lineage.
     pub start_tokens: u64,
-    /// Sequences of one step.
+    /// Sequences of one step, or pairs.
     pub sequences_per_step: usize,
-    /// Tokens of one step.
+    /// Tokens of one step, padding included.
     pub tokens_per_step: u64,
     /// Steps of the stage's schedule before the stage's first, along its lineage.
     pub schedule_start: u64,
     /// Updates since the moments were zero, before the stage's first.
     pub updates_start: u64,
+    /// Whether it trains other parameters than the stage that it goes on from, since one of them trains adapters: then
+    /// it begins with the adapters of that one merged, and with moments of zero.
+    pub anew: bool,
 }
 
 impl Span {
@@ -71,16 +74,18 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
     for (i, stage) in recipe.stages.iter().enumerate() {
         let origin = origin(recipe, i, &earlier, &spans)?;
         let batch = stage.batch.as_ref().unwrap_or(&recipe.batch);
-        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.sequence_length as u64);
-        let (start_tokens, schedule_start, updates_start) = match origin {
-            Origin::Noise => (0, 0, 0),
+        let tokens_per_step = (batch.sequences as u64).saturating_mul(stage.window());
+        let (start_tokens, schedule_start, updates_start, anew) = match origin {
+            Origin::Noise => (0, 0, 0, false),
             Origin::Step { stage: before, step } => {
                 let (span, used) = (&spans[before], step - spans[before].start_step);
                 let goes_on = recipe.stages[before].schedule == stage.schedule;
+                let anew = stage.lora.is_some() || recipe.stages[before].lora.is_some();
                 (
                     span.tokens_at(step),
                     if goes_on { span.schedule_start + used } else { 0 },
-                    if stage.reset_optimizer { 0 } else { span.updates_start + used },
+                    if stage.reset_optimizer || anew { 0 } else { span.updates_start + used },
+                    anew,
                 )
             }
         };
@@ -114,21 +119,25 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
             tokens_per_step,
             schedule_start,
             updates_start,
+            anew,
         });
         earlier.insert(stage.name.as_str(), i);
     }
     Ok(spans)
 }
 
-/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `dataset_tokens` has the tokens of
-/// each dataset; lengths in epochs stay in the recipe unless these are `exact`.
-pub(super) fn settle_lengths(recipe: &mut Recipe, dataset_tokens: &[u64], exact: bool) -> Check {
-    let names = recipe.datasets.iter().map(|dataset| dataset.name.as_str());
-    let tokens_of: HashMap<&str, u64> = names.zip(dataset_tokens.iter().copied()).collect();
-    let steps = |stage: usize, tokens_per_step: u64| {
-        let stage = &recipe.stages[stage];
+/// Writes the lengths of stages as tokens, where they are given in steps or epochs. `tokens` gives those that a dataset
+/// has in a stage; lengths in epochs stay in the recipe unless these are `exact`.
+pub(super) fn settle_lengths(
+    recipe: &mut Recipe,
+    tokens: impl Fn(usize, usize) -> u64,
+    exact: bool,
+) -> Check {
+    let steps = |index: usize, tokens_per_step: u64| {
+        let stage = &recipe.stages[index];
         let Some(epochs) = stage.epochs else { return stage.steps };
-        let all: u64 = stage.mixture.keys().filter_map(|name| tokens_of.get(name.as_str())).sum();
+        let mixed = |i: &usize| stage.mixture.contains_key(&recipe.datasets[*i].name);
+        let all: u64 = (0..recipe.datasets.len()).filter(mixed).map(|i| tokens(index, i)).sum();
         // No more than so many epochs; a dataset's cap may be just that.
         Some(((epochs * all as f64 / tokens_per_step as f64) as u64).max(1))
     };
@@ -256,16 +265,19 @@ impl Recipe {
         kept.into_iter().collect()
     }
 
-    /// The learning rates of a stage: its update n, counted from 1, is step [`Span::schedule_start`] + n of
-    /// them.
-    pub fn schedule_of(&self, stage: usize) -> Schedule {
-        let name = self.stages[stage].schedule.as_deref();
-        let settings = match name {
-            Some(name) => self.schedules.get(name),
-            None => self.schedule.as_ref(),
+    /// The learning rates of each stage: its update n, counted from 1, is step [`Span::schedule_start`] + n of them.
+    pub fn stage_schedules(&self) -> Vec<Schedule> {
+        let lengths = schedule_lengths(self, &self.spans());
+        let schedule = |stage: &Stage| {
+            let name = stage.schedule.as_deref();
+            let settings = match name {
+                Some(name) => self.schedules.get(name),
+                None => self.schedule.as_ref(),
+            };
+            let missing = || panic!("recipe {}: stage {} has no schedule", self.name, stage.name);
+            settings.unwrap_or_else(missing).over(lengths[&name])
         };
-        let length = schedule_lengths(self, &self.spans())[&name];
-        settings.unwrap_or_else(|| panic!("recipe {}: stage {stage} has no schedule", self.name)).over(length)
+        self.stages.iter().map(schedule).collect()
     }
 
     /// The optimizer's settings in a stage.

@@ -4,6 +4,7 @@
 mod growth;
 mod pieces;
 mod save;
+mod spans;
 mod special;
 mod stream;
 mod template;
@@ -12,12 +13,13 @@ mod train;
 pub use save::Role;
 pub use special::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use stream::{StopStrings, TextStream};
-pub use template::{ChatTemplate, Message, confine_templates, render_confined};
+pub use template::{ChatTemplate, Judged, JudgedTokens, Message, confine_templates, render_confined};
 pub use train::{MIN_VOCAB_SIZE, TrainProgress};
 
 use std::path::Path;
 use std::sync::OnceLock;
 
+use tokenizers::Encoding;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, Result};
@@ -170,6 +172,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token of `id`, spelled as in the vocabulary.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The special tokens, the longest first.
     pub fn special_tokens(&self) -> Vec<String> {
         let added = self.inner.get_added_tokens_decoder().into_values();
@@ -194,16 +201,24 @@ impl Tokenizer {
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str, piece_bytes: usize) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         for piece in self.pieces(text, piece_bytes) {
-            self.check_length(piece)
-                .and_then(|()| self.growth.check(inner.get_normalizer(), piece, LONGEST_NORMALISED))
-                .map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
-            let encoding = caught(|| inner.encode_fast(piece, false)).map_err(Into::into);
-            let encoding = encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
-                Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, text.len()))
-            })?;
+            let encoding = self.encode_piece(piece, |piece| inner.encode_fast(piece, false))?;
             ids.extend_from_slice(encoding.get_ids());
         }
         Ok(ids)
+    }
+
+    fn encode_piece<'a>(
+        &self,
+        piece: &'a str,
+        encode: impl FnOnce(&'a str) -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding> {
+        self.check_length(piece)
+            .and_then(|()| self.growth.check(self.inner.get_normalizer(), piece, LONGEST_NORMALISED))
+            .map_err(|why| Error::input(format!("{}: {why}", self.place)))?;
+        let encoding = caught(|| encode(piece)).map_err(Into::into);
+        encoding.and_then(|encoding| encoding).map_err(|e: tokenizers::Error| {
+            Error::input(format!("{}: refuses a text of {} bytes: {e}", self.place, piece.len()))
+        })
     }
 
     fn pieces<'a>(&self, text: &'a str, piece_bytes: usize) -> impl Iterator<Item = &'a str> {

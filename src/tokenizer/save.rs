@@ -4,16 +4,19 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, Tokenizer, chat_template};
+use super::{ChatTemplate, END_OF_TEXT, SPECIAL_TOKENS, Tokenizer};
 use crate::error::{Error, Result};
 
+/// Roles that a chat template may leave without a token.
+const ROLES: [&str; 4] = ["additional_special_tokens", "bos_token", "eos_token", "unk_token"];
+
 /// What the model is for, which decides the roles of the special tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+#[derive(Clone, Copy)]
+pub enum Role<'a> {
     /// A pretrained model: every role is `<|endoftext|>`.
     Base,
-    /// A chat model: messages begin with `<|im_start|>` and end with `<|im_end|>`; the chat template is saved.
-    Chat,
+    /// A chat model: the roles are those that its template knows, which is saved too.
+    Chat(&'a ChatTemplate),
 }
 
 impl Tokenizer {
@@ -38,12 +41,14 @@ impl Tokenizer {
     /// `tokenizer.json` is byte for byte as it was loaded.
     ///
     /// # Errors
-    /// [`Error::Input`] if `role` is [`Role::Chat`] and the vocabulary lacks the tokens that frame a message.
+    /// [`Error::Input`] if `role` is [`Role::Chat`] and the vocabulary lacks the token that ends a message.
     pub fn files(&self, model_max_length: usize, role: Role) -> Result<[(&'static str, Vec<u8>); 3]> {
-        if role == Role::Chat && [IM_START, IM_END].iter().any(|token| self.token_to_id(token).is_none()) {
-            return Err(Error::input(format!(
-                "tokenizer: no {IM_START} and {IM_END} tokens, which chat needs: train with a tokenizer that has them"
-            )));
+        if let Role::Chat(template) = role
+            && let Some(eos) = template.special_token("eos_token")
+            && self.token_to_id(eos).is_none()
+        {
+            let why = "which ends a message of its chat template: take a tokenizer that has it, or another template";
+            return Err(Error::input(format!("{}: no token {eos}, {why}", self.place)));
         }
         let config = self.config(model_max_length, role);
         let map = self.special_tokens_map(role);
@@ -58,60 +63,55 @@ impl Tokenizer {
         let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
         added.sort_by_key(|(id, _)| *id);
         let decoder: Map<_, _> = added.iter().map(|(id, token)| (id.to_string(), json!(token))).collect();
-        let (bos, eos) = ends(role);
         let mut config = json!({
             "add_prefix_space": false,
             "added_tokens_decoder": decoder,
-            "additional_special_tokens": self.additional(role),
-            "bos_token": bos,
+            "additional_special_tokens": self.base_tokens(),
+            "bos_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": false,
-            "eos_token": eos,
+            "eos_token": END_OF_TEXT,
             "model_max_length": model_max_length,
             "tokenizer_class": "GPT2Tokenizer",
             "unk_token": END_OF_TEXT,
             "vocab_size": self.vocab_size(),
         });
-        if role == Role::Chat {
-            config["pad_token"] = json!(IM_END);
-            config["chat_template"] = json!(chat_template());
+        if let Role::Chat(template) = role {
+            ROLES.iter().for_each(|role| config[role] = Value::Null);
+            for (role, token) in template.special_tokens() {
+                config[role] = token.clone();
+            }
+            config["chat_template"] = json!(template.source());
         }
         config
     }
 
     fn special_tokens_map(&self, role: Role) -> Value {
-        let token = |content| json!({"content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false});
-        let (bos, eos) = ends(role);
-        let mut map = json!({
-            "additional_special_tokens": self.additional(role),
-            "bos_token": token(bos),
-            "eos_token": token(eos),
-            "unk_token": token(END_OF_TEXT),
-        });
-        if role == Role::Chat {
-            map["pad_token"] = token(IM_END);
+        let token = |content: &str| json!({"content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false});
+        match role {
+            Role::Base => json!({
+                "additional_special_tokens": self.base_tokens(),
+                "bos_token": token(END_OF_TEXT),
+                "eos_token": token(END_OF_TEXT),
+                "unk_token": token(END_OF_TEXT),
+            }),
+            Role::Chat(template) => {
+                let of_role = |(role, value): (&String, &Value)| {
+                    (role.clone(), value.as_str().map_or(value.clone(), token))
+                };
+                Value::Object(template.special_tokens().iter().map(of_role).collect())
+            }
         }
-        map
     }
 
     /// Tokens that the vocabulary lacks are left out: `transformers` would add them, past the embedding's end.
-    fn additional(&self, role: Role) -> Vec<&'static str> {
-        let tokens: &[&str] = match role {
-            Role::Base => &SPECIAL_TOKENS,
-            Role::Chat => &[IM_START, IM_END],
-        };
-        tokens.iter().copied().filter(|token| self.token_to_id(token).is_some()).collect()
-    }
-}
-
-fn ends(role: Role) -> (&'static str, &'static str) {
-    match role {
-        Role::Base => (END_OF_TEXT, END_OF_TEXT),
-        Role::Chat => (IM_START, IM_END),
+    fn base_tokens(&self) -> Vec<&'static str> {
+        SPECIAL_TOKENS.into_iter().filter(|token| self.token_to_id(token).is_some()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{IM_END, IM_START};
     use super::*;
 
     #[test]
@@ -119,7 +119,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let corpus = std::iter::repeat_n("hello world, hello".to_string(), 9);
         let tokenizer = Tokenizer::train(corpus, 280, |_| ()).unwrap();
-        tokenizer.save(folder.path(), 2048, Role::Chat).unwrap();
+        let template = ChatTemplate::smollm2();
+        tokenizer.save(folder.path(), 2048, Role::Chat(&template)).unwrap();
+        assert_eq!(ChatTemplate::load(folder.path()).unwrap().hash(), template.hash());
         let loaded = Tokenizer::load(folder.path()).unwrap();
         assert_eq!(loaded.hash(), tokenizer.hash());
         assert_eq!(loaded.encode("hello<|im_end|>").unwrap(), tokenizer.encode("hello<|im_end|>").unwrap());

@@ -1,15 +1,16 @@
 //! One training stage as programs of one graph on one executor: a micro-batch, the update. Weights and optimizer state are
 //! a store's, which outlives the stage.
 
-use super::objective::{AddLoss, Batch, Loss, Shape};
+use super::objective::{Batch, Loss, Shape};
 use crate::error::{Error, Result};
 use crate::graph::backend::Backend;
 use crate::graph::backward::{Accumulate, backward};
 use crate::graph::recompute::recompute;
 use crate::graph::{Executor, Graph, Plan, ProgramId, Store, StorePlan};
-use crate::nn::{Architecture, init};
+use crate::nn::{Architecture, Llama, init};
 use crate::ops::adamw::Hyper;
 use crate::ops::host::{IGNORE, order_of};
+use crate::ops::log_prob::parts;
 use crate::ops::{HostTensor, ValueId};
 use crate::optim::update::Update;
 use std::collections::HashMap;
@@ -35,12 +36,17 @@ pub struct TrainGraph {
 
 impl TrainGraph {
     /// Builds the graph of a stage whose loss is `add_loss`.
-    pub fn new(architecture: &Architecture, add_loss: AddLoss, shape: Shape) -> Self {
+    pub fn new(
+        architecture: &Architecture,
+        add_loss: impl FnOnce(&mut Graph, &Llama, Shape) -> Loss,
+        shape: Shape,
+    ) -> Self {
         let mut graph = Graph::new();
         let model = architecture.decoder(&mut graph);
         let micro = graph.program("micro-batch");
         let loss = add_loss(&mut graph, &model, shape);
-        graph.keep(loss.nll);
+        let read = loss.pairs.map_or(vec![loss.nll], |pairs| vec![pairs.log_probs, pairs.losses]);
+        read.into_iter().for_each(|value| graph.keep(value));
         let accumulate = if shape.passes > 1 { Accumulate::Yes } else { Accumulate::No };
         let gradients = backward(&mut graph, &loss.seeds, &[], accumulate);
         recompute(&mut graph, micro, shape.recompute);
@@ -54,9 +60,18 @@ impl TrainGraph {
     }
 }
 
-/// Draws the initial weights.
+/// Draws the initial weights, adapters included.
 pub fn initialize(store: &Store, architecture: &Architecture, seed: u64) {
-    for (index, spec) in architecture.parameters().iter().enumerate() {
+    initialize_from(0, store, architecture, seed);
+}
+
+/// Draws the adapters as they begin, if there are any.
+pub fn initialize_adapters(store: &Store, architecture: &Architecture, seed: u64) {
+    initialize_from(architecture.shapes().len(), store, architecture, seed);
+}
+
+fn initialize_from(first: usize, store: &Store, architecture: &Architecture, seed: u64) {
+    for (index, spec) in architecture.parameters().iter().enumerate().skip(first) {
         store.write(&spec.name, &init::weights(spec, seed, index));
     }
 }
@@ -110,31 +125,63 @@ impl Engine {
         Ok(values)
     }
 
+    /// Losses of the pairs of the last pass, and the log-probabilities of their sequences.
+    ///
+    /// # Panics
+    /// If the loss is not of pairs.
+    pub fn read_pairs(&mut self) -> Result<(Vec<f64>, Vec<f64>)> {
+        let pairs = self.training.loss.pairs.expect("the loss is of pairs");
+        let log_probs = self.executor.read_f64(pairs.log_probs)?;
+        let log_probs = log_probs.chunks(2).map(|parts| parts.iter().sum()).collect();
+        Ok((self.executor.read_f64(pairs.losses)?, log_probs))
+    }
+
     /// Starts a step: gradients of several passes are summed from zero.
     pub fn begin_step(&mut self) -> Result<()> {
         if self.training.shape.passes > 1 { self.executor.run(self.training.update.zero) } else { Ok(()) }
     }
 
     /// Forward and backward of one micro-batch, whose weights count as they are, times `scale`. The ticket brings its
-    /// nll per position.
+    /// nll per position, or the loss per pair.
     ///
     /// # Panics
     /// If a position counts whose label is ignored: means would be too small.
     pub fn micro_batch(&mut self, batch: &Batch, scale: f64) -> Result<Ticket> {
-        let weight = |(&weight, &label): (&f32, &u32)| {
-            assert!(weight == 0.0 || label != IGNORE, "a position counts whose label is ignored");
-            (weight as f64 * scale) as f32
-        };
-        let weights: Vec<f32> = batch.weights.iter().zip(&batch.labels).map(weight).collect();
+        let weights: Vec<f32> = batch.weights.iter().map(|&weight| (weight as f64 * scale) as f32).collect();
         let loss = &self.training.loss;
+        if let Some(pairs) = loss.pairs {
+            self.executor.write(pairs.ends, (&batch.ends).into());
+            self.executor.write(pairs.counts, (&batch.judged()).into());
+            if let Some(reference) = pairs.reference {
+                let split: Vec<f64> = batch.reference.iter().flat_map(|&logp| parts(logp)).collect();
+                self.executor.write_f64(reference, &split);
+            }
+        } else {
+            let mut positions = batch.weights.iter().zip(&batch.labels);
+            let sound = positions.all(|(&weight, &label)| weight == 0.0 || label != IGNORE);
+            assert!(sound, "a position counts whose label is ignored");
+        }
         self.executor.write(loss.tokens.ids, (&batch.ids).into());
         if let Some(order) = loss.tokens.order {
             self.executor.write(order, (&order_of(&batch.ids)).into());
         }
+        if let Some(segments) = loss.tokens.segments {
+            let length = self.training.shape.length;
+            let positions: Vec<u32> =
+                batch.starts.iter().enumerate().map(|(n, &start)| (n % length) as u32 - start).collect();
+            self.executor.write(segments.starts, (&batch.starts).into());
+            self.executor.write(segments.positions, (&positions).into());
+        }
         self.executor.write(loss.labels, (&batch.labels).into());
         self.executor.write(loss.weights, (&weights).into());
         self.executor.run(self.training.micro)?;
-        self.executor.read_later(loss.nll)
+        self.executor.read_later(loss.pairs.map_or(loss.nll, |pairs| pairs.losses))
+    }
+
+    /// Asks for the log-probabilities of the pairs of the pass that was handed over last, in two parts each
+    /// ([`log_prob`](crate::ops::log_prob)); none where the loss is not of pairs.
+    pub fn log_probs_later(&mut self) -> Result<Option<Ticket>> {
+        self.training.loss.pairs.map(|pairs| self.executor.read_later(pairs.log_probs)).transpose()
     }
 
     /// Clips and applies the gradients at step `t`, counted from 1. The ticket brings their norm before clipping; where

@@ -54,6 +54,10 @@ impl EventFile {
             ("tokens_per_second", metrics.timing.tokens_per_second),
         ];
         scalars.extend(metrics.held_out_loss.map(|loss| ("held_out_loss", loss)));
+        if let Some(earned) = metrics.preference {
+            scalars.extend([("margin", earned.margin), ("accuracy", earned.accuracy)]);
+        }
+        scalars.extend(metrics.held_out_preference.map(|earned| ("held_out_accuracy", earned.accuracy)));
         let mut summary = Vec::new();
         for (tag, value) in scalars {
             let mut scalar = Vec::new();
@@ -146,6 +150,8 @@ mod tests {
             grad_norm: 0.5,
             datasets: Default::default(),
             held_out_loss,
+            preference: None,
+            held_out_preference: None,
             timing: timing.clone(),
         };
         file.append(&step(8, None)).unwrap();

@@ -1,16 +1,17 @@
 //! The choice of micro-batch and recomputation that fits a given memory.
 
 use super::engine::TrainGraph;
-use super::kinds::loss_of;
-use super::objective::{AddLoss, Shape};
+use super::kinds::Objective;
+use super::objective::Shape;
 use crate::gpu::Caps;
 use crate::gpu::kernel::MAX_GROUPS;
 use crate::graph::parameter::MAX_BINDING;
 use crate::graph::recompute::Policy;
 use crate::graph::{Plan, StorePlan};
-use crate::infer::scorer::{Bucket, Output, ScorerGraph};
+use crate::infer::scorer::{Bucket, Output, ScorerGraph, buckets};
 use crate::nn::Architecture;
 use crate::recipes::Recipe;
+use crate::report;
 
 /// Tokens per pass that are worth computing things again for.
 const ENOUGH_TOKENS: usize = 2048;
@@ -27,17 +28,14 @@ const MOST_TOKENS: usize = (MAX_BINDING / 4) as usize;
 /// Most sequences of a pass: attention has a row of workgroups for each.
 const MOST_SEQUENCES: usize = MAX_GROUPS as usize;
 
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
-}
-
 /// The work of a stage's step, before it is cut into passes.
+#[derive(Clone, PartialEq)]
 pub struct Work {
     /// The model.
     pub architecture: Architecture,
     /// What is computed.
-    pub add_loss: AddLoss,
-    /// Sequences per step.
+    pub objective: Objective,
+    /// Sequences per step, or pairs.
     pub sequences: usize,
     /// Tokens per sequence.
     pub length: usize,
@@ -68,21 +66,33 @@ impl Candidate {
     }
 }
 
-/// The scorer's graph for held-out text of a stage of `shape`: as many rows at a time as training takes.
-pub fn held_out_scorer(architecture: &Architecture, shape: Shape) -> ScorerGraph {
-    let bucket = Bucket { length: shape.length, rows: shape.micro_batch };
-    ScorerGraph::new(architecture, &[bucket], Output::Nll)
+/// The scorer's graph for held-out text of a stage of `shape`: as many rows at a time as training takes. Pairs have
+/// sequences of any length.
+pub fn held_out_scorer(work: &Work, shape: Shape) -> ScorerGraph {
+    let Shape { micro_batch, length, .. } = shape;
+    let buckets = match work.objective {
+        Objective::NextToken { .. } => vec![Bucket { length, rows: micro_batch }],
+        Objective::Preference(_) => buckets(length, work.objective.rows() * micro_batch * length),
+    };
+    ScorerGraph::new(&work.architecture, &buckets, Output::Nll)
 }
 
 impl Work {
     /// That of a recipe's stage.
     pub fn of(recipe: &Recipe, stage: usize) -> Work {
         Work {
-            architecture: recipe.model_at(stage).into(),
-            add_loss: loss_of(recipe.stages[stage].kind),
+            architecture: Architecture::from(recipe.model_at(stage))
+                .with_lora(recipe.stages[stage].lora.clone()),
+            objective: Objective::of(recipe, stage),
             sequences: recipe.batch_of(stage).sequences,
             length: recipe.stages[stage].sequence_length,
         }
+    }
+
+    /// The graph of its passes.
+    pub fn graph(&self, shape: Shape) -> TrainGraph {
+        let add_loss = |graph: &mut _, model: &_, shape| self.objective.add_loss(graph, model, shape);
+        TrainGraph::new(&self.architecture, add_loss, shape)
     }
 
     /// Plans it with the given micro-batch and policy.
@@ -90,32 +100,32 @@ impl Work {
     /// # Errors
     /// Why there is no plan: a tensor exceeds a binding.
     pub fn candidate(&self, caps: &Caps, micro_batch: usize, recompute: Policy) -> Result<Candidate, String> {
-        let tokens = micro_batch.saturating_mul(self.length);
+        let tokens = self.tokens(micro_batch);
         if tokens > MOST_TOKENS {
             return Err(format!("{tokens} tokens per pass are more than the {MOST_TOKENS} of a binding"));
         }
-        if micro_batch > MOST_SEQUENCES {
-            return Err(format!(
-                "{micro_batch} sequences per pass are more than {MOST_SEQUENCES} workgroups"
-            ));
+        let rows = tokens / self.length;
+        if rows > MOST_SEQUENCES {
+            return Err(format!("{rows} sequences per pass are more than {MOST_SEQUENCES} workgroups"));
         }
         let passes = self.sequences.div_ceil(micro_batch);
         let shape = Shape { micro_batch, passes, length: self.length, recompute };
-        let training = TrainGraph::new(&self.architecture, self.add_loss, shape);
+        let training = self.graph(shape);
         let store = StorePlan::new(&[&training.graph], caps);
         let plan = Plan::checked(&training.graph, caps, &store)?;
-        let scorer = Plan::checked(&held_out_scorer(&self.architecture, shape).graph, caps, &store)?;
+        let scorer = Plan::checked(&held_out_scorer(self, shape).graph, caps, &store)?;
         Ok(Candidate { training, store, plan, scorer })
     }
 
     /// Micro-batches that a pass may have: the divisors of the sequences, the smallest first.
     pub fn micro_batches(&self) -> Vec<usize> {
-        let most = (MOST_TOKENS / self.length).min(MOST_SEQUENCES).clamp(1, self.sequences);
+        let most = (MOST_TOKENS / self.length).min(MOST_SEQUENCES) / self.objective.rows();
+        let most = most.clamp(1, self.sequences);
         (1..=most).filter(|&size| self.sequences.is_multiple_of(size)).collect()
     }
 
     fn tokens(&self, micro_batch: usize) -> usize {
-        micro_batch.saturating_mul(self.length)
+        micro_batch.saturating_mul(self.objective.rows() * self.length)
     }
 
     /// The candidate to use within `memory` bytes: the least recomputation under which a pass has enough tokens, and
@@ -147,7 +157,7 @@ impl Work {
                         smallest = format!(
                             "micro-batch {size} with recomputation '{}' still takes {}",
                             policy.name(),
-                            gib(found.total())
+                            report::size(found.total())
                         );
                     }
                     Err(why) => smallest = why,
@@ -167,7 +177,7 @@ impl Work {
             None => format!("{tokens} tokens per pass, no more are possible"),
             Some(next) => {
                 let why = match self.candidate(caps, next, shape.recompute) {
-                    Ok(found) => format!("takes {}", gib(found.total())),
+                    Ok(found) => format!("takes {}", report::size(found.total())),
                     Err(why) => format!("does not fit: {why}"),
                 };
                 format!("{tokens} tokens per pass; the next divisor of {}, {next}, {why}", self.sequences)
@@ -189,12 +199,11 @@ impl Work {
 mod tests {
     use super::*;
     use crate::nn::LlamaConfig;
-    use crate::train::pretrain;
     use std::time::{Duration, Instant};
 
     fn work(sequences: usize, length: usize) -> Work {
         let architecture = LlamaConfig::smollm2_135m().into();
-        Work { architecture, add_loss: pretrain::add_loss, sequences, length }
+        Work { architecture, objective: Objective::NextToken { document_mask: false }, sequences, length }
     }
 
     #[test]

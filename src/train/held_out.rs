@@ -1,46 +1,82 @@
-//! The loss on text that is never trained on, measured by the scorer on the weights in training.
+//! The loss on text or pairs that are never trained on, measured by the scorer on the weights in training.
 
 use super::corpus::Corpus;
+use super::dpo::reward;
 use super::fit::held_out_scorer;
+use super::metrics::{Preference, Rewards};
+use super::reference::{Reference, Side, rows};
 use super::stages::PlannedStage;
+use crate::data::pairs::{pair, pair_count};
 use crate::error::Result;
 use crate::graph::{Backend, Store};
 use crate::infer::scorer::{Row, Scorer};
+use crate::ops::preference_loss::PreferenceLoss;
+use crate::recipes::Recipe;
 use std::sync::Arc;
 
-/// Held-out windows of a stage and the scorer for them.
+/// What is held out for a stage, and the scorer for it.
 pub struct HeldOut {
     scorer: Scorer,
-    /// The windows that are read: (dataset, tokens).
-    pub windows: Vec<(usize, Vec<u32>)>,
+    /// The rows of text that are scored, with the dataset of each.
+    pub rows: Vec<(usize, Row)>,
+    /// Where the stage is of pairs.
+    pairs: Option<(PreferenceLoss, Vec<HeldOutPair>)>,
 }
 
-/// Mean negative log-likelihood in nats per token.
+struct HeldOutPair {
+    dataset: usize,
+    /// The chosen and the rejected sequence.
+    rows: [Row; 2],
+    /// Their log-probabilities under the model that the stage began with; 0 where the loss has none.
+    reference: [f64; 2],
+}
+
+/// Mean negative log-likelihood in nats per token, or mean loss of pairs.
 pub struct HeldOutLoss {
-    /// Over all windows.
+    /// Over everything.
     pub mean: f64,
-    /// Over those of each dataset.
+    /// Over each dataset.
     pub datasets: Vec<Option<f64>>,
+    /// What pairs earned.
+    pub preference: Option<Preference>,
+}
+
+impl HeldOutLoss {
+    /// For people: the loss, and what pairs earned.
+    pub fn describe(&self) -> String {
+        let earned = self.preference.map_or(String::new(), |it| {
+            format!(", margin {:.4}, chosen preferred {:.1} %", it.margin, 100.0 * it.accuracy)
+        });
+        format!("loss {:.4}{earned}", self.mean)
+    }
 }
 
 impl HeldOut {
-    /// At most `limit` windows of each dataset; `None` where nothing is held out.
+    /// At most `held_out.sequences` rows, or pairs, of each dataset; `None` where nothing is held out.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if memory runs out.
     pub fn new(
         backend: &Backend,
         store: &Arc<Store>,
+        recipe: &Recipe,
         stage: &PlannedStage,
         corpus: &Corpus,
-        limit: usize,
+        reference: Option<&Reference>,
     ) -> Result<Option<Self>> {
-        let windows = corpus.held_out_windows(stage.shape.length, limit);
-        if windows.is_empty() {
+        let limit = recipe.held_out.sequences;
+        let (rows, pairs) = match stage.work.objective.preference() {
+            None => (corpus.held_out_rows(recipe, stage.span.stage, limit), None),
+            Some(loss) => {
+                let pairs = held_out_pairs(recipe, stage.span.stage, corpus, reference);
+                (Vec::new(), Some((loss.clone(), pairs)))
+            }
+        };
+        if rows.is_empty() && pairs.as_ref().is_none_or(|(_, pairs)| pairs.is_empty()) {
             return Ok(None);
         }
-        let graph = held_out_scorer(&stage.work.architecture, stage.shape);
-        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, windows }))
+        let graph = held_out_scorer(&stage.work, stage.shape);
+        Ok(Some(HeldOut { scorer: Scorer::new(backend, graph, store)?, rows, pairs }))
     }
 
     /// The loss with the weights as they are.
@@ -49,19 +85,50 @@ impl HeldOut {
     /// [`Error::Device`](crate::Error::Device) if the device is lost.
     pub fn measure(&mut self, datasets: usize) -> Result<HeldOutLoss> {
         let mut sums = vec![(0u64, 0.0f64); datasets];
-        let rows: Vec<Row> = self.windows.iter().map(|(_, tokens)| Row::whole(tokens.clone())).collect();
-        for ((dataset, _), nll) in self.windows.iter().zip(self.scorer.score(&rows)?) {
+        let mut rewards = Rewards::default();
+        let rows: Vec<Row> = self.rows.iter().map(|(_, row)| row.clone()).collect();
+        for ((dataset, _), nll) in self.rows.iter().zip(self.scorer.score(&rows)?) {
             sums[*dataset].0 += nll.len() as u64;
             sums[*dataset].1 += nll.iter().map(|&x| x as f64).sum::<f64>();
         }
-        let tokens: u64 = sums.iter().map(|sum| sum.0).sum();
-        let mean = sums.iter().map(|sum| sum.1).sum::<f64>() / tokens as f64;
-        let datasets = sums.iter().map(|&(tokens, nll)| (tokens > 0).then(|| nll / tokens as f64)).collect();
-        Ok(HeldOutLoss { mean, datasets })
+        if let Some((loss, pairs)) = &self.pairs {
+            let rows: Vec<Row> = pairs.iter().flat_map(|pair| pair.rows.clone()).collect();
+            let logps = self.scorer.log_probs(&rows)?;
+            for (pair, logps) in pairs.iter().zip(logps.as_chunks().0) {
+                let counts = pair.rows.each_ref().map(Row::count);
+                sums[pair.dataset].0 += 1;
+                sums[pair.dataset].1 += loss.loss(*logps, pair.reference, counts);
+                reward(&mut rewards, loss, *logps, pair.reference, counts);
+            }
+        }
+        let count: u64 = sums.iter().map(|sum| sum.0).sum();
+        let mean = sums.iter().map(|sum| sum.1).sum::<f64>() / count as f64;
+        let datasets = sums.iter().map(|&(count, sum)| (count > 0).then(|| sum / count as f64)).collect();
+        Ok(HeldOutLoss { mean, datasets, preference: rewards.mean() })
     }
 
     /// Bytes allocated, without the weights.
     pub fn allocated(&self) -> u64 {
         self.scorer.allocated()
     }
+}
+
+fn held_out_pairs(
+    recipe: &Recipe,
+    stage: usize,
+    corpus: &Corpus,
+    reference: Option<&Reference>,
+) -> Vec<HeldOutPair> {
+    let (stage, limit) = (&recipe.stages[stage], recipe.held_out.sequences as u64);
+    let mut pairs = Vec::new();
+    for (dataset, set) in corpus.held_out.iter().enumerate() {
+        let its = stage.mixture.contains_key(&recipe.datasets[dataset].name);
+        let Some(set) = set.as_ref().filter(|_| its) else { continue };
+        pairs.extend((0..pair_count(set).min(limit)).map(|index| HeldOutPair {
+            dataset,
+            rows: rows(pair(set, index), stage.cut()),
+            reference: reference.map_or([0.0; 2], |reference| reference.of(Side::HeldOut, dataset, index)),
+        }));
+    }
+    pairs
 }

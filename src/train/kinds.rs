@@ -1,21 +1,73 @@
 //! From the kind of a stage to its objective: what is computed, and on which data. A new kind is a line in each.
 
 use super::corpus::Corpus;
-use super::objective::{AddLoss, Batches};
-use super::pretrain;
+use super::dpo::{self, PreferencePairs};
+use super::objective::{Batches, Loss, Shape};
+use super::pretrain::{self, Windows};
+use super::reference::Reference;
+use super::sft::Conversations;
 use crate::error::Result;
-use crate::recipes::{Recipe, StageKind};
+use crate::graph::Graph;
+use crate::nn::Llama;
+use crate::ops::preference_loss::PreferenceLoss;
+use crate::recipes::{Dataset, Recipe, StageKind};
 use std::sync::Arc;
 
-/// What a kind of stage computes.
-pub fn loss_of(kind: StageKind) -> AddLoss {
-    match kind {
-        StageKind::Pretrain | StageKind::ExtendContext => pretrain::add_loss,
-        StageKind::Sft | StageKind::Dpo => no_objective(kind),
+/// What a stage computes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Objective {
+    /// The next token; of documents that do not see each other, if so.
+    NextToken {
+        /// Whether that is so.
+        document_mask: bool,
+    },
+    /// Which of two answers is preferred.
+    Preference(PreferenceLoss),
+}
+
+impl Objective {
+    /// That of a recipe's stage.
+    pub fn of(recipe: &Recipe, stage: usize) -> Objective {
+        let stage = &recipe.stages[stage];
+        match stage.kind {
+            StageKind::Pretrain | StageKind::ExtendContext | StageKind::Sft => {
+                Objective::NextToken { document_mask: stage.document_mask }
+            }
+            StageKind::Dpo => Objective::Preference(dpo::loss_of(stage)),
+        }
+    }
+
+    /// Adds its loss to the current program of a graph.
+    pub fn add_loss(&self, graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
+        match self {
+            Objective::NextToken { document_mask: false } => pretrain::add_loss(graph, model, shape),
+            Objective::NextToken { document_mask: true } => pretrain::add_segmented_loss(graph, model, shape),
+            Objective::Preference(loss) => {
+                let rows = Shape { micro_batch: self.rows() * shape.micro_batch, ..shape };
+                dpo::add_loss(graph, model, rows, loss, shape.micro_batch, false)
+            }
+        }
+    }
+
+    /// Rows of tokens that one of a batch's sequences takes: a pair has two.
+    pub fn rows(&self) -> usize {
+        match self {
+            Objective::NextToken { .. } => 1,
+            Objective::Preference(_) => StageKind::Dpo.rows(),
+        }
+    }
+
+    /// The loss of pairs, if it is one.
+    pub fn preference(&self) -> Option<&PreferenceLoss> {
+        match self {
+            Objective::NextToken { .. } => None,
+            Objective::Preference(loss) => Some(loss),
+        }
     }
 }
 
-/// The data of a recipe's stage, after `consumed` tokens of each dataset.
+/// The data of a recipe's stage, after `consumed` tokens of each dataset; `reference` has what its first model says of its
+/// pairs, where the loss needs that.
 ///
 /// # Errors
 /// [`Error::Input`](crate::Error::Input) if there is none.
@@ -24,16 +76,25 @@ pub fn batches_of(
     stage: usize,
     consumed: &[u64],
     corpus: &Arc<Corpus>,
+    reference: Option<&Arc<Reference>>,
 ) -> Result<Box<dyn Batches>> {
-    match recipe.stages[stage].kind {
-        StageKind::Pretrain | StageKind::ExtendContext => {
-            let mixture = corpus.mixture(recipe, stage, consumed)?;
-            Ok(Box::new(pretrain::Windows { corpus: corpus.clone(), mixture }))
+    let mixture = corpus.mixture(recipe, stage, consumed)?;
+    let (it, corpus) = (&recipe.stages[stage], corpus.clone());
+    let judged = it.judged();
+    match it.kind {
+        StageKind::Pretrain | StageKind::ExtendContext | StageKind::Sft if it.packs() => {
+            Ok(Box::new(Windows { corpus, mixture, document_mask: it.document_mask, judged }))
         }
-        kind @ (StageKind::Sft | StageKind::Dpo) => no_objective(kind),
+        StageKind::Pretrain | StageKind::ExtendContext | StageKind::Sft => {
+            let rows = |(i, dataset): (usize, &Dataset)| {
+                let mixed = it.mixture.contains_key(&dataset.name);
+                mixed.then(|| corpus.rows(i, it.sequence_length)).transpose()
+            };
+            let rows = recipe.datasets.iter().enumerate().map(rows).collect::<Result<_>>()?;
+            Ok(Box::new(Conversations { corpus, mixture, rows, judged }))
+        }
+        StageKind::Dpo => {
+            Ok(Box::new(PreferencePairs { corpus, mixture, cut: it.cut(), reference: reference.cloned() }))
+        }
     }
-}
-
-fn no_objective(kind: StageKind) -> ! {
-    unreachable!("the recipe's check refuses {kind:?}")
 }

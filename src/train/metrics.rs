@@ -11,6 +11,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
+/// File of the metrics in a run folder.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -18,7 +21,7 @@ pub struct Metrics {
     pub step: u64,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Mean negative log-likelihood in nats per token.
+    /// Mean negative log-likelihood in nats per token, or the mean loss of preference pairs.
     pub loss: f64,
     /// Learning rate of the update.
     pub lr: f64,
@@ -29,8 +32,57 @@ pub struct Metrics {
     /// Mean loss on held-out text, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_loss: Option<f64>,
+    /// Of a stage on preference pairs: what they earned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+    /// The same of held-out pairs, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_preference: Option<Preference>,
     /// What differs from run to run.
     pub timing: Timing,
+}
+
+/// What preference pairs earned, on average over the pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Reward of the chosen answer.
+    pub chosen_reward: f64,
+    /// Reward of the rejected answer.
+    pub rejected_reward: f64,
+    /// How much more the chosen answer earned.
+    pub margin: f64,
+    /// Share of the pairs whose chosen answer earned more.
+    pub accuracy: f64,
+}
+
+/// Sums of what pairs earned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rewards {
+    pairs: u64,
+    chosen: f64,
+    rejected: f64,
+    preferred: u64,
+}
+
+impl Rewards {
+    /// Adds a pair.
+    pub fn add(&mut self, chosen: f64, rejected: f64) {
+        self.pairs += 1;
+        self.chosen += chosen;
+        self.rejected += rejected;
+        self.preferred += u64::from(chosen > rejected);
+    }
+
+    /// The means; none without pairs.
+    pub fn mean(&self) -> Option<Preference> {
+        let pairs = self.pairs as f64;
+        (self.pairs > 0).then(|| Preference {
+            chosen_reward: self.chosen / pairs,
+            rejected_reward: self.rejected / pairs,
+            margin: (self.chosen - self.rejected) / pairs,
+            accuracy: self.preferred as f64 / pairs,
+        })
+    }
 }
 
 impl Metrics {
@@ -85,12 +137,19 @@ impl MetricsFile {
             let aside = files::set_aside(path)?;
             out::warn(format_args!("{}: not a regular file; it is now {}", path.display(), aside.display()));
         }
-        let (lost, seconds) = if path.exists() { cut_back(path, step)? } else { (vec![(1, step)], 0.0) };
-        let lost: Vec<String> = lost
-            .into_iter()
-            .filter(|(first, last)| first <= last)
-            .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
-            .collect();
+        let CutBack { lost, dropped, seconds } = match path.exists() {
+            true => cut_back(path, step)?,
+            false => CutBack { lost: vec![(1, step)], dropped: None, seconds: 0.0 },
+        };
+        let steps = |(first, last): (u64, u64)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        };
+        if let Some(dropped) = dropped {
+            let (place, dropped) = (path.display(), steps(dropped));
+            out::say(format_args!("{place}: lines of steps {dropped} dropped: these steps come again"));
+        }
+        let lost = lost.into_iter().filter(|(first, last)| first <= last);
+        let lost: Vec<String> = lost.map(steps).collect();
         if !lost.is_empty() {
             let (place, lost) = (path.display(), lost.join(", "));
             out::warn(format_args!("{place}: no sound lines of steps {lost}; the run goes on without them"));
@@ -111,16 +170,29 @@ impl MetricsFile {
     }
 }
 
-/// Keeps the lines of steps 1 to `step` that are sound and in order. Returns the steps that it lacks as ranges (first,
-/// last), which may be empty, and the seconds that the last line tells.
-fn cut_back(path: &Path, step: u64) -> Result<(Vec<(u64, u64)>, f64)> {
+/// What became of a file when it was cut back.
+struct CutBack {
+    /// Steps that it lacks as ranges (first, last), which may be empty.
+    lost: Vec<(u64, u64)>,
+    /// First and last of the later steps whose lines are gone now.
+    dropped: Option<(u64, u64)>,
+    /// Seconds that the last line tells.
+    seconds: f64,
+}
+
+/// Keeps the lines of steps 1 to `step` that are sound and in order.
+fn cut_back(path: &Path, step: u64) -> Result<CutBack> {
     let temporary = path.with_extension("jsonl.tmp");
     let (mut lost, mut next, mut seconds) = (Vec::new(), 1, 0.0);
+    let mut dropped: Option<(u64, u64)> = None;
     write_file(&temporary, |kept| {
         for line in lines(path)? {
             let line = line?;
-            let found = serde_json::from_slice::<Metrics>(&line).ok();
-            if let Some(found) = found.filter(|found| (next..=step).contains(&found.step)) {
+            let Ok(found) = serde_json::from_slice::<Metrics>(&line) else { continue };
+            if found.step > step {
+                let (first, last) = dropped.unwrap_or((found.step, found.step));
+                dropped = Some((first.min(found.step), last.max(found.step)));
+            } else if found.step >= next {
                 lost.push((next, found.step - 1));
                 (next, seconds) = (found.step + 1, found.timing.seconds);
                 kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(Error::io(&temporary))?;
@@ -130,7 +202,7 @@ fn cut_back(path: &Path, step: u64) -> Result<(Vec<(u64, u64)>, f64)> {
     })?;
     lost.push((next, step));
     std::fs::rename(&temporary, path).map_err(Error::io(path))?;
-    Ok((lost, seconds))
+    Ok(CutBack { lost, dropped, seconds })
 }
 
 /// Longest line, in bytes.
@@ -184,6 +256,8 @@ mod tests {
             grad_norm: 1.0 / 3.0,
             datasets,
             held_out_loss: None,
+            preference: None,
+            held_out_preference: None,
             timing,
         };
         serde_json::to_string(&metrics).unwrap() + "\n"
@@ -198,7 +272,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         std::fs::write(&path, text).unwrap();
-        let (mut lost, seconds) = cut_back(&path, step).unwrap();
+        let read_before: Vec<u64> = read(&path).unwrap().map(|line| line.step).collect();
+        let CutBack { mut lost, dropped, seconds } = cut_back(&path, step).unwrap();
+        let later = read_before.iter().copied().filter(|&it| it > step);
+        assert_eq!(dropped, later.clone().min().zip(later.max()));
         lost.retain(|(first, last)| first <= last);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(seconds, read(&path).unwrap().last().map_or(0.0, |last| last.timing.seconds));

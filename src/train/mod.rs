@@ -1,21 +1,27 @@
 //! Training: stages on an executor, the loop over steps, data, evaluation, checkpoints, resume.
 //!
-//! Reading order: [`trainer`] (the loop), [`objective`] and [`pretrain`] (what is learnt from which data), [`engine`] (a
+//! Reading order: [`trainer`] (the loop), [`objective`], [`pretrain`] and [`dpo`] (what is learnt from which data), [`engine`] (a
 //! stage's programs), [`stages`] (what is decided before the first step).
 
+pub mod begun;
 pub mod corpus;
+pub mod dpo;
 pub mod engine;
 pub mod events;
 pub mod fit;
+pub mod frozen;
 pub mod held_out;
 pub mod kinds;
+pub mod made;
 pub mod measure;
 pub mod metrics;
 pub mod objective;
 pub mod overview;
 pub mod pretrain;
+pub mod reference;
 pub mod run;
 pub mod run_folder;
 pub mod saved;
+pub mod sft;
 pub mod stages;
 pub mod trainer;

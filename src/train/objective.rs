@@ -5,15 +5,15 @@
 //! weights that the host writes.
 
 use crate::error::Result;
-use crate::graph::Graph;
 use crate::graph::recompute::Policy;
-use crate::nn::{Llama, Tokens};
+use crate::nn::Tokens;
 use crate::ops::ValueId;
+use crate::ops::host::IGNORE;
 
 /// Shape of a stage's work on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Sequences per pass, B.
+    /// Sequences per pass, B; where the loss is of pairs, pairs.
     pub micro_batch: usize,
     /// Passes per step.
     pub passes: usize,
@@ -29,29 +29,62 @@ pub struct Loss {
     pub tokens: Tokens,
     /// The token that each position predicts, [B T].
     pub labels: ValueId,
-    /// How much each position counts, [B T].
+    /// How much each position counts, [B T], or each pair where the loss is of pairs.
     pub weights: ValueId,
     /// Where the backward pass begins: values and their given gradients.
     pub seeds: Vec<(ValueId, ValueId)>,
     /// Negative log-likelihood per position, [B T]; the host reads it.
     pub nll: ValueId,
+    /// Where the loss is of pairs of sequences.
+    pub pairs: Option<Pairs>,
 }
 
-/// Adds a loss to the current program of a graph.
-pub type AddLoss = fn(&mut Graph, &Llama, Shape) -> Loss;
+/// Pairs of sequences, P of them, the chosen one first, as graph values.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs {
+    /// Where each sequence ends among the positions [2 P]; see [`log_prob`](crate::ops::log_prob).
+    pub ends: ValueId,
+    /// Judged tokens of each sequence [2 P].
+    pub counts: ValueId,
+    /// Log-probability of each sequence under a frozen model [2 P, 2], where the loss has one.
+    pub reference: Option<ValueId>,
+    /// Log-probability of each sequence [2 P, 2]; the host reads it.
+    pub log_probs: ValueId,
+    /// Loss of each pair [P]; the host reads it.
+    pub losses: ValueId,
+}
 
 /// The sequences of one pass, row after row.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Token ids [B T].
     pub ids: Vec<u32>,
-    /// The token that follows each, or [`IGNORE`](crate::ops::host::IGNORE).
+    /// The token that follows each, or [`IGNORE`].
     pub labels: Vec<u32>,
-    /// How much each position counts beside the others of the step, 0 where the label is ignored; the loop makes them
-    /// sum to 1.
+    /// How much each position counts beside the others of the step, 0 where the label is ignored, or each pair where the
+    /// loss is of pairs; the loop makes them sum to 1.
     pub weights: Vec<f32>,
-    /// The dataset of each sequence.
+    /// The dataset of each sequence, or of each pair where the loss is of pairs.
     pub datasets: Vec<usize>,
+    /// Index in its sequence of the first token of each token's document, where the stage's documents do not see each
+    /// other; empty elsewhere.
+    pub starts: Vec<u32>,
+    /// Where each sequence of the pairs ends among the positions, chosen and rejected in turn; empty without pairs.
+    pub ends: Vec<u32>,
+    /// The log-probability of each under a frozen model; empty without one.
+    pub reference: Vec<f64>,
+}
+
+impl Batch {
+    /// How many tokens are judged of each sequence of the pairs.
+    pub fn judged(&self) -> Vec<u32> {
+        let firsts = [0].into_iter().chain(self.ends.iter().copied());
+        let judged = |(first, &end): (u32, &u32)| {
+            let labels = &self.labels[first as usize..end as usize];
+            labels.iter().filter(|&&label| label != IGNORE).count() as u32
+        };
+        firsts.zip(&self.ends).map(judged).collect()
+    }
 }
 
 /// The data of one stage.

@@ -1,9 +1,9 @@
 //! What a run folder tells of its run: how far it is, how well it does, and how it ended.
 
-use super::metrics::{self, Metrics};
+use super::made::ENDING_FILE;
+use super::metrics::{self, METRICS_FILE, Metrics};
 use super::run_folder::is_locked;
 use super::saved::RECIPE_FILE;
-use super::trainer::METRICS_FILE;
 use crate::checkpoint::{folder, replace};
 use crate::error::{Error, Result};
 use crate::files;
@@ -13,9 +13,6 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-/// File in a run folder that tells how the run ended; not there while it runs, nor after a kill.
-const ENDING_FILE: &str = "ending.json";
 
 /// Bytes at the end of the metrics in which the last lines are looked for.
 const TAIL: u64 = 1 << 20;

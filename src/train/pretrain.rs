@@ -1,24 +1,38 @@
 //! Pretraining: next-token prediction on packed documents, drawn from a mixture of datasets. Every position counts alike,
-//! across documents too, as SmolLM2 was trained (no document mask).
+//! across documents too, as SmolLM2 was trained (no document mask); [`add_segmented_loss`] is the loss with one.
+//! Fine-tuning on packed conversations is the same, where only some tokens may count.
 
 use super::corpus::Corpus;
 use super::objective::{Batch, Batches, Loss, Shape};
 use crate::data::mixture::Mixture;
+use crate::data::shard::TokenSet;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::nn::Llama;
+use crate::nn::{Llama, Tokens};
 use crate::ops::TensorType;
+use crate::ops::host::IGNORE;
+use crate::tokenizer::Judged;
 use std::sync::Arc;
 
 /// The mean negative log-likelihood of the next token.
 pub fn add_loss(graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
     let tokens = model.tokens(graph, shape.micro_batch, shape.length, true);
+    add_mean_nll(graph, model, shape, tokens)
+}
+
+/// The same where the documents of a sequence do not see each other: batches say where they start.
+pub fn add_segmented_loss(graph: &mut Graph, model: &Llama, shape: Shape) -> Loss {
+    let tokens = model.tokens(graph, shape.micro_batch, shape.length, true).in_segments(graph);
+    add_mean_nll(graph, model, shape, tokens)
+}
+
+fn add_mean_nll(graph: &mut Graph, model: &Llama, shape: Shape, tokens: Tokens) -> Loss {
     let rows = [shape.micro_batch * shape.length];
     let labels = graph.input("labels", TensorType::u32(&rows));
     let weights = graph.input("loss weights", TensorType::f32(&rows));
     let hidden = model.hidden(graph, &tokens);
     let nll = model.nll(graph, hidden, labels);
-    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll }
+    Loss { tokens, labels, weights, seeds: vec![(nll, weights)], nll, pairs: None }
 }
 
 /// Windows of token sets.
@@ -27,6 +41,48 @@ pub struct Windows {
     pub corpus: Arc<Corpus>,
     /// Which window comes when.
     pub mixture: Mixture,
+    /// Whether documents do not see each other.
+    pub document_mask: bool,
+    /// Which tokens count.
+    pub judged: Judged,
+}
+
+impl Windows {
+    /// Appends the window of `length` tokens from `start` on of a dataset.
+    fn append(&self, batch: &mut Batch, dataset: usize, start: u64, length: usize) {
+        let set = &self.corpus.sets[dataset];
+        let predicted = start + 1..start + 1 + length as u64;
+        let window = set.tokens(start..predicted.end);
+        let first = batch.labels.len();
+        batch.ids.extend_from_slice(&window[..length]);
+        batch.labels.extend_from_slice(&window[1..]);
+        match self.judged {
+            Judged::All => batch.weights.extend(vec![1.0; length]),
+            Judged::Assistant => {
+                let judged = self.corpus.judged[dataset].as_ref().expect("the stage asks for it");
+                batch.weights.extend(judged.tokens(predicted).into_iter().map(|judged| judged as f32));
+            }
+        }
+        if self.document_mask {
+            batch.starts.extend(document_starts(set, start, length));
+            // What begins a document is not foretold by another.
+            for begun in set.starts_in(start + 1..start + 1 + length as u64) {
+                let before = first + (begun - start - 1) as usize;
+                (batch.labels[before], batch.weights[before]) = (IGNORE, 0.0);
+            }
+        }
+        batch.datasets.push(dataset);
+    }
+}
+
+/// For each token of a window the index in it of its document's first token.
+fn document_starts(set: &TokenSet, start: u64, length: usize) -> Vec<u32> {
+    let mut starts = vec![0; length];
+    for begun in set.starts_in(start..start + length as u64) {
+        let at = (begun - start) as usize;
+        starts[at..].fill(at as u32);
+    }
+    starts
 }
 
 impl Batches for Windows {
@@ -34,14 +90,10 @@ impl Batches for Windows {
         let Shape { micro_batch, passes, length, .. } = shape;
         let first = step * (micro_batch * passes) as u64;
         let pass = |pass: usize| {
-            let mut batch = Batch { weights: vec![1.0; micro_batch * length], ..Batch::default() };
+            let mut batch = Batch::default();
             for i in 0..micro_batch {
                 let sequence = self.mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                let start = sequence.start_token;
-                let window = self.corpus.sets[sequence.dataset].tokens(start..start + length as u64 + 1);
-                batch.ids.extend_from_slice(&window[..length]);
-                batch.labels.extend_from_slice(&window[1..]);
-                batch.datasets.push(sequence.dataset);
+                self.append(&mut batch, sequence.dataset, sequence.start_token, length);
             }
             Ok(batch)
         };
@@ -49,14 +101,19 @@ impl Batches for Windows {
     }
 
     fn notes(&self, steps: u64, shape: Shape) -> Result<Vec<String>> {
-        let shares = self.mixture.shares(steps * (shape.micro_batch * shape.passes) as u64)?;
-        let exhausted = self.mixture.datasets().iter().zip(shares).filter_map(|(dataset, share)| {
-            let (name, epochs) = (&dataset.name, dataset.max_epochs.unwrap_or(0.0));
-            let at = share.exhausted_at?;
-            Some(format!(
-                "{name}: its cap of {epochs} epochs is reached at sequence {at}; its share goes to the other datasets"
-            ))
-        });
-        Ok(exhausted.collect())
+        exhausted(&self.mixture, steps, shape)
     }
+}
+
+/// Datasets whose caps are reached on the way, a line each.
+pub fn exhausted(mixture: &Mixture, steps: u64, shape: Shape) -> Result<Vec<String>> {
+    let shares = mixture.shares(steps * (shape.micro_batch * shape.passes) as u64)?;
+    let exhausted = mixture.datasets().iter().zip(shares).filter_map(|(dataset, share)| {
+        let (name, epochs) = (&dataset.name, dataset.max_epochs.unwrap_or(0.0));
+        let at = share.exhausted_at?;
+        Some(format!(
+            "{name}: its cap of {epochs} epochs is reached at sequence {at}; its share goes to the other datasets"
+        ))
+    });
+    Ok(exhausted.collect())
 }

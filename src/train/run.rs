@@ -1,9 +1,10 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
+use super::begun::{BEGUN_FILE, Begun};
 use super::overview::Record;
 use super::saved::{self, RECIPE_FILE};
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::{Checkpoint, folder};
+use crate::checkpoint::folder;
 use crate::error::{Error, Result};
 use crate::eval::ngram::NGram;
 use crate::files;
@@ -12,7 +13,7 @@ use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
 use crate::report::{out, profile, quoted, shell_word, table};
-use crate::tokenizer::ChatTemplate;
+use crate::tokenizer::{ChatTemplate, Message};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -48,11 +49,20 @@ pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
 pub fn resume(options: Options) -> Result<Ending> {
     let found = folder::newest_whole(options.run);
     let checkpoint = found.as_ref().ok().and_then(Option::as_ref).map(|(checkpoint, _)| checkpoint);
-    let recipe = resumed_recipe(options.run, checkpoint)?;
+    let begun = if checkpoint.is_none() { beginning(options.run) } else { None };
+    let before = match checkpoint {
+        Some(checkpoint) => saved::recipe_of(checkpoint).map(Vec::from_iter),
+        None => Ok(begun.as_ref().map_or(Vec::new(), Begun::recipes)),
+    };
+    let since = if checkpoint.is_some() { "the last checkpoint" } else { "the beginning" };
+    let recipe = resumed_recipe(options.run, before, since)?;
     introduce(&recipe, &options);
     let checkpoint = match found? {
         None => {
-            recipe.check_files(Some(&options.run.join(RECIPE_FILE)))?;
+            // Text is not needed where its tokens are there.
+            if !begun.is_some_and(|begun| begun.known(&recipe).is_some_and(|known| known.has_all(&recipe))) {
+                recipe.check_files(Some(&options.run.join(RECIPE_FILE)))?;
+            }
             out::say("no checkpoint yet: from the beginning");
             None
         }
@@ -65,28 +75,38 @@ pub fn resume(options: Options) -> Result<Ending> {
     complete(Trainer::new(recipe, options, checkpoint)?)
 }
 
-/// The recipe of a run that goes on. Says aloud if it is not what `checkpoint` was made with.
-fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe> {
+/// What a run without a checkpoint began with, if that can be told.
+fn beginning(run: &Path) -> Option<Begun> {
+    let (begun, path) = (Begun::read(run), run.join(BEGUN_FILE));
+    if begun.is_none() && path.symlink_metadata().is_ok() {
+        let why = "damaged; whether recipe or text have changed since the run began cannot be told";
+        out::warn(format_args!("{}: {why}", path.display()));
+    }
+    begun
+}
+
+/// The recipe of a run that goes on. Says aloud if it is none of those that the run had before, the newest last.
+fn resumed_recipe(run: &Path, before: Result<Vec<Recipe>>, since: &str) -> Result<Recipe> {
     let path = run.join(RECIPE_FILE);
-    let saved = checkpoint.map(saved::recipe_of).transpose().map(Option::flatten);
-    match (Recipe::load(&path.to_string_lossy(), &[]), saved) {
-        (Ok(recipe), Ok(Some(saved))) => {
-            let changed = changed_lines(&saved.to_toml()?, &recipe.to_toml()?);
-            if !changed.is_empty() {
+    match (Recipe::load(&path.to_string_lossy(), &[]), before.map(|mut before| (before.pop(), before))) {
+        (Ok(recipe), Ok((Some(last), others))) => {
+            let changed = recipe.changes_since(&last)?;
+            let is_other = |other: &Recipe| recipe.changes_since(other).is_ok_and(|it| it.is_empty());
+            if !changed.is_empty() && !others.iter().any(is_other) {
                 let changed = changed.join(", ");
-                out::warn(format_args!("{}: changed since the last checkpoint: {changed}", path.display()));
+                out::warn(format_args!("{}: changed since {since}: {changed}", path.display()));
             }
             Ok(recipe)
         }
         (Ok(recipe), _) => Ok(recipe),
-        (Err(error), Ok(Some(saved))) => {
+        (Err(error), Ok((Some(saved), _))) => {
             // It may hold what its owner has just written.
             let aside = if path.symlink_metadata().is_ok() {
                 format!("; it is now {}", files::set_aside(&path)?.display())
             } else {
                 String::new()
             };
-            out::warn(format_args!("{error}: the recipe is that of the last checkpoint{aside}"));
+            out::warn(format_args!("{error}: the recipe is that of {since}{aside}"));
             Ok(saved)
         }
         (Err(error), _) => Err(Error::input(format!(
@@ -94,17 +114,6 @@ fn resumed_recipe(run: &Path, checkpoint: Option<&Checkpoint>) -> Result<Recipe>
             run.display()
         ))),
     }
-}
-
-/// Lines of `after` that `before` lacks, and those that only `before` has. How work is cut may change.
-fn changed_lines(before: &str, after: &str) -> Vec<String> {
-    let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|it| !it.is_empty() && !it.starts_with("micro_batch")).map(String::from).collect()
-    };
-    let (before, after) = (lines(before), lines(after));
-    let new = after.iter().filter(|line| !before.contains(line)).cloned();
-    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("no longer {line}"));
-    new.chain(gone).collect()
 }
 
 fn introduce(recipe: &Recipe, options: &Options) {
@@ -152,12 +161,19 @@ fn suggest(trainer: &Trainer, run: &Path) {
     let name = run.file_name().map_or("model".into(), |name| name.to_string_lossy().into_owned());
     let run = quoted(run);
     let prompt = trainer.recipe().sample.prompts.first().map_or("Once", String::as_str);
-    out::say(format_args!("continue text: smolter generate {run} --prompt {}", shell_word(prompt)));
-    if trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok()) {
+    let is_chat = trainer.last_saved().is_some_and(|saved| ChatTemplate::load(saved).is_ok());
+    let flag = if is_chat { " --chat" } else { "" };
+    out::say(format_args!("continue text: smolter generate {run}{flag} --prompt {}", shell_word(prompt)));
+    if is_chat {
         out::say(format_args!("talk with it:  smolter chat {run}"));
     }
     let file = quoted(Path::new(&format!("{name}.gguf")));
-    out::say(format_args!("for llama.cpp: smolter export {run} --out {file}"));
+    let merge = if trainer.architecture().lora.is_some() { " --merge" } else { "" };
+    out::say(format_args!("for llama.cpp: smolter export {run}{merge} --out {file}"));
+    if !merge.is_empty() {
+        let folder = quoted(Path::new(&format!("{name}-adapter")));
+        out::say(format_args!("for PEFT:      smolter export {run} --out {folder}"));
+    }
     out::say(format_args!("loss curve:    smolter runs show {run}"));
 }
 
@@ -165,7 +181,7 @@ fn suggest(trainer: &Trainer, run: &Path) {
 fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
     match (error, saved) {
         (Error::Device(message), Some(saved)) => {
-            let run = saved.ancestors().nth(2).unwrap_or(saved).display();
+            let run = quoted(saved.ancestors().nth(2).unwrap_or(saved));
             Error::Device(format!("{message}; continue from {} with --resume {run}", saved.display()))
         }
         (error, _) => error,
@@ -175,14 +191,19 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
 /// Held-out losses beside those of n-gram models of the same text, and a sample.
 fn report(trainer: &mut Trainer) -> Result<()> {
     let recipe = trainer.recipe().clone();
-    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.windows.clone()));
-    if let Some((loss, windows)) = held_out {
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
+    if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
+        out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
+    } else if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
         let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
-            let windows = windows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, w)| w.as_slice());
+            let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
+            // They are for the loss of all tokens.
+            let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
             let grams = baselines.iter().map(|model| {
-                let loss = model.as_ref().map(|model| model.mean_loss(windows.clone()));
+                let model = model.as_ref().filter(|_| whole);
+                let loss = model.map(|model| model.mean_loss(rows.clone().map(|row| row.tokens.as_slice())));
                 loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
             });
             table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
@@ -210,13 +231,13 @@ fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
     if vocab_size > NGram::largest_vocabulary(order) {
         return None;
     }
-    let streams: Vec<Vec<u32>> =
-        trainer.corpus.sets.iter().map(|set| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
+    let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !trainer.recipe().is_of_pairs(*i));
+    let streams: Vec<Vec<u32>> = sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
     Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
-/// The recipe's prompts, and how the model goes on from each up to the end of the document. Training must be over: its
-/// memory is given back for this.
+/// The recipe's prompts, and how the model goes on from each up to the end of the document; a chat model answers them as
+/// messages. Training must be over: its memory is given back for this.
 fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     trainer.release()?;
     let (sample, tokenizer) = (trainer.recipe().sample.clone(), &trainer.corpus.tokenizer);
@@ -225,9 +246,16 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
     }
     let eos = tokenizer.eos_id();
     let positions = trainer.architecture().positions();
+    let last = trainer.recipe().stages.len() - 1;
+    let template = trainer.corpus.template.as_ref().filter(|_| trainer.recipe().makes_chat_model(last));
+    let mut ends = vec![eos];
+    ends.extend(template.and_then(|it| tokenizer.token_to_id(it.special_token("eos_token")?)));
     let mut texts = Vec::new();
     for prompt in &sample.prompts {
-        texts.push([vec![eos], tokenizer.encode(prompt)?].concat());
+        texts.push(match template {
+            Some(template) => template.encode(tokenizer, &[Message::new("user", prompt)], true)?,
+            None => [vec![eos], tokenizer.encode(prompt)?].concat(),
+        });
     }
     // A prompt that is too long begins later.
     let room = positions.saturating_sub(sample.tokens).max(1);
@@ -247,11 +275,12 @@ fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
         let uniform = rng.random::<f64>().min(1.0 - f64::from(f32::EPSILON)) as f32;
         let choices = generator.step(&sampling, &vec![uniform; prompts.len()], &active)?;
         for ((choice, text), active) in choices.iter().zip(&mut texts).zip(&mut active) {
-            match choice.filter(|choice| choice.token != eos) {
+            match choice.filter(|choice| !ends.contains(&choice.token)) {
                 Some(choice) => text.push(choice.token),
                 None => *active = false,
             }
         }
     }
-    Ok(texts.iter().map(|ids| tokenizer.decode(&ids[1..])).collect())
+    let shown = |ids: &Vec<u32>| tokenizer.decode(ids.strip_prefix(&[eos]).unwrap_or(ids));
+    Ok(texts.iter().map(shown).collect())
 }

@@ -1,9 +1,11 @@
 //! A run's folder: made for one run alone, and locked while a process trains in it.
 
+use super::begun::BEGUN_FILE;
+use super::made::{self, CHECKPOINTS_FOLDER, DATA_FOLDER, LOCK_FILE};
 use super::saved::RECIPE_FILE;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::report::out;
+use crate::report::{out, quoted};
 use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -11,24 +13,29 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// File that is locked while a process trains in the folder; it names the process.
-const LOCK_FILE: &str = "lock";
-
 /// What a start that was killed before its recipe was on disk may have left.
 const LEFT_BY_A_START: [&str; 2] = [LOCK_FILE, ".tmp-recipe.toml"];
 
 /// A run folder that no other process trains in as long as this value lives. The system lets go of the lock when the
 /// process ends, however it ends.
 ///
-/// What a start has put there goes with this value, unless [`keep`](RunFolder::keep) was called: a start that came to
-/// nothing must not take the run's name.
+/// What a start has [made](made::remove) there goes with this value, unless [`keep`](RunFolder::keep) was called: a start
+/// that came to nothing must not take the run's name.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     /// Whether the folder itself was made by this start.
     made: bool,
     kept: Cell<bool>,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The locks of a run folder, released when dropped.
+#[derive(Debug)]
+struct Lock {
+    _file: File,
+    /// The folder itself, where the system locks folders: its file alone may be deleted.
+    _folder: Option<File>,
 }
 
 impl RunFolder {
@@ -76,9 +83,16 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Input`] if it holds no run, or another process trains there.
     pub fn open(path: &Path) -> Result<RunFolder> {
-        if !is_run(path) {
+        if !can_be_resumed(path) {
             let why = format!("no run to resume here (neither {RECIPE_FILE} nor checkpoints)");
             return Err(Error::input(format!("{}: {why}", path.display())));
+        }
+        for folder in [CHECKPOINTS_FOLDER, DATA_FOLDER].map(|name| path.join(name)) {
+            if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+                let why =
+                    "is no folder that can be reached; put the run's folder of that name back, or remove it";
+                return Err(Error::input(format!("{}: {why}", folder.display())));
+            }
         }
         Ok(RunFolder { path: path.into(), made: false, kept: Cell::new(true), _lock: lock(path)? })
     }
@@ -102,29 +116,28 @@ impl Drop for RunFolder {
         if self.kept.get() {
             return;
         }
-        // The folder was empty, so all of it is the start's. An error that ended the start is the one to report.
-        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()) {
-            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-        }
+        // Others may have put something there meanwhile. An error that ended the start is the one to report.
+        made::remove(&self.path);
         if self.made {
             let _ = std::fs::remove_dir(&self.path);
         }
     }
 }
 
-fn is_run(path: &Path) -> bool {
-    path.join(RECIPE_FILE).symlink_metadata().is_ok() || path.join("checkpoints").is_dir()
+/// Whether the folder is that of a run.
+pub fn can_be_resumed(path: &Path) -> bool {
+    let files = [RECIPE_FILE, BEGUN_FILE].map(|name| path.join(name));
+    files.iter().any(|file| file.symlink_metadata().is_ok()) || path.join(CHECKPOINTS_FOLDER).is_dir()
 }
 
 fn refuse_used(path: &Path) -> Result<()> {
     let refuse = |why: &str| Err(Error::input(format!("{}: {why}", path.display())));
-    if is_run(path) {
+    if can_be_resumed(path) {
         return match lock(path) {
             Err(held @ Error::Input(_)) => Err(held),
             _ => refuse(&format!(
                 "holds a run already; continue it with --resume {}, or give another --out",
-                path.display()
+                quoted(path)
             )),
         };
     }
@@ -142,8 +155,13 @@ fn refuse_used(path: &Path) -> Result<()> {
 
 /// Whether a process trains in the folder.
 pub fn is_locked(folder: &Path) -> bool {
-    let Ok(lock) = files::open(&folder.join(LOCK_FILE)) else { return false };
-    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+    let is_held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    files::open(&folder.join(LOCK_FILE)).is_ok_and(is_held) || open_folder(folder).is_some_and(is_held)
+}
+
+/// The folder as something to lock; only Unix has that, and not on every disk.
+fn open_folder(folder: &Path) -> Option<File> {
+    if cfg!(unix) { File::open(folder).ok() } else { None }
 }
 
 /// How often to try to lock, and the time between.
@@ -151,7 +169,7 @@ const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the folder for this process.
-fn lock(folder: &Path) -> Result<File> {
+fn lock(folder: &Path) -> Result<Lock> {
     let path = folder.join(LOCK_FILE);
     if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
         files::set_aside(&path)?;
@@ -159,17 +177,10 @@ fn lock(folder: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
-    let mut attempts = 0;
-    // Who only looks whether a process trains holds the lock too, for a moment.
-    let locked = loop {
-        let locked = file.try_lock();
-        attempts += 1;
-        if attempts == ATTEMPTS || !matches!(locked, Err(TryLockError::WouldBlock)) {
-            break locked;
-        }
-        std::thread::sleep(PAUSE);
-    };
-    match locked {
+    let directory = open_folder(folder);
+    // Where folders cannot be locked, the file must do.
+    let other = directory.as_ref().is_some_and(|it| matches!(try_lock(it), Err(TryLockError::WouldBlock)));
+    match if other { Err(TryLockError::WouldBlock) } else { try_lock(&file) } {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -186,7 +197,18 @@ fn lock(folder: &Path) -> Result<File> {
     }
     // Only for the message above, so a full disk does not matter.
     let _ = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
-    Ok(file)
+    Ok(Lock { _file: file, _folder: directory })
+}
+
+fn try_lock(file: &File) -> std::result::Result<(), TryLockError> {
+    // Who only looks whether a process trains holds the lock too, for a moment.
+    for _ in 1..ATTEMPTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            locked => return locked,
+        }
+    }
+    file.try_lock()
 }
 
 /// Process, host and time, as others are told.
@@ -225,6 +247,13 @@ mod tests {
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         }
+        #[cfg(unix)]
+        {
+            std::fs::remove_file(path.join(LOCK_FILE)).unwrap();
+            assert!(is_locked(&path));
+            let error = RunFolder::open(&path).unwrap_err().to_string();
+            assert!(error.contains("in use by another process"), "{error}");
+        }
         held.keep();
         drop(held);
         assert!(!is_locked(&path));
@@ -245,6 +274,17 @@ mod tests {
         drop(folder);
         assert!(path.exists(), "the folder was there before the start");
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        // What others put there while it starts is theirs.
+        let folder = RunFolder::claim(&path).unwrap();
+        let ours = [RECIPE_FILE, "begun.json", "data/tokenizer/tokenizer.json", "data/a-00000.tokens"];
+        let mine = ["mine.txt", "data/mine.json", "data/tokenizer/mine", "checkpoints/mine/a", "events/mine"];
+        for name in ours.iter().chain(&mine) {
+            std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        drop(folder);
+        assert!(ours.iter().all(|name| !path.join(name).exists()) && !path.join(LOCK_FILE).exists());
+        assert!(mine.iter().all(|name| path.join(name).exists()), "a file of the user is gone");
 
         for (name, word) in [("mine.txt", "is not empty"), (RECIPE_FILE, "holds a run already")] {
             let path = place.path().join(format!("with {name}"));

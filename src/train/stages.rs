@@ -9,6 +9,7 @@ use crate::graph::StorePlan;
 use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
 use crate::recipes::{Batch, Origin, Recipe, Span};
+use crate::report;
 
 /// A stage with what was chosen for it.
 pub struct PlannedStage {
@@ -16,9 +17,11 @@ pub struct PlannedStage {
     pub span: Span,
     /// The work of its steps.
     pub work: Work,
+    /// The micro-batch that was asked for, 0 for any.
+    given: usize,
     /// How the work is cut.
     pub shape: Shape,
-    /// Where weights and optimizer state lie; the same for every stage.
+    /// Where weights and optimizer state lie; the same for every stage that trains the same parameters.
     pub store: StorePlan,
     /// The learning rate over the steps of its schedule.
     pub schedule: Schedule,
@@ -31,12 +34,42 @@ pub struct PlannedStage {
 }
 
 impl PlannedStage {
+    /// The step whose checkpoint the stage begins with, unless it just goes on with what is in memory after the step
+    /// before it.
+    pub fn begins_from(&self) -> Option<u64> {
+        match self.span.origin {
+            Origin::Step { step, .. } if self.span.anew || step != self.span.start_step => Some(step),
+            _ => None,
+        }
+    }
+
     /// The optimizer's scalars for the run's update `step`, and how many updates the moments will then have had.
     pub fn update(&self, step: u64) -> (Hyper, u64) {
         let done = step - self.span.start_step;
         let lr = self.schedule.lr(self.span.schedule_start + done);
         (Hyper { lr, ..self.hyper }, self.span.updates_start + done)
     }
+}
+
+/// Tokens that were taken from each dataset before each stage.
+///
+/// # Errors
+/// [`Error::Input`] if the data of a stage ends before it does.
+pub fn consumed_before(recipe: &Recipe, corpus: &Corpus) -> Result<Vec<Vec<u64>>> {
+    let spans = recipe.spans();
+    let mut consumed: Vec<Vec<u64>> = Vec::new();
+    for span in &spans {
+        let before = match span.origin {
+            Origin::Noise => vec![0; recipe.datasets.len()],
+            Origin::Step { stage: parent, step } => {
+                let steps = step - spans[parent].start_step;
+                let sequences = steps * spans[parent].sequences_per_step as u64;
+                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
+            }
+        };
+        consumed.push(before);
+    }
+    Ok(consumed)
 }
 
 /// Plans the stages that have steps left after `step`, or the last one, whose state may still be evaluated. `begun` is
@@ -55,46 +88,42 @@ pub fn plan_stages(
     step: u64,
     begun: Option<(usize, usize)>,
 ) -> Result<Vec<PlannedStage>> {
-    let mut planned = Vec::new();
-    // Per stage: tokens that were taken from each dataset before it.
-    let mut consumed: Vec<Vec<u64>> = Vec::new();
-    let spans = recipe.spans();
-    for (stage, span) in spans.iter().enumerate() {
-        let before = match span.origin {
-            Origin::Noise => vec![0; recipe.datasets.len()],
-            Origin::Step { stage: parent, step } => {
-                let steps = step - spans[parent].start_step;
-                let sequences = steps * spans[parent].sequences_per_step as u64;
-                corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
-            }
-        };
-        consumed.push(before.clone());
+    let mut planned: Vec<PlannedStage> = Vec::new();
+    let (spans, schedules) = (recipe.spans(), recipe.stage_schedules());
+    for ((stage, span), before) in spans.iter().enumerate().zip(consumed_before(recipe, corpus)?) {
         if span.end_step <= step && stage + 1 < recipe.stages.len() {
             continue;
         }
         // Fails here if the data does not last.
         let sequences = span.steps() * span.sequences_per_step as u64;
-        recipe.check_caps(stage, &corpus.sizes(), &before, sequences)?;
+        recipe.check_caps(stage, &corpus.sizes(recipe, stage)?, &before, sequences)?;
         corpus.mixture(recipe, stage, &before)?.consumed(sequences)?;
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);
         let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);
-        let fit = work.choose(caps, given, memory).map_err(|why| {
-            let gib = memory as f64 / (1u64 << 30) as f64;
-            let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
-            Error::input(format!(
-                "recipe {recipe}: stage {stage} does not fit {gib:.1} GiB: {why}; give more with --memory"
-            ))
-        })?;
-        let shape = fit.training.shape;
+        let same = planned.iter().find(|it| (&it.work, it.given) == (&work, given));
+        let (shape, store) = match same {
+            Some(it) => (it.shape, it.store.clone()),
+            None => {
+                let fit = work.choose(caps, given, memory).map_err(|why| {
+                    let memory = report::size(memory);
+                    let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
+                    Error::input(format!(
+                        "recipe {recipe}: stage {stage} does not fit {memory}: {why}; give more with --memory"
+                    ))
+                })?;
+                (fit.training.shape, fit.store)
+            }
+        };
         recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
         let optimizer = recipe.optimizer_of(stage);
         planned.push(PlannedStage {
             span: span.clone(),
             work,
+            given,
             shape,
-            store: fit.store,
-            schedule: recipe.schedule_of(stage),
+            store,
+            schedule: schedules[stage].clone(),
             consumed: before,
             reset_optimizer: recipe.stages[stage].reset_optimizer,
             hyper: Hyper {

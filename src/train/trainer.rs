@@ -2,20 +2,26 @@
 //!
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
+use super::begun::Begun;
 use super::corpus::{self, Corpus};
-use super::engine::{Engine, Ticket, TrainGraph, initialize};
+use super::dpo::reward;
+use super::engine::{Engine, Ticket, initialize, initialize_adapters};
 use super::events::EventFile;
+use super::frozen::Frozen;
 use super::held_out::{HeldOut, HeldOutLoss};
 use super::kinds::batches_of;
-use super::metrics::{self, DatasetMetrics, Metrics, MetricsFile, Timing};
+use super::made::DATA_FOLDER;
+use super::metrics::{self, DatasetMetrics, METRICS_FILE, Metrics, MetricsFile, Rewards, Timing};
 use super::objective::{Batch, Batches};
+use super::reference::Reference;
 use super::run_folder::RunFolder;
 use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Store};
+use crate::graph::{Backend, Store, StorePlan};
 use crate::infer;
+use crate::model::ModelFolder;
 use crate::nn::Architecture;
 use crate::recipes::{Origin, Recipe, Saving};
 use crate::report::progress::Progress;
@@ -65,16 +71,26 @@ pub enum Ending {
 
 /// A result that was asked for and not yet looked at.
 enum Pending {
-    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences.
-    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize> },
+    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences; or losses of
+    /// pairs, with those of each pair.
+    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize>, pairs: Option<PairResults> },
     /// Gradient norm, the last result of its step, and when it was first seen to be there.
     Norm { ticket: Ticket, step: u64, lr: f64, done: Option<Instant> },
+}
+
+/// What else a micro-batch of pairs brings.
+struct PairResults {
+    log_probs: Ticket,
+    /// Per sequence: judged tokens.
+    judged: Vec<u32>,
+    /// Per sequence: log-probability under the frozen model, if there is one.
+    reference: Vec<f64>,
 }
 
 /// A dataset's part of a step whose results are coming in.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    /// Positions that count.
+    /// Positions that count, or judged tokens of pairs.
     tokens: u64,
     weight: f64,
     /// Weighted.
@@ -83,9 +99,6 @@ struct Sum {
 
 /// Share of a step's time in the displayed pace.
 const PACE_SHARE: f64 = 0.1;
-
-/// File of the metrics in a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// A run in progress.
 pub struct Trainer<'a> {
@@ -109,8 +122,11 @@ pub struct Trainer<'a> {
     step: u64,
     pending: VecDeque<Pending>,
     sums: Vec<Sum>,
+    rewards: Rewards,
     step_flops: f64,
-    held_out_loss: Option<f64>,
+    held_out_loss: Option<HeldOutLoss>,
+    /// What the model that the stage began with says of its pairs, where the loss needs that.
+    reference: Option<Arc<Reference>>,
     /// Time spent on steps, that of earlier sittings included.
     seconds: f64,
     /// Seconds per step of this stage of late, for the display: single steps scatter.
@@ -128,9 +144,10 @@ impl<'a> Trainer<'a> {
     pub fn new(mut recipe: Recipe, options: Options<'a>, checkpoint: Option<Checkpoint>) -> Result<Self> {
         folder::clean(options.run)?;
         let (step, begun, known) = match &checkpoint {
-            None => (0, None, None),
+            None => (0, None, Begun::read(options.run).and_then(|begun| begun.known(&recipe))),
             Some(checkpoint) => {
                 let begun = saved::check(checkpoint, &recipe)?;
+                saved::prune(&recipe, options.run, checkpoint.state.step)?.iter().for_each(out::warn);
                 (checkpoint.state.step, Some(begun), Some(saved::known(checkpoint, &recipe)?))
             }
         };
@@ -139,7 +156,12 @@ impl<'a> Trainer<'a> {
         corpus::pin(&mut recipe)?;
         // Before the text is tokenised: with its recipe, a run that is cut off can be resumed.
         saved::write_recipe(&recipe, options.run)?;
-        let data = options.run.join("data");
+        // From the first checkpoint on, that tells the same.
+        let mut beginning = checkpoint.is_none().then(|| Begun::new(&recipe, known.as_ref())).transpose()?;
+        if let Some(beginning) = &beginning {
+            beginning.write(options.run)?;
+        }
+        let data = options.run.join(DATA_FOLDER);
         let corpus = Corpus::prepare(&recipe, &data, known).inspect_err(|_| {
             // The network may fail after days, long before the first step.
             if corpus::has_fetched(&recipe, &data) {
@@ -151,17 +173,20 @@ impl<'a> Trainer<'a> {
             }
         })?;
         let corpus = Arc::new(corpus);
-        recipe.settle_epochs(&corpus.sizes())?;
+        corpus.settle_epochs(&mut recipe)?.iter().for_each(out::warn);
         let caps = options.backend.caps();
         let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
+        if let Some(beginning) = &mut beginning {
+            beginning.resolve(&recipe, &corpus)?;
+            beginning.write(options.run)?;
+        }
         saved::write_recipe(&recipe, options.run)?;
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
-            None => match &source {
-                Some(source) => infer::load_into(&store, source)?,
-                None => initialize(&store, architecture, recipe.seed),
-            },
+            // `enter` loads what the stage begins with.
+            Some(_) if step == stages[0].span.start_step && stages[0].begins_from().is_some() => {}
+            None => drop(begin(&store, options.run, &recipe, &stages[0], source.as_ref())?),
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
@@ -190,8 +215,10 @@ impl<'a> Trainer<'a> {
             progress,
             step,
             pending: VecDeque::new(),
+            rewards: Rewards::default(),
             step_flops: 0.0,
             held_out_loss: None,
+            reference: None,
             last_done: Instant::now(),
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
             saved_at: Instant::now(),
@@ -207,8 +234,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn train(&mut self) -> Result<Ending> {
-        if self.corpus.held_out_windows(self.stages[0].shape.length, 1).is_empty() {
-            let (length, fraction) = (self.stages[0].shape.length, self.recipe.held_out.fraction);
+        let first = &self.stages[0];
+        if !self.corpus.holds_out(&self.recipe, first.span.stage) {
+            let (length, fraction) = (first.shape.length, self.recipe.held_out.fraction);
             out::say(format_args!(
                 "no held-out loss will be measured: no dataset has {length} held-out tokens (held_out.fraction = {fraction})"
             ));
@@ -219,7 +247,8 @@ impl<'a> Trainer<'a> {
             self.corpus.verified()?;
             let stage = &self.stages[index];
             let end_step = stage.span.end_step;
-            let data = batches_of(&self.recipe, stage.span.stage, &stage.consumed, &self.corpus)?;
+            let (stage_index, reference) = (stage.span.stage, self.reference.as_ref());
+            let data = batches_of(&self.recipe, stage_index, &stage.consumed, &self.corpus, reference)?;
             data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
             while self.step < end_step {
                 if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
@@ -250,25 +279,88 @@ impl<'a> Trainer<'a> {
     fn enter(&mut self, index: usize) -> Result<()> {
         self.release()?;
         self.current = index;
-        let stage = &self.stages[index];
-        let architecture = &stage.work.architecture;
-        if self.step == stage.span.start_step {
-            // The state of the step before is in the store, unless the stage branches off elsewhere.
-            if let Origin::Step { step, .. } = stage.span.origin
-                && step != self.step
-            {
-                saved::load(&self.store, &saved::of_step(self.options.run, step)?, architecture)?;
-            }
-            if stage.reset_optimizer {
-                saved::reset_optimizer(&self.store, architecture);
-            }
+        let at_start = self.step == self.stages[index].span.start_step;
+        if at_start {
+            self.begin_stage()?;
         }
-        let graph = TrainGraph::new(architecture, stage.work.add_loss, stage.shape);
+        self.reference = self.ask_first_model(at_start)?;
+        let stage = &self.stages[index];
+        let graph = stage.work.graph(stage.shape);
         self.step_flops = graph.step_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         self.last_done = Instant::now();
         self.pace = None;
         Ok(())
+    }
+
+    /// Puts into the store what a stage begins with.
+    fn begin_stage(&mut self) -> Result<()> {
+        let stage = &self.stages[self.current];
+        let (run, architecture) = (self.options.run, &stage.work.architecture);
+        let name = &self.recipe.stages[stage.span.stage].name;
+        if stage.begins_from().is_some() {
+            if *self.store.plan() != stage.store {
+                let backend = &self.options.backend;
+                // The memory of the old one is given back first.
+                self.store = backend.store(StorePlan::default())?;
+                backend.wait()?;
+                self.store = backend.store(stage.store.clone())?;
+            }
+            if let Some(from) = begin(&self.store, run, &self.recipe, stage, None)? {
+                out::say(format_args!(
+                    "stage {name}: the adapters of stage {from} are merged into the weights"
+                ));
+            }
+        }
+        if let Some(lora) = &architecture.lora {
+            out::say(format_args!("stage {name}: {}", lora.describe(architecture.num_trained())));
+        }
+        if stage.reset_optimizer {
+            saved::reset_optimizer(&self.store, architecture);
+        }
+        Ok(())
+    }
+
+    /// What the model that the stage began with says of its pairs, if the loss needs that.
+    fn ask_first_model(&self, at_start: bool) -> Result<Option<Arc<Reference>>> {
+        let (stage, run) = (&self.stages[self.current], self.options.run);
+        if !stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
+            return Ok(None);
+        }
+        // What takes long from here on can be computed again.
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
+        self.corpus.verified()?;
+        let (recipe, corpus, backend) = (&self.recipe, &*self.corpus, &self.options.backend);
+        let frozen = Frozen { recipe, stage, corpus, backend, folder: &run.join("data") };
+        let ask = || {
+            let key = frozen.key(&self.store)?;
+            frozen.find(key).map_or_else(|| frozen.compute(key, &self.store), Ok)
+        };
+        if at_start {
+            return ask().map(Some);
+        }
+        let checkpoint = saved::of_step(run, self.step)?;
+        let known = saved::reference_of(&checkpoint);
+        if let Some(found) = known.and_then(|key| frozen.find(key)) {
+            return Ok(Some(found));
+        }
+        let name = &recipe.stages[stage.span.stage].name;
+        out::warn(format_args!(
+            "{name}: what its first model says of the pairs is lost or damaged; it is asked again"
+        ));
+        let source = match stage.span.origin {
+            Origin::Noise => recipe.clone().open_source()?,
+            Origin::Step { .. } => None,
+        };
+        begin(&self.store, run, recipe, stage, source.as_ref())?;
+        let reference = ask()?;
+        if known != Some(reference.key) {
+            out::warn(format_args!(
+                "{name}: it was asked on another device or by another version, which round otherwise"
+            ));
+        }
+        saved::load(&self.store, &checkpoint, &stage.work.architecture)?;
+        Ok(Some(reference))
     }
 
     fn engine(&mut self) -> &mut Engine {
@@ -291,8 +383,10 @@ impl<'a> Trainer<'a> {
         for batch in batches {
             self.collect_down_to(1)?;
             let ticket = self.engine().micro_batch(&batch, 1.0 / weight)?;
-            let Batch { weights, datasets, .. } = batch;
-            self.pending.push_back(Pending::Losses { ticket, weights, datasets });
+            let (log_probs, judged) = (self.engine().log_probs_later()?, batch.judged());
+            let Batch { weights, datasets, reference, .. } = batch;
+            let pairs = log_probs.map(|log_probs| PairResults { log_probs, judged, reference });
+            self.pending.push_back(Pending::Losses { ticket, weights, datasets, pairs });
         }
         self.step += 1;
         self.collect_down_to(1)?;
@@ -319,13 +413,19 @@ impl<'a> Trainer<'a> {
     fn collect_down_to(&mut self, open: usize) -> Result<()> {
         while self.pending.len() > open {
             match self.pending.pop_front().expect("the queue is not empty") {
-                Pending::Losses { ticket, weights, datasets } => {
+                Pending::Losses { ticket, weights, datasets, pairs } => {
                     let nll = self.engine().fetch(ticket)?;
+                    if let Some(pairs) = pairs {
+                        self.collect_pairs(pairs, &datasets)?;
+                    }
+                    let is_text = self.stages[self.current].work.objective.preference().is_none();
                     let length = nll.len() / datasets.len();
                     let rows = nll.chunks(length).zip(weights.chunks(length));
                     for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
                         let sum = &mut self.sums[dataset];
-                        sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+                        if is_text {
+                            sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
+                        }
                         sum.weight += weights.iter().map(|&w| w as f64).sum::<f64>();
                         sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
                     }
@@ -335,6 +435,22 @@ impl<'a> Trainer<'a> {
                     self.step_done(step, lr, norm, done.unwrap_or_else(Instant::now))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Adds up what the pairs of a micro-batch have earned, and their judged tokens.
+    fn collect_pairs(&mut self, pairs: PairResults, datasets: &[usize]) -> Result<()> {
+        let PairResults { log_probs, judged, reference } = pairs;
+        let parts = self.engine().fetch(log_probs)?;
+        let logps: Vec<f64> =
+            parts.chunks(2).map(|parts| parts.iter().map(|&x| f64::from(x)).sum()).collect();
+        let loss = self.stages[self.current].work.objective.preference().expect("the loss is of pairs");
+        for (i, &dataset) in datasets.iter().enumerate() {
+            let side = |of: &[f64]| [0, 1].map(|side| of.get(2 * i + side).copied().unwrap_or(0.0));
+            let counts = [judged[2 * i], judged[2 * i + 1]];
+            reward(&mut self.rewards, loss, side(&logps), side(&reference), counts);
+            self.sums[dataset].tokens += u64::from(counts[0] + counts[1]);
         }
         Ok(())
     }
@@ -361,6 +477,7 @@ impl<'a> Trainer<'a> {
         self.pace = Some(pace);
         let stage = &self.stages[self.current];
         let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
+        let held_out = self.held_out_loss.take();
         let metrics = Metrics {
             step,
             tokens: stage.span.tokens_at(step),
@@ -373,7 +490,9 @@ impl<'a> Trainer<'a> {
                     (dataset.name.clone(), DatasetMetrics { tokens: sum.tokens, loss })
                 })
                 .collect(),
-            held_out_loss: self.held_out_loss.take(),
+            held_out_loss: held_out.as_ref().map(|it| it.mean),
+            preference: std::mem::take(&mut self.rewards).mean(),
+            held_out_preference: held_out.and_then(|it| it.preference),
             timing: Timing {
                 seconds: self.seconds,
                 tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
@@ -391,7 +510,8 @@ impl<'a> Trainer<'a> {
             metrics.draw_on(curve);
         }
         let speed = stage.span.tokens_per_step as f64 / pace;
-        self.progress.set(step, &format!("loss {loss:.3}  {speed:.0} tokens/s"));
+        let earned = metrics.preference.map_or(String::new(), |it| format!("  margin {:.3}", it.margin));
+        self.progress.set(step, &format!("loss {loss:.3}{earned}  {speed:.0} tokens/s"));
         Ok(())
     }
 
@@ -412,11 +532,12 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// The held-out loss, and the windows that it was measured on; `None` where nothing is held out.
+    /// The held-out loss, and the rows that it was measured on; `None` where nothing is held out.
     pub fn held_out(&mut self) -> Result<Option<(HeldOutLoss, &HeldOut)>> {
-        let (stage, limit) = (&self.stages[self.current], self.recipe.held_out.sequences);
         if self.held_out.is_none() {
-            self.held_out = HeldOut::new(&self.options.backend, &self.store, stage, &self.corpus, limit)?;
+            let (stage, reference) = (&self.stages[self.current], self.reference.as_deref());
+            let (backend, recipe, corpus) = (&self.options.backend, &self.recipe, &self.corpus);
+            self.held_out = HeldOut::new(backend, &self.store, recipe, stage, corpus, reference)?;
         }
         let Some(held_out) = &mut self.held_out else { return Ok(None) };
         Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
@@ -427,11 +548,12 @@ impl<'a> Trainer<'a> {
         self.options.backend.wait()?;
         self.look_for_norms();
         // The step's own line is written when its results are in; the held-out loss belongs on it.
-        let Some((HeldOutLoss { mean, .. }, _)) = self.held_out()? else { return self.drain() };
+        let Some((loss, _)) = self.held_out()? else { return self.drain() };
+        let text = loss.describe();
         self.collect_down_to(1)?;
-        self.held_out_loss = Some(mean);
+        self.held_out_loss = Some(loss);
         self.drain()?;
-        out::say(format_args!("step {:>6}  held-out loss {mean:.4}", self.step));
+        out::say(format_args!("step {:>6}  held-out {text}", self.step));
         self.last_done = Instant::now();
         Ok(())
     }
@@ -446,7 +568,8 @@ impl<'a> Trainer<'a> {
         self.drain()?;
         self.metrics.sync()?;
         let stage = &self.stages[self.current];
-        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, self.options.run, self.step);
+        let (run, reference) = (self.options.run, self.reference.as_ref().map(|reference| reference.key));
+        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -490,4 +613,35 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
+}
+
+/// Writes what a stage begins with into the store: noise, the weights of `source`, or a checkpoint. Returns the stage
+/// whose adapters were merged into the weights, if there was one.
+fn begin(
+    store: &Store,
+    run: &RunFolder,
+    recipe: &Recipe,
+    stage: &PlannedStage,
+    source: Option<&ModelFolder>,
+) -> Result<Option<String>> {
+    let (span, architecture) = (&stage.span, &stage.work.architecture);
+    let seed = recipe.seed + span.stage as u64;
+    let Origin::Step { step, .. } = span.origin else {
+        match source {
+            Some(source) => {
+                infer::load_into(store, source)?;
+                initialize_adapters(store, architecture, seed);
+            }
+            None => initialize(store, architecture, seed),
+        }
+        return Ok(None);
+    };
+    let checkpoint = saved::of_step(run, step)?;
+    if !span.anew {
+        saved::load(store, &checkpoint, architecture)?;
+        return Ok(None);
+    }
+    let merged = saved::begin(store, &checkpoint, architecture)?;
+    initialize_adapters(store, architecture, seed);
+    Ok(merged.then_some(checkpoint.state.stage))
 }

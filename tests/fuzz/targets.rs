@@ -8,9 +8,9 @@ use smolter::checkpoint::safetensors::write as write_tensors;
 use smolter::checkpoint::{Contents, Dtype, Part, TensorFile, TrainerState, folder};
 use smolter::data::shard::{SetFormat, TokenSet, TokenSetWriter, Verify};
 use smolter::data::source::{OnBroken, Source};
-use smolter::model::ModelFolder;
 use smolter::model::export::{Format, Options, export};
-use smolter::nn::{Architecture, LlamaConfig};
+use smolter::model::{ModelFolder, adapter};
+use smolter::nn::{Architecture, Base, LlamaConfig, Lora};
 use smolter::recipes::Recipe;
 use smolter::tokenizer::{ChatTemplate, Message, Role, Special, Tokenizer};
 use std::io::Write;
@@ -87,7 +87,7 @@ fn tensor_files() {
 fn small_model(folder: &Path) {
     let corpus = std::iter::repeat_n("the cat sat on the mat, 12 times".to_string(), 9);
     let tokenizer = Tokenizer::train(corpus, 290, |_| ()).expect("a tokenizer");
-    tokenizer.save(folder, 64, Role::Chat).expect("its files");
+    tokenizer.save(folder, 64, Role::Chat(&ChatTemplate::smollm2())).expect("its files");
     let config = LlamaConfig {
         vocab_size: 290,
         hidden_size: 4,
@@ -118,7 +118,7 @@ fn small_model(folder: &Path) {
 
 fn load_model(folder: &Path, _: &str) -> smolter::Result<()> {
     let model = ModelFolder::open(folder)?;
-    let Architecture::Llama(config) = &model.architecture;
+    let Base::Llama(config) = &model.architecture.base;
     assert!(config.problem().is_none());
     for (name, shape) in model.architecture.shapes() {
         let values = model.tensors.read_f32(&name, &shape)?;
@@ -130,6 +130,36 @@ fn load_model(folder: &Path, _: &str) -> smolter::Result<()> {
 #[test]
 fn model_folders() {
     Target { name: "model_folders", files: files(small_model), load: load_model }.fuzz(3000);
+}
+
+/// [`small_model`] with an adapter beside its weights, as a checkpoint has it.
+fn adapted_model(folder: &Path) {
+    small_model(folder);
+    let lora = Lora { rank: 2, ..Lora::default() };
+    let model = Architecture::from_hf_json(&folder.join("config.json")).expect("its shape");
+    let parameters = model.with_lora(Some(lora.clone())).trained_shapes();
+    let values = |tensor: &str| {
+        let (_, shape) = parameters.iter().find(|(name, _)| name == tensor).expect("a parameter");
+        Ok(vec![0.5; shape.iter().product()])
+    };
+    let files = adapter::encode(&lora, &parameters, None, Dtype::F32, values).expect("its files");
+    std::fs::create_dir(folder.join(adapter::FOLDER)).expect("a folder");
+    for (name, bytes) in files {
+        write(&folder.join(adapter::FOLDER).join(name), &bytes);
+    }
+}
+
+#[test]
+fn adapters() {
+    let load = |folder: &Path, _: &str| {
+        let model = ModelFolder::open(folder)?;
+        for (name, shape) in model.architecture.shapes() {
+            let values = model.read_f32(&name, &shape)?;
+            assert!(values.len() == shape.iter().product::<usize>() && values.iter().all(|x| x.is_finite()));
+        }
+        Ok(())
+    };
+    Target { name: "adapters", files: files(adapted_model), load }.fuzz(1500);
 }
 
 /// An exported model must load again, and hold what it was made from.
@@ -190,7 +220,7 @@ fn checkpoints() {
 fn tokenizers(folder: &Path) {
     let corpus = std::iter::repeat_n("the cat sat on the mat, 12 times".to_string(), 9);
     let trained = Tokenizer::train(corpus, 290, |_| ()).expect("a tokenizer");
-    trained.save(folder, 64, Role::Chat).expect("its files");
+    trained.save(folder, 64, Role::Chat(&ChatTemplate::smollm2())).expect("its files");
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         std::fs::remove_file(folder.join(name)).expect("a file");
     }

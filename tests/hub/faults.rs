@@ -147,6 +147,10 @@ const FAULTS: &[(&str, Answer)] = &[
         });
     }),
     ("packed", |_, stream| head(stream, "200 OK", "Content-Encoding: gzip\r\nContent-Length: 5\r\n")),
+    ("a portal's page in its place", |_, stream| {
+        head(stream, "200 OK", "ETag: \"x\"\r\nContent-Length: 13\r\n");
+        let _ = stream.write_all(b"<html></html>");
+    }),
     ("of one name for all", |request, stream| {
         probed(request, stream, |stream| {
             promise(stream);

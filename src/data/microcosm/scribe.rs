@@ -163,7 +163,7 @@ pub fn capitalise(text: &str) -> String {
 }
 
 /// Splits a text that starts with a bracket into what is inside it and what comes after it.
-fn bracketed(text: &str) -> (&str, &str) {
+pub(super) fn bracketed(text: &str) -> (&str, &str) {
     let mut depth = 0;
     for (i, c) in text.char_indices() {
         match c {
@@ -178,7 +178,7 @@ fn bracketed(text: &str) -> (&str, &str) {
     panic!("a bracket is not closed in the template {text:?}")
 }
 
-fn alternatives(inside: &str) -> Vec<&str> {
+pub(super) fn alternatives(inside: &str) -> Vec<&str> {
     let (mut depth, mut from, mut parts) = (0, 0, Vec::new());
     for (i, c) in inside.char_indices() {
         match c {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Header;
+use crate::files;
 
 /// What all shards of a set have in common.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,21 @@ impl ShardEntry {
 
 pub(super) fn hex(hash: u64) -> String {
     format!("{hash:016x}")
+}
+
+/// Whether a file is a shard or a manifest by its name and, as a manifest may be named anything, by what it holds.
+pub fn is_part(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let shard = name
+        .strip_suffix(".starts.tmp")
+        .or_else(|| name.trim_end_matches(".tmp").strip_suffix(".tokens"))
+        .and_then(|name| name.rsplit_once('-'));
+    let is_shard = shard.is_some_and(|(_, i)| i.len() >= 5 && i.bytes().all(|digit| digit.is_ascii_digit()));
+    let is_manifest = || {
+        let bytes = files::read(path, files::LISTS).ok();
+        bytes.is_some_and(|bytes| serde_json::from_slice::<Manifest>(&bytes).is_ok())
+    };
+    is_shard || name.ends_with(".json") && is_manifest()
 }
 
 pub(super) fn manifest_path(folder: &Path, name: &str) -> PathBuf {

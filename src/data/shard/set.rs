@@ -130,4 +130,20 @@ impl TokenSet {
         let range = self.shards[shard].document(index - self.first_document[shard]);
         range.start + self.first_token[shard]..range.end + self.first_token[shard]
     }
+
+    /// Where documents start in `range`, in order.
+    ///
+    /// # Panics
+    /// If the range ends beyond [`TokenSet::len`].
+    pub fn starts_in(&self, range: Range<u64>) -> Vec<u64> {
+        assert!(range.end <= self.len(), "tokens {range:?} of {}", self.len());
+        // The first document that does not start before the range.
+        let (mut first, mut end) = (0, self.documents());
+        while first < end {
+            let middle = first + (end - first) / 2;
+            if self.document(middle).start < range.start { first = middle + 1 } else { end = middle }
+        }
+        let starts = (first..self.documents()).map(|index| self.document(index).start);
+        starts.take_while(|start| range.contains(start)).collect()
+    }
 }

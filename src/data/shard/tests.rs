@@ -38,6 +38,9 @@ fn two_and_four_byte_tokens_over_many_shards() {
         let stream = set.tokens(0..set.len());
         for start in 0..stream.len() - 64 {
             assert_eq!(set.tokens(start as u64..start as u64 + 64), stream[start..start + 64]);
+            let window = start as u64..start as u64 + 64;
+            let starts = (0..100).map(|i| set.document(i).start).filter(|start| window.contains(start));
+            assert_eq!(set.starts_in(window.clone()), starts.collect::<Vec<_>>());
         }
     }
 }

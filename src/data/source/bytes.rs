@@ -10,11 +10,16 @@ use crate::files::{self, Line};
 
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// What text in UTF-16 begins with, of either byte order.
+const UTF16_BOMS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// A decompressed stream that knows its file.
 struct Stream {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
     compression: Compression,
+    /// Bytes before the text: a byte order mark.
+    skipped: usize,
 }
 
 impl Stream {
@@ -30,16 +35,25 @@ impl Stream {
                 Box::new(BufReader::new(zstd::stream::read::Decoder::new(file).map_err(Error::io(path))?))
             }
         };
-        let mut stream = Self { path: path.to_path_buf(), reader, compression };
+        let mut stream = Self { path: path.to_path_buf(), reader, compression, skipped: 0 };
         let starts_with_bom = stream.filled()?.starts_with(UTF8_BOM);
         if starts_with_bom {
             stream.reader.consume(UTF8_BOM.len());
+            stream.skipped = UTF8_BOM.len();
         }
         Ok(stream)
     }
 
+    /// A file in UTF-16 is one broken record, whatever would be in it.
+    fn other_encoding<T: Send + 'static>(&mut self) -> Result<Option<Entries<T>>> {
+        let start = self.filled()?;
+        let other = UTF16_BOMS.iter().any(|bom| start.starts_with(bom));
+        let broken = || -> Entries<T> { Box::new(std::iter::once(Ok((1, Err("UTF-16, not UTF-8".into()))))) };
+        Ok(other.then(broken))
+    }
+
     fn filled(&mut self) -> Result<&[u8]> {
-        let Self { path, reader, compression } = self;
+        let Self { path, reader, compression, .. } = self;
         reader.fill_buf().map_err(|e| damage(path, *compression, e))
     }
 
@@ -66,6 +80,9 @@ pub(super) fn too_long(most: usize) -> String {
 /// The lines of `path` that are not blank, without their ends, of at most `most` bytes.
 pub(super) fn lines(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
     let mut stream = Stream::open(path)?;
+    if let Some(broken) = stream.other_encoding()? {
+        return Ok(broken);
+    }
     let mut number = 0;
     Ok(Box::new(std::iter::from_fn(move || {
         loop {
@@ -87,16 +104,25 @@ pub(super) fn lines(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
     })))
 }
 
+/// The text that begins at byte `start` of its file, from 0, or what is broken about it.
+fn text_at(start: u64, bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let broken = |at: usize| format!("not UTF-8 at byte {}", start + at as u64);
+    String::from_utf8(bytes).map_err(|e| broken(e.utf8_error().valid_up_to()))
+}
+
 /// All of `path`, as one text of at most `most` bytes.
 pub(super) fn whole_text(path: &Path, most: usize) -> Result<Entries<String>> {
     let mut stream = Stream::open(path)?;
+    if let Some(broken) = stream.other_encoding()? {
+        return Ok(broken);
+    }
     let mut bytes = Vec::new();
     let limit = most as u64 + 1;
     (&mut stream.reader).take(limit).read_to_end(&mut bytes).map_err(|e| stream.damage(e))?;
     let text = if bytes.len() > most {
         Err(format!("{}: split it, or make it a .jsonl of documents", too_long(most)))
     } else {
-        String::from_utf8(bytes).map_err(|e| format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to()))
+        text_at(stream.skipped as u64, bytes)
     };
     Ok(Box::new(std::iter::once(Ok((1, text)))))
 }
@@ -105,7 +131,10 @@ pub(super) fn whole_text(path: &Path, most: usize) -> Result<Entries<String>> {
 /// the second half of the piece, else behind a line, a word or a character. The pieces together are the text.
 pub(super) fn pieces(path: &Path, most: usize) -> Result<Entries<String>> {
     let mut stream = Stream::open(path)?;
-    let (mut kept, mut number) = (Vec::new(), 0);
+    if let Some(broken) = stream.other_encoding()? {
+        return Ok(broken);
+    }
+    let (mut kept, mut number, mut start) = (Vec::new(), 0, stream.skipped as u64);
     Ok(Box::new(std::iter::from_fn(move || {
         let wanted = (most - kept.len()) as u64;
         if let Err(e) = (&mut stream.reader).take(wanted).read_to_end(&mut kept) {
@@ -116,9 +145,10 @@ pub(super) fn pieces(path: &Path, most: usize) -> Result<Entries<String>> {
         }
         let rest = kept.split_off(if kept.len() < most { kept.len() } else { cut(&kept) });
         number += 1;
-        let piece = String::from_utf8(std::mem::replace(&mut kept, rest));
-        let piece = piece.map_err(|e| format!("not UTF-8 at byte {} of it", e.utf8_error().valid_up_to()));
-        Some(Ok((number, piece)))
+        let piece = std::mem::replace(&mut kept, rest);
+        let place = start;
+        start += piece.len() as u64;
+        Some(Ok((number, text_at(place, piece))))
     })))
 }
 
@@ -138,7 +168,11 @@ fn cut(piece: &[u8]) -> usize {
 
 /// The elements of the JSON array that `path` is, unparsed, of at most `most` bytes.
 pub(super) fn elements(path: &Path, most: usize) -> Result<Entries<Vec<u8>>> {
-    let mut elements = Elements { stream: Stream::open(path)?, most, number: 0, ended: false };
+    let mut stream = Stream::open(path)?;
+    if let Some(broken) = stream.other_encoding()? {
+        return Ok(broken);
+    }
+    let mut elements = Elements { stream, most, number: 0, ended: false };
     match elements.next_byte()? {
         Some(b'[') => Ok(Box::new(elements)),
         _ => Err(Error::input(format!(

@@ -4,6 +4,26 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Endings of files that are surely no plain text.
+const NO_TEXT: [&str; 16] = [
+    ".gz",
+    ".zst",
+    ".zip",
+    ".tar",
+    ".xz",
+    ".bz2",
+    ".7z",
+    ".pdf",
+    ".docx",
+    ".odt",
+    ".epub",
+    ".png",
+    ".jpg",
+    ".arrow",
+    ".toml",
+    ".safetensors",
+];
+
 /// What a file holds, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -22,14 +42,20 @@ pub(super) enum Compression {
 }
 
 impl Kind {
+    /// That of a file that was named: text, if its name does not say.
     pub(super) fn of(path: &Path) -> Result<Self> {
-        classify(path).map(|(kind, _)| kind).ok_or_else(|| {
-            Error::input(format!(
-                "{}: unknown kind of file: .jsonl, .ndjson, .json and .txt (each also .gz or .zst) and .parquet \
-                 can be read",
+        if let Some((kind, _)) = classify(path) {
+            return Ok(kind);
+        }
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        match NO_TEXT.iter().any(|it| name.ends_with(it)) {
+            false => Ok(Kind::Text),
+            true => Err(Error::input(format!(
+                "{}: not a kind of file that can be read: .jsonl, .ndjson, .json and .txt (each also .gz or .zst) \
+                 and .parquet can, and other plain text",
                 path.display()
-            ))
-        })
+            ))),
+        }
     }
 
     /// What a record of this kind is called in messages.
@@ -37,7 +63,7 @@ impl Kind {
         match self {
             Kind::JsonLines => "line",
             Kind::JsonArray => "element",
-            Kind::Text => "file",
+            Kind::Text => "piece",
             Kind::Parquet => "row",
         }
     }
@@ -131,8 +157,14 @@ mod tests {
         let names: Vec<_> = found.iter().map(|path| path.strip_prefix(folder.path()).unwrap()).collect();
         assert_eq!(names, ["a/b/x.parquet", "a/y.txt", "z.jsonl"].map(Path::new));
 
+        // Named itself, other text is read.
+        let named = [folder.path().join("README.md")];
+        assert_eq!((expand(&named).unwrap(), Kind::of(&named[0]).unwrap()), (named.to_vec(), Kind::Text));
         let refused = |name: &str| expand(&[folder.path().join(name)]).unwrap_err().to_string();
-        assert!(refused("README.md").contains("unknown kind"));
+        for name in ["a.zip", "a.md.gz", "recipe.TOML"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+            assert!(refused(name).contains("not a kind of file"), "{name}");
+        }
         assert!(refused("missing.jsonl").contains("missing.jsonl"));
         std::fs::create_dir(folder.path().join("empty")).unwrap();
         assert!(refused("empty").contains("empty: no .jsonl"));

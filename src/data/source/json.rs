@@ -15,9 +15,12 @@ type Object = Map<String, Value>;
 /// Most values of an object that is parsed whole: each takes up to a hundred bytes, whatever its text takes.
 pub(super) const MAX_VALUES: usize = 1 << 20;
 
-/// Parses each raw record.
-pub(super) fn objects(raw: Entries<Vec<u8>>) -> Result<Entries<Object>> {
-    Ok(Box::new(raw.map(|entry| and_then(entry, |bytes| whole(&bytes)))))
+/// What `parse` makes of each raw record.
+pub(super) fn objects<T>(
+    raw: Entries<Vec<u8>>,
+    parse: impl Fn(Object) -> std::result::Result<T, String> + Send + 'static,
+) -> Result<Entries<T>> {
+    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| whole(&bytes).and_then(&parse)))))
 }
 
 /// Joins the `fields` of each raw record, and takes its `score`; nothing else of it is kept in memory.

@@ -13,7 +13,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::score::{self, Scored};
-use super::{Entries, Entry, pages};
+use super::{Entries, Entry, GivenBy, pages};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::panics::caught;
@@ -25,11 +25,13 @@ pub(super) fn texts(
     joiner: &str,
     score: Option<&str>,
     most: usize,
+    given_by: GivenBy,
 ) -> Result<Entries<Scored>> {
     let file = files::open(path)?;
     let raw = file.try_clone().map_err(Error::io(path))?;
     let file = guarded(|| SerializedFileReader::new(file)).map_err(|e| damage(path, &e))?;
-    let indices = columns.iter().map(|name| column_index(path, &file, name)).collect::<Result<Vec<_>>>()?;
+    let indices =
+        columns.iter().map(|name| column_index(path, &file, name, given_by)).collect::<Result<Vec<_>>>()?;
     let schema = file.metadata().file_metadata().schema_descr();
     let present = indices.iter().map(|&i| schema.column(i).max_def_level()).collect();
     let score = score.map(|name| score_column(path, &file, name)).transpose()?;
@@ -69,7 +71,12 @@ fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::err
     caught(read).unwrap_or_else(|why| Err(ParquetError::General(why)))
 }
 
-fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> Result<usize> {
+fn column_index(
+    path: &Path,
+    file: &SerializedFileReader<File>,
+    name: &str,
+    given_by: GivenBy,
+) -> Result<usize> {
     let columns = file.metadata().file_metadata().schema_descr().columns();
     let usable = |i: &usize| {
         columns[*i].physical_type() == PhysicalType::BYTE_ARRAY && columns[*i].max_rep_level() == 0
@@ -78,9 +85,10 @@ fn column_index(path: &Path, file: &SerializedFileReader<File>, name: &str) -> R
     strings.iter().copied().find(|&i| columns[i].path().string() == name).ok_or_else(|| {
         let names: Vec<_> = strings.iter().map(|&i| columns[i].path().string()).collect();
         Error::input(format!(
-            "{}: no string column \"{name}\"; string columns: {}; name what holds the text (in a recipe: fields = [\"...\"])",
+            "{}: no string column \"{name}\"; string columns: {}; {}",
             path.display(),
-            if names.is_empty() { "none".into() } else { names.join(", ") }
+            if names.is_empty() { "none".into() } else { names.join(", ") },
+            given_by.naming_fields()
         ))
     })
 }

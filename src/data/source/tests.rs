@@ -89,7 +89,7 @@ fn plain_text_is_cut_into_documents_that_are_the_text() {
     }
     assert_eq!(cut(paragraphs.as_bytes(), 128).unwrap()[0].len(), 92 + 34, "behind the last paragraph");
     let error = cut(&[&b"a".repeat(200)[..], b"\xff"].concat(), 100).unwrap_err().to_string();
-    assert!(error.contains("not UTF-8 at byte 0") && error.contains("on_broken"), "{error}");
+    assert!(error.contains("piece 3: not UTF-8 at byte 200") && error.contains("on_broken"), "{error}");
 }
 
 #[test]
@@ -113,7 +113,43 @@ fn whole_text_files() {
     assert_eq!(texts(&write(&folder, "b.txt.gz", gzip(b"packed"))), ["packed"]);
     let (read, report) = skimmed(Source::new([write(&folder, "c.txt", b"latin \xe9")]));
     assert_eq!((read.len(), report.broken), (0, 1));
-    assert!(report.first_broken[0].ends_with("c.txt: file 1: not UTF-8 at byte 6"), "{report:?}");
+    assert!(report.first_broken[0].ends_with("c.txt: not UTF-8 at byte 6"), "{report:?}");
+}
+
+#[test]
+fn bad_bytes_have_their_place_in_the_file_and_other_encodings_a_remedy() {
+    let folder = folder();
+    let mut text = b"\xef\xbb\xbf".to_vec();
+    text.extend(b"word ".repeat(100));
+    text[300] = 0xe9;
+    let path = write(&folder, "a.txt", &text);
+    let pieces = Source::new([&path]).document_bytes(Some(64));
+    let (read, report) = skimmed(pieces.clone());
+    assert!(report.broken == 1 && read.len() == 8, "{report:?}");
+    assert!(report.first_broken[0].ends_with("a.txt: piece 5: not UTF-8 at byte 300"), "{report:?}");
+    assert_eq!(report.remedy, "convert the file to UTF-8");
+    let whole = skimmed(Source::new([&path])).1;
+    assert!(whole.first_broken[0].ends_with("a.txt: not UTF-8 at byte 300"), "{whole:?}");
+
+    for bom in [b"\xff\xfe", b"\xfe\xff"] {
+        for name in ["b.txt", "b.jsonl", "b.json"] {
+            let path = write(&folder, name, [&bom[..], &b"a\0b\0".repeat(200)].concat());
+            for source in [Source::new([&path]), Source::new([&path]).document_bytes(Some(64))] {
+                let error = source.documents().unwrap().next().unwrap().unwrap_err().to_string();
+                assert!(error.contains("UTF-16, not UTF-8; convert it to UTF-8: iconv -f UTF-16"), "{error}");
+                assert_eq!(skimmed(source).1.broken, 1, "one for the file");
+            }
+        }
+    }
+    let refused = |given_by| {
+        let lines = write(&folder, "c.jsonl", "{\"a\": 1}\n");
+        let source = Source::new([lines]).given_by(given_by);
+        source.documents().unwrap().next().unwrap().unwrap_err().to_string()
+    };
+    let (recipe, flags) = (refused(GivenBy::Recipe), refused(GivenBy::Flags));
+    assert!(recipe.contains("fields = ") && recipe.contains("on_broken = "), "{recipe}");
+    assert!(flags.contains("with --field") && flags.ends_with("with --skip-broken"), "{flags}");
+    assert!(!flags.contains("recipe"), "{flags}");
 }
 
 #[test]

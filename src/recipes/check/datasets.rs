@@ -6,6 +6,8 @@ use super::super::problem::{Problems, key_path, suggest};
 use super::super::schema::{Dataset, Recipe};
 use super::{at_least_one, is_part, name_rule, positive};
 use crate::data::microcosm::Register;
+use crate::data::microcosm::village::Answers;
+use crate::data::mixture::MOST_DATASETS;
 use crate::data::source::MIN_DOCUMENT_BYTES;
 use crate::hub;
 
@@ -13,6 +15,10 @@ use crate::hub;
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     let given = !recipe.datasets.is_empty();
     problems.require(given, key_path!["datasets"], || "is empty: give at least one".into());
+    let count = recipe.datasets.len();
+    problems.require(count <= MOST_DATASETS, key_path!["datasets"], || {
+        format!("has {count} datasets, but may have {MOST_DATASETS}: let one have the paths of several")
+    });
     let mut names = HashSet::new();
     for (i, dataset) in recipe.datasets.iter().enumerate() {
         check_dataset(problems, i, dataset);
@@ -25,22 +31,22 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
 fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     let name = &dataset.name;
     problems.require(is_part(name), key_path!["datasets", i, "name"], || name_rule(name));
-    problems.require(
-        dataset.microcosm.is_some() == dataset.paths.is_empty(),
-        key_path!["datasets", i],
-        || format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)"),
-    );
+    let is_either = dataset.microcosm.is_some() == dataset.paths.is_empty()
+        || !problems.is_read(key_path!["datasets", i, "paths"]);
+    problems.require(is_either, key_path!["datasets", i], || {
+        format!("('{name}') needs one of microcosm (text to generate) and paths (files to read)")
+    });
     if let Some(register) = &dataset.microcosm {
-        let known = Register::ALL.map(Register::name);
+        let answers = Answers::all().map(Answers::name);
+        let known: Vec<&str> = Register::all().map(Register::name).chain(answers).collect();
         problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
             format!("is '{register}'; {}", suggest(register, &known))
         });
     }
-    problems.require(
-        dataset.microcosm.is_some() == dataset.documents.is_some(),
-        key_path!["datasets", i, "documents"],
-        || "goes with microcosm: it is the number of documents to generate".into(),
-    );
+    let go_together = dataset.microcosm.is_some() == dataset.documents.is_some();
+    problems.require(!is_either || go_together, key_path!["datasets", i, "documents"], || {
+        "goes with microcosm: it is the number of documents to generate".into()
+    });
     if let Some(documents) = dataset.documents {
         at_least_one(problems, documents as u64, key_path!["datasets", i, "documents"]);
     }

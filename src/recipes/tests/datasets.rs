@@ -58,7 +58,7 @@ mixture = { web = 1.0 }
 
 fn with(overrides: &[&str]) -> Result<Recipe> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    Recipe::parse("r.toml", TEXT, Path::new("here"), &overrides, &source::open_local)
+    parse("r.toml", TEXT, Path::new("here"), &overrides, &source::open_local)
 }
 
 fn line(overrides: &[&str]) -> String {
@@ -71,8 +71,8 @@ fn names_of_the_hub_stay_and_one_path_needs_no_list() {
     assert_eq!(recipe.tokenizer.path, Some("hf://owner/tokenizer".into()));
     assert_eq!(recipe.datasets[0].paths, [PathBuf::from("hf://datasets/owner/web/data/*.parquet")]);
     assert_eq!(recipe.datasets[0].tokens, Some(1_000_000));
-    assert!(recipe.missing_files(None).next().is_none());
-    let again = Recipe::parse("r", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local);
+    assert!(recipe.missing_files().next().is_none());
+    let again = parse("r", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local);
     assert_eq!(again.unwrap(), recipe);
     // One flag replaces a dataset.
     for set in ["datasets.web.paths=a.jsonl", "datasets.web.paths=['a.jsonl']"] {

@@ -79,7 +79,7 @@ pub fn text() -> String {
 
 fn branched(overrides: &[&str]) -> Result<Recipe> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    Recipe::parse("r.toml", &text(), Path::new(""), &overrides, &source::open_local)
+    parse("r.toml", &text(), Path::new(""), &overrides, &source::open_local)
 }
 
 #[test]
@@ -98,6 +98,7 @@ fn branches_go_on_from_where_they_leave_the_trunk() {
             tokens_per_step,
             schedule_start,
             updates_start,
+            anew: false,
         }
     };
     let at = |stage, step| Origin::Step { stage, step };
@@ -128,8 +129,7 @@ fn stages_take_the_settings_that_they_name() {
     // The trunk is as long as its longest branch: 200 steps, not 120.
     let trunk = Schedule::Wsd { peak: 1e-2, min: 0.0, warmup_steps: 10, decay_start: 150, decay_steps: 50 };
     let fall = |total_steps| Schedule::Cosine { peak: 1e-2, min: 0.0, warmup_steps: 0, total_steps };
-    let schedules: Vec<Schedule> = (0..5).map(|stage| recipe.schedule_of(stage)).collect();
-    assert_eq!(schedules, [trunk.clone(), trunk.clone(), fall(10), trunk, fall(10)]);
+    assert_eq!(recipe.stage_schedules(), [trunk.clone(), trunk.clone(), fall(10), trunk, fall(10)]);
     assert_eq!((recipe.optimizer_of(2).weight_decay, recipe.optimizer_of(3).weight_decay), (0.1, 0.01));
     assert_eq!(recipe.batch_of(2), Batch { sequences: 8, micro_batch: 2 });
     assert_eq!(recipe.batch_of(3), recipe.batch);
@@ -142,13 +142,11 @@ fn a_named_schedule_over_all_stages_is_that_of_the_1_7b() {
         .replace("[schedule]", "[schedules.pretrain]")
         .replace("kind = \"pretrain\"\n", "kind = \"pretrain\"\nschedule = \"pretrain\"\n")
         .replace("kind = \"extend_context\"\n", "kind = \"extend_context\"\nschedule = \"pretrain\"\n");
-    let named = Recipe::parse("named", &named, Path::new(""), &[], &source::open_local).unwrap();
+    let named = parse("named", &named, Path::new(""), &[], &source::open_local).unwrap();
     let plain = load("smollm2-1.7b", &[]);
     assert_eq!(named.schedule, None);
     assert_eq!(named.spans(), plain.spans());
-    for stage in 0..5 {
-        assert_eq!(named.schedule_of(stage), plain.schedule_of(stage));
-    }
+    assert_eq!(named.stage_schedules(), plain.stage_schedules());
 }
 
 #[test]
@@ -159,8 +157,7 @@ fn a_schedule_starts_again_after_another_one() {
     let text = text.replacen("from = \"base\"\n", "", 1).replacen("from = \"base@60\"", "from = \"more\"", 1);
     let text = text.replace("tokens = 8_960", "tokens = 20_480").replace("15_360", "23_040");
     let recipe =
-        Recipe::parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local)
-            .unwrap();
+        parse("r.toml", &text.replace("16_640", "24_320"), Path::new(""), &[], &source::open_local).unwrap();
     let counts: Vec<_> =
         recipe.spans().iter().map(|span| (span.schedule_start, span.updates_start)).collect();
     // trunk, fall, fall with fresh moments, trunk, fall
@@ -170,8 +167,7 @@ fn a_schedule_starts_again_after_another_one() {
 #[test]
 fn a_branched_recipe_loads_back_identical() {
     let recipe = branched(&["checkpoint.every=7"]).unwrap();
-    let again =
-        Recipe::parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
+    let again = parse("again", &recipe.to_toml().unwrap(), Path::new(""), &[], &source::open_local).unwrap();
     assert_eq!(again, recipe);
     for stage in 0..5 {
         assert_eq!(again.key(stage), recipe.key(stage));
@@ -241,7 +237,7 @@ fn the_key_of_a_stage_holds_whatever_comes_after() {
         1,
     );
     assert_ne!(
-        key(&Recipe::parse("r.toml", &more, Path::new(""), &[], &source::open_local).unwrap()),
+        key(&parse("r.toml", &more, Path::new(""), &[], &source::open_local).unwrap()),
         key(&original)
     );
 }
@@ -395,7 +391,7 @@ fn mistakes_in_names_and_branches_have_line_column_and_remedy() {
         let text = text();
         assert!(text.contains(from), "{from}");
         let text = text.replacen(from, to, 1);
-        let error = Recipe::parse("r.toml", &text, Path::new(""), &[], &source::open_local)
+        let error = parse("r.toml", &text, Path::new(""), &[], &source::open_local)
             .map(|_| ())
             .expect_err(to)
             .to_string();

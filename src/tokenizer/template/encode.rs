@@ -1,5 +1,9 @@
 //! A conversation as token ids.
 
+use std::ops::Range;
+
+use serde_json::Value;
+
 use super::{ChatTemplate, Message};
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
@@ -23,26 +27,66 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>> {
         let special = tokenizer.special_tokens();
-        let masked: Vec<Message> = messages
-            .iter()
-            .map(|message| Message::new(message.role.clone(), mask(&message.content, &special)))
-            .collect();
-        let text = self.render(&masked, add_generation_prompt)?;
-        let mut pieces = text.split(MARK);
-        let mut ids = tokenizer.encode(pieces.next().unwrap_or_default())?;
-        for piece in pieces {
-            let mut rest = piece.chars();
-            let index = rest.next().and_then(|c| u32::from(c).checked_sub(FIRST));
-            match index.and_then(|index| special.get(index as usize)) {
-                Some(token) => {
-                    ids.extend(tokenizer.encode_ordinary(token)?);
-                    ids.extend(tokenizer.encode(rest.as_str())?);
-                }
-                // The mark was in the message itself.
-                None => ids.extend(tokenizer.encode(&format!("{MARK}{piece}"))?),
-            }
+        let text = self.render(&masked(messages, &special), add_generation_prompt)?;
+        let mut ids = Vec::new();
+        for piece in pieces(&text, &special) {
+            ids.extend(match piece {
+                Piece::Text(range) => tokenizer.encode(&text[range])?,
+                Piece::Spelled(_, token) => tokenizer.encode_ordinary(token)?,
+            });
         }
         Ok(ids)
+    }
+}
+
+/// A part of a rendered text, by its bytes.
+pub(super) enum Piece<'a> {
+    /// Text in which special tokens are special.
+    Text(Range<usize>),
+    /// The mark of this special token, which a message spells out.
+    Spelled(Range<usize>, &'a str),
+}
+
+/// The parts of a text that was made of [`masked`] messages.
+pub(super) fn pieces<'a>(text: &str, special: &'a [String]) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::new();
+    let marks = text.match_indices(MARK).map(|(at, _)| at);
+    let mut start = 0;
+    for end in marks.chain([text.len()]) {
+        let mut rest = text[start..end].chars();
+        let spelled = (rest.next() == Some(MARK)).then(|| rest.next()).flatten();
+        let index = spelled.and_then(|c| u32::from(c).checked_sub(FIRST));
+        // Else the mark was in the message itself.
+        if let Some(token) = index.and_then(|index| special.get(index as usize)) {
+            let after = end - rest.as_str().len();
+            pieces.push(Piece::Spelled(start..after, token));
+            start = after;
+        }
+        pieces.push(Piece::Text(start..end));
+        start = end;
+    }
+    pieces
+}
+
+/// The messages with a mark in place of each special token that they spell out.
+pub(super) fn masked(messages: &[Message], special: &[String]) -> Vec<Message> {
+    let masked = |message: &Message| Message {
+        role: message.role.clone(),
+        content: mask(&message.content, special),
+        extra: message.extra.iter().map(|(key, value)| (key.clone(), mask_value(value, special))).collect(),
+    };
+    messages.iter().map(masked).collect()
+}
+
+/// A value with all its texts masked; keys stay.
+pub(super) fn mask_value(value: &Value, special: &[String]) -> Value {
+    match value {
+        Value::String(text) => Value::String(mask(text, special)),
+        Value::Array(items) => items.iter().map(|item| mask_value(item, special)).collect(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| (key.clone(), mask_value(value, special))).collect()
+        }
+        other => other.clone(),
     }
 }
 

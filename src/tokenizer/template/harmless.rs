@@ -84,7 +84,7 @@ fn checked(tags: &[Tag]) -> bool {
             match tag.words.first() {
                 Some(&"for") if !in_loop => in_loop = true,
                 Some(&"endfor") => in_loop = false,
-                Some(&"if" | &"elif" | &"else" | &"endif") => {}
+                Some(&"if" | &"elif" | &"else" | &"endif" | &"generation" | &"endgeneration") => {}
                 _ => return false,
             }
         }

@@ -30,7 +30,8 @@ impl Fault {
 impl From<minijinja::Error> for Fault {
     fn from(error: minijinja::Error) -> Self {
         let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
-        Fault { line: error.line(), what: what.replace('\n', " ") }
+        let what = what.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Fault { line: error.line(), what }
     }
 }
 
@@ -41,6 +42,9 @@ impl fmt::Display for Fault {
         write!(f, ": {}", self.what)
     }
 }
+
+/// Characters of a template's own words (`raise_exception`) that are shown.
+const LONGEST_REASON: usize = 300;
 
 /// The one template of an environment.
 const NAME: &str = "chat";
@@ -53,6 +57,13 @@ const STACK_PER_BYTE: usize = 16 << 10;
 
 /// Most blanks per level that `tojson` writes.
 const MAX_INDENT: usize = 64;
+
+/// Variable that is true where the extent of `{% generation %}` is to be marked.
+pub(super) const MARKS: &str = "generation_marks";
+
+/// Mark the extent of `{% generation %}` in a text. Unicode keeps them for no character at all.
+pub(super) const OPENED: char = '\u{fdd1}';
+pub(super) const CLOSED: char = '\u{fdd2}';
 
 /// Longest format of `strftime_now`, in bytes.
 const MAX_TIME_FORMAT: usize = 1 << 10;
@@ -68,7 +79,7 @@ impl Compiled {
 
     /// Compiles on a stack of at most `most_stack` bytes. Where that does not do, the process ends.
     pub(super) fn within(source: &str, most_stack: usize) -> Result<Self, Fault> {
-        let source = without_generation_tags(source);
+        let source = with_filters_for_generation(source);
         let stack = ((1 << 20) + source.len() * STACK_PER_BYTE).min(most_stack);
         let compile = move || {
             caught(|| {
@@ -102,6 +113,10 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("generation", |text: String, marks: Option<bool>| match marks {
+        Some(true) => format!("{OPENED}{text}{CLOSED}"),
+        _ => text,
+    });
     environment.add_function("raise_exception", |message: String| -> std::result::Result<Value, _> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -138,8 +153,14 @@ fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
     Ok(text)
 }
 
-/// Writes `{% generation %}`, which marks what the assistant says, as `{% with %}`: the same scope and white space.
-fn without_generation_tags(source: &str) -> String {
+/// Whether a template has `{% generation %}`.
+pub(super) fn has_generation_tags(source: &str) -> bool {
+    with_filters_for_generation(source) != source
+}
+
+/// Writes `{% generation %}`, which holds what the assistant says, as a filter that marks its extent: with the same
+/// scope and white space.
+fn with_filters_for_generation(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
@@ -150,8 +171,8 @@ fn without_generation_tags(source: &str) -> String {
         let (tag, after) = tag.split_at(end);
         let signs = |c: char| c == '-' || c == '+';
         result += &match tag[2..].trim_matches(signs).trim() {
-            "generation" => tag.replace("generation", "with"),
-            "endgeneration" => tag.replace("endgeneration", "endwith"),
+            "generation" => tag.replace("generation", &format!("with %}}{{% filter generation({MARKS})")),
+            "endgeneration" => tag.replace("endgeneration", "endfilter %}{% endwith"),
             _ => tag.to_string(),
         };
         rest = after;

@@ -14,7 +14,7 @@ fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 /// A template that stands nowhere else.
-fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<ChatTemplate> {
+pub(super) fn from_source(source: &str, special_tokens: &[(&str, &str)]) -> Result<ChatTemplate> {
     let special_tokens = special_tokens.iter().map(|&(name, token)| (name.into(), json!(token))).collect();
     ChatTemplate::parse("chat template".into(), source, special_tokens)
 }
@@ -194,7 +194,7 @@ fn our_chat_template_writes_what_smollm2_s_does() {
 fn a_saved_chat_folder_has_a_template_that_loads() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::train(std::iter::empty(), 273, |_| ()).unwrap();
-    tokenizer.save(folder.path(), 512, Role::Chat).unwrap();
+    tokenizer.save(folder.path(), 512, Role::Chat(&ChatTemplate::smollm2())).unwrap();
     let text = ChatTemplate::load(folder.path()).unwrap().render(&messages(), true).unwrap();
     let ids = tokenizer.encode(&text).unwrap();
     assert_eq!(ids.iter().filter(|&&id| id == 1).count(), 3);
@@ -208,7 +208,7 @@ fn a_saved_chat_folder_has_a_template_that_loads() {
 fn special_tokens_that_a_message_spells_out_are_text() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = Tokenizer::train(std::iter::repeat_n("ab ab".to_string(), 3), 300, |_| ()).unwrap();
-    tokenizer.save(folder.path(), 64, Role::Chat).unwrap();
+    tokenizer.save(folder.path(), 64, Role::Chat(&ChatTemplate::smollm2())).unwrap();
     let template = ChatTemplate::load(folder.path()).unwrap();
     let ids = |text: &str| template.encode(&tokenizer, &[Message::new("user", text)], true).unwrap();
     let specials = |ids: &[u32]| ids.iter().filter(|&&id| id < 17).count();

@@ -1,60 +1,76 @@
-//! The sets of one dataset: found, linked, or made from text that is generated, read, or fetched.
+//! Makes the token sets of datasets from text that is generated, read or fetched, or finds them: in the run's folder, or
+//! beside it.
 
-use super::{hex, is_remote, register, source};
+use super::{is_remote, register, source};
+use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::microcosm::Microcosm;
+use crate::data::pairs::{self, PairCounts, PairOptions};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
 use crate::data::source::Report;
 use crate::data::stream::{At, Stream};
-use crate::data::tokenize::{Counts, TokenizeOptions, fingerprint, held_out_name, tokenize, tokenize_source};
+use crate::data::tokenize::chat::Chat;
+use crate::data::tokenize::{
+    Counts, TokenizeOptions, fingerprint, held_out_name, judged_name, tokenize, tokenize_source,
+};
 use crate::error::{Error, Result};
 use crate::recipes::{Dataset, Recipe};
 use crate::report::out;
 use crate::report::progress::Progress;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// The folder beside the run folders with the sets that they share. It may be deleted at any time.
+pub(super) const SHARED: &str = ".tokens";
 
 /// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
 pub(super) struct Preparation<'a> {
-    pub recipe: &'a Recipe,
-    pub world: &'a Microcosm,
-    pub tokenizer: &'a Tokenizer,
-    pub folder: &'a Path,
-    pub options: TokenizeOptions,
-    pub shared: Option<SharedSets>,
+    pub(super) recipe: &'a Recipe,
+    pub(super) world: &'a Microcosm,
+    pub(super) tokenizer: &'a Tokenizer,
+    /// Where there are conversations.
+    pub(super) template: Option<&'a ChatTemplate>,
+    pub(super) folder: &'a Path,
+    pub(super) options: TokenizeOptions,
+    pub(super) shared: Option<SharedSets>,
     /// Hashes of the sets that the run was trained on so far, if it goes on.
-    pub known: Option<BTreeMap<String, String>>,
+    pub(super) known: Option<BTreeMap<String, String>>,
     /// Tokens that the stages need of each dataset; all where that is not known.
-    pub needs: BTreeMap<&'a str, Option<u64>>,
+    pub(super) needs: Vec<Option<u64>>,
 }
 
 impl Preparation<'_> {
-    /// Has the sets of `dataset` ready in the folder. Returns their names, and whether they have been verified.
-    pub fn prepare(&self, dataset: &Dataset) -> Result<(Vec<String>, bool)> {
+    /// Has the sets of a dataset ready in the folder. Returns their names, each with that of judged tokens behind it if
+    /// there are some, and whether they have been verified.
+    pub(super) fn prepare(&self, index: usize) -> Result<(Vec<String>, bool)> {
+        let dataset = &self.recipe.datasets[index];
         let name = &dataset.name;
-        let with = |held_out: String| match self.options.held_out_fraction {
-            0.0 => vec![name.clone()],
-            _ => vec![name.clone(), held_out],
+        let with = |held_out: String| {
+            let held_out = (self.options.held_out_fraction != 0.0).then_some(held_out);
+            let judged = self.recipe.needs_judged(index);
+            let each =
+                |name: String| [judged.then(|| judged_name(&name)), Some(name)].into_iter().rev().flatten();
+            [name.clone()].into_iter().chain(held_out).flat_map(each).collect::<Vec<_>>()
         };
         let names = with(held_out_name(name));
         // Before held-out sets had names of their own, they were called like this.
         let earlier = with(format!("{name}-held-out"));
         let known = self.known.as_ref().and_then(|sets| names.iter().map(|name| sets.get(name)).collect());
         let Some(known): Option<Vec<&String>> = known else {
-            let print = self.fingerprint(dataset)?;
+            let print = self.fingerprint(index)?;
             for names in [&names, &earlier] {
                 if self.has(names, |_, set| set.fingerprint() == print)? {
                     return Ok((names.clone(), false));
                 }
             }
-            let verified = self.make(dataset, &names, print)?;
+            let verified = self.make(index, &names, print)?;
             return Ok((names, verified));
         };
         for names in [&names, &earlier] {
-            if self.has(names, |i, set| hex(set) == *known[i])? {
-                self.tell_of_changes(dataset);
+            if self.has(names, |i, set| hex(set.hash()) == *known[i])? {
+                self.tell_of_changes(index);
                 return Ok((names.clone(), false));
             }
         }
@@ -70,9 +86,9 @@ impl Preparation<'_> {
         };
         out::warn(format_args!("{}: missing or changed; {name} is tokenised again", tokens.display()));
         let print =
-            self.fingerprint(dataset).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
-        let verified = self.make(dataset, &names, print)?;
-        if self.has(&names, |i, set| hex(set) == *known[i])? {
+            self.fingerprint(index).map_err(|error| gone(&format!("its text cannot be read ({error})")))?;
+        let verified = self.make(index, &names, print)?;
+        if self.has(&names, |i, set| hex(set.hash()) == *known[i])? {
             return Ok((names, verified));
         }
         Err(gone("its text is another by now"))
@@ -94,13 +110,14 @@ impl Preparation<'_> {
     }
 
     /// The run's tokens stay what they are; that its text does not, the user should know.
-    fn tell_of_changes(&self, dataset: &Dataset) {
+    fn tell_of_changes(&self, index: usize) {
+        let dataset = &self.recipe.datasets[index];
         // A commit does not change.
         if is_remote(dataset) {
             return;
         }
         let set = TokenSet::open(self.folder, &dataset.name, Verify::Header);
-        if let (Ok(set), Ok(print)) = (set, self.fingerprint(dataset))
+        if let (Ok(set), Ok(print)) = (set, self.fingerprint(index))
             && set.fingerprint() != print
         {
             let name = &dataset.name;
@@ -110,19 +127,27 @@ impl Preparation<'_> {
         }
     }
 
-    /// Links or makes the sets `names` of `dataset`; returns whether they have been verified.
-    fn make(&self, dataset: &Dataset, names: &[String], print: u64) -> Result<bool> {
+    /// Links or makes the sets `names` of a dataset; returns whether they have been verified.
+    fn make(&self, index: usize, names: &[String], print: u64) -> Result<bool> {
+        let dataset = &self.recipe.datasets[index];
         let name = &dataset.name;
         let key = format!("{name}-{:016x}", shared_key(dataset, print));
         if let Some(shared) = &self.shared {
             match shared.take(&key, names, print, self.folder) {
                 Ok(None) => {}
                 Ok(Some(sets)) => {
-                    let documents: u64 = sets.iter().map(TokenSet::documents).sum();
-                    let tokens: u64 = sets.iter().map(TokenSet::len).sum();
-                    let held_out: u64 = sets[1..].iter().map(TokenSet::len).sum();
+                    // Judged ones lie behind theirs.
+                    let step = if self.recipe.needs_judged(index) { 2 } else { 1 };
+                    let sets = || sets.iter().step_by(step);
+                    let documents: u64 = sets().map(TokenSet::documents).sum();
+                    let tokens: u64 = sets().map(TokenSet::len).sum();
+                    let held_out: u64 = sets().skip(1).map(TokenSet::len).sum();
+                    let documents = match self.recipe.is_of_pairs(index) {
+                        true => format!("{} pairs", sets().map(pairs::pair_count).sum::<u64>()),
+                        false => format!("{documents} documents"),
+                    };
                     out::say(format_args!(
-                        "{name}: {documents} documents, {tokens} tokens ({held_out} held out), shared"
+                        "{name}: {documents}, {tokens} tokens ({held_out} held out), shared"
                     ));
                     return Ok(true);
                 }
@@ -135,7 +160,7 @@ impl Preparation<'_> {
                 }
             }
         }
-        self.tokenize(dataset, print)?;
+        self.tokenize(index, print)?;
         if let Some(shared) = &self.shared {
             // Where there can be no links, this run alone has the sets.
             let _ = shared.put(&key, names, self.folder);
@@ -143,82 +168,133 @@ impl Preparation<'_> {
         Ok(false)
     }
 
+    /// How a dataset of conversations becomes tokens; none if it is text.
+    fn chat(&self, index: usize) -> Result<Option<Chat<'_>>> {
+        if !self.recipe.is_chat(index) {
+            return Ok(None);
+        }
+        let dataset = &self.recipe.datasets[index];
+        Ok(Some(Chat {
+            tokenizer: self.tokenizer,
+            template: self.template.expect("a recipe with conversations has a template"),
+            columns: dataset.columns.clone(),
+            benchmarks: Benchmarks::load(&dataset.decontaminate)?,
+            judged: self.recipe.needs_judged(index),
+        }))
+    }
+
+    /// How a dataset of preference pairs becomes tokens; none if it is something else.
+    fn pairs(&self, index: usize) -> Option<PairOptions<'_>> {
+        let template = self.template.filter(|_| self.recipe.is_of_pairs(index))?;
+        let columns = self.recipe.datasets[index].columns.clone();
+        Some(PairOptions { template, columns, tokenize: self.options })
+    }
+
+    fn tokenize_pairs(&self, dataset: &Dataset, options: &PairOptions) -> Result<()> {
+        let name = &dataset.name;
+        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
+        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
+        let (counts, report) = pairs::tokenize_pairs(
+            self.tokenizer,
+            &source(dataset, self.recipe.data_seed),
+            self.folder,
+            name,
+            options,
+            show,
+        )?;
+        progress.finish();
+        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
+        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out)"));
+        if equal > 0 {
+            out::say(format_args!("{name}: {equal} pairs left out whose answers are equal"));
+        }
+        tell_of_broken(name, &report);
+        Ok(())
+    }
+
     fn options(&self, dataset: &Dataset) -> TokenizeOptions {
         TokenizeOptions { min_tokens: dataset.min_tokens.unwrap_or(0), ..self.options }
     }
 
-    fn fingerprint(&self, dataset: &Dataset) -> Result<u64> {
+    /// The files of a dataset of the Hub.
+    fn stream(&self, index: usize) -> Result<Stream<'_>> {
+        let (dataset, seed) = (&self.recipe.datasets[index], self.recipe.data_seed);
+        let source = source(dataset, seed);
+        Stream::open(self.folder, &dataset.name, &dataset.paths, seed, source, self.needs[index])
+    }
+
+    fn fingerprint(&self, index: usize) -> Result<u64> {
+        let (dataset, seed) = (&self.recipe.datasets[index], self.recipe.data_seed);
         let options = self.options(dataset);
+        if let Some(options) = self.pairs(index) {
+            return pairs::fingerprint(self.tokenizer, &source(dataset, seed), &options);
+        }
+        if let Some(chat) = self.chat(index)? {
+            return chat.fingerprint(&source(dataset, seed), options);
+        }
         let Some(register) = &dataset.microcosm else {
             return match is_remote(dataset) {
-                true => Ok(self.stream(dataset)?.fingerprint(self.tokenizer, options)),
-                false => fingerprint(self.tokenizer, &source(dataset), options),
+                true => Ok(self.stream(index)?.fingerprint(self.tokenizer, options)),
+                false => fingerprint(self.tokenizer, &source(dataset, seed), options),
             };
         };
         let shortest =
             if options.min_tokens > 0 { format!(" {}", options.min_tokens) } else { String::new() };
-        let settings = settings(options);
-        let made = format!("{register} {:?} {} {settings}", dataset.documents, self.recipe.data_seed);
+        let made = format!("{register} {:?} {seed} {}", dataset.documents, settings(options));
         Ok(xxh3_64(format!("{made} {}{shortest}", self.tokenizer.hash()).as_bytes()))
     }
 
-    /// The files of a dataset of the Hub.
-    fn stream<'b>(&'b self, dataset: &'b Dataset) -> Result<Stream<'b>> {
-        let needed = self.needs.get(dataset.name.as_str()).copied().flatten();
-        let (seed, source) = (self.recipe.data_seed, source(dataset));
-        Stream::open(self.folder, &dataset.name, &dataset.paths, seed, source, needed)
-    }
-
-    fn tokenize(&self, dataset: &Dataset, print: u64) -> Result<()> {
+    fn tokenize(&self, index: usize, print: u64) -> Result<()> {
+        let dataset = &self.recipe.datasets[index];
+        if let Some(options) = self.pairs(index) {
+            return self.tokenize_pairs(dataset, &options);
+        }
         let (name, options) = (&dataset.name, self.options(dataset));
         let (counts, report) = if is_remote(dataset) {
-            self.tokenize_stream(dataset, options)?
+            self.tokenize_stream(index, options)?
         } else {
-            self.tokenize_here(dataset, TokenizeOptions { fingerprint: print, ..options })?
+            self.tokenize_here(index, TokenizeOptions { fingerprint: print, ..options })?
         };
         out::say(format_args!(
             "{name}: {} documents, {} tokens ({} held out)",
             counts.documents, counts.tokens, counts.held_out_tokens
         ));
-        for (left_out, why) in
-            [(report.unwanted, "for their score"), (counts.short, "for fewer than min_tokens")]
-        {
+        for (left_out, why) in [
+            (report.unwanted, "documents left out for their score"),
+            (counts.short, "documents left out for fewer than min_tokens"),
+            (counts.contaminated, "conversations left out that contain a benchmark's text"),
+        ] {
             if left_out > 0 {
-                out::say(format_args!("{name}: {left_out} documents left out {why}"));
+                out::say(format_args!("{name}: {left_out} {why}"));
             }
         }
-        if report.broken > 0 {
-            out::warn(format_args!(
-                "{name}: {} broken records skipped, first: {}",
-                report.broken,
-                report.first_broken.join("; ")
-            ));
-        }
+        tell_of_broken(name, &report);
         Ok(())
     }
 
-    /// Tokenises text that is generated, or read from files here.
-    fn tokenize_here(&self, dataset: &Dataset, options: TokenizeOptions) -> Result<(Counts, Report)> {
+    /// Tokenises what is generated, or read from files here.
+    fn tokenize_here(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
         let Preparation { world, tokenizer, folder, .. } = *self;
-        let name = &dataset.name;
+        let dataset = &self.recipe.datasets[index];
+        let (name, source) = (&dataset.name, || source(dataset, self.recipe.data_seed));
         let made = register(dataset)?;
         // How many documents files hold is known in the end.
         let total = made.as_ref().map(|&(_, count)| count);
         let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
         let show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        match made {
-            Some((register, count)) => {
+        match (self.chat(index)?, made) {
+            (Some(chat), _) => chat.tokenize(&source(), folder, name, options, show),
+            (None, Some((register, count))) => {
                 let documents = (0..count).map(|index| Ok(world.document(register, index)));
-                let counts = tokenize(tokenizer, documents, folder, name, options, show)?;
-                Ok((counts, Report::default()))
+                Ok((tokenize(tokenizer, documents, folder, name, options, show)?, Report::default()))
             }
-            None => tokenize_source(tokenizer, &source(dataset), folder, name, options, show),
+            (None, None) => tokenize_source(tokenizer, &source(), folder, name, options, show),
         }
     }
 
     /// Tokenises files of the Hub.
-    fn tokenize_stream(&self, dataset: &Dataset, options: TokenizeOptions) -> Result<(Counts, Report)> {
-        let (stream, name) = (self.stream(dataset)?, &dataset.name);
+    fn tokenize_stream(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
+        let (stream, name) = (self.stream(index)?, &self.recipe.datasets[index].name);
         let mut progress = Progress::new(&format!("tokenising {name}"), stream.needed(), 0);
         let show = |at: &At| {
             progress.set(at.counts.train_tokens(), &format!("tokens, file {} of {}", at.file, at.files));
@@ -228,6 +304,20 @@ impl Preparation<'_> {
         };
         stream.tokenize(self.tokenizer, options, show, warn)
     }
+}
+
+fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
+    if *broken > 0 {
+        out::warn(format_args!(
+            "{name}: {broken} broken records skipped, first: {}",
+            first_broken.join("; ")
+        ));
+    }
+}
+
+/// A hash as state keeps it: many JSON readers round large numbers.
+pub(in crate::train) fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
 }
 
 /// The words by which generated sets are known, however the options are called by now.
@@ -242,6 +332,12 @@ fn settings(options: TokenizeOptions) -> String {
 fn shared_key(dataset: &Dataset, print: u64) -> u64 {
     let places = dataset.paths.iter().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
     xxh3_64(format!("{print} {:?}", places.collect::<Vec<_>>()).as_bytes())
+}
+
+/// The folder that the run with the data folder `data` shares with those beside it.
+pub(in crate::train) fn shared_folder(data: &Path) -> Option<PathBuf> {
+    let data = data.canonicalize().ok()?;
+    Some(data.ancestors().nth(2)?.join(SHARED))
 }
 
 #[cfg(test)]

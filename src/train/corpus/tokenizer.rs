@@ -1,7 +1,8 @@
 //! The recipe's tokenizer: loaded, or trained on documents spread over all datasets.
 
-use super::{register, source};
+use super::{hex, register, source};
 use crate::checkpoint::replace;
+use crate::data::conversation::{Conversation, conversations};
 use crate::data::microcosm::Microcosm;
 use crate::error::{Error, Result};
 use crate::files;
@@ -14,37 +15,61 @@ use std::collections::BinaryHeap;
 use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Loads the tokenizer, or trains it and keeps it in `folder`.
-pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Result<Tokenizer> {
+/// Loads the tokenizer, or trains it and keeps it in `folder`. Its hash must be `known`, if the run began with one.
+pub(super) fn prepare(
+    recipe: &Recipe,
+    world: &Microcosm,
+    folder: &Path,
+    known: Option<&str>,
+) -> Result<Tokenizer> {
+    let is_known = |tokenizer: &Tokenizer| known.is_none_or(|known| known == hex(tokenizer.hash()));
     let remote = remote(recipe);
     if let Some(path) = recipe.tokenizer.path.as_ref().filter(|_| remote.is_none()) {
-        return Tokenizer::load(path);
+        let tokenizer = Tokenizer::load(path)?;
+        if !is_known(&tokenizer) {
+            let why = "not the tokenizer that the run began with; put that back, or start a new run";
+            return Err(Error::input(format!("{}: {why}", path.display())));
+        }
+        return Ok(tokenizer);
     }
     let kept = folder.join(KEPT);
+    let keep = |tokenizer: &Tokenizer| {
+        if !is_known(tokenizer) {
+            let why = "the tokenizer that the run began with is missing or damaged, and made again it is another; put \
+                       what it was made from back as it was, or start a new run";
+            return Err(Error::input(format!("{}: {why}", kept.display())));
+        }
+        keep(tokenizer, recipe, &kept)
+    };
     let note = note(recipe);
     // The note comes last, and knows the tokenizer: without it, or with another, there is none.
     if let Ok(written) = files::read_text(&kept.join(NOTE), files::SETTINGS)
         && let Some(hash) = written.strip_prefix(&note)
     {
         match Tokenizer::load(&kept) {
-            Ok(tokenizer) if hash == hex(&tokenizer) => return Ok(tokenizer),
+            Ok(tokenizer) if hash == hex(tokenizer.hash()) && is_known(&tokenizer) => return Ok(tokenizer),
             _ => out::warn(format_args!("{}: damaged; it is made again", kept.display())),
         }
     }
     if let Some(name) = remote {
         let tokenizer = Tokenizer::load(hub::tokenizer_folder(name)?)?;
-        keep(&tokenizer, recipe, &kept)?;
+        keep(&tokenizer)?;
         return Ok(tokenizer);
     }
     let Some(training) = &recipe.tokenizer.train else {
         // The tokenizer of the model that the run begins with. It is kept, so that the run goes on without that model.
         let source = recipe.source.as_ref().expect("a checked recipe has a tokenizer");
         let tokenizer = Tokenizer::load(open_model(&source.from)?.path)?;
-        keep(&tokenizer, recipe, &kept)?;
+        keep(&tokenizer)?;
         return Ok(tokenizer);
     };
-    let share = training.sample_documents.div_ceil(recipe.datasets.len());
-    let samples = recipe.datasets.iter().map(|dataset| Sample::of(world, dataset, share));
+    // Pairs are no documents.
+    let texts = recipe.datasets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
+    let texts: Vec<_> = texts.collect();
+    let share = training.sample_documents.div_ceil(texts.len().max(1));
+    let samples = texts.iter().map(|&(i, dataset)| {
+        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.data_seed), share)
+    });
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
     let mut progress = Progress::new("training the tokenizer", total, 0);
@@ -57,7 +82,7 @@ pub(super) fn prepare(recipe: &Recipe, world: &Microcosm, folder: &Path) -> Resu
         return Err(error);
     }
     let tokenizer = trained?;
-    keep(&tokenizer, recipe, &kept)?;
+    keep(&tokenizer)?;
     Ok(tokenizer)
 }
 
@@ -80,10 +105,6 @@ fn note(recipe: &Recipe) -> String {
     format!("{} ", xxh3_64(made.as_bytes()))
 }
 
-fn hex(tokenizer: &Tokenizer) -> String {
-    format!("{:016x}", tokenizer.hash())
-}
-
 fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
     if kept.symlink_metadata().is_ok() && !kept.is_dir() {
         files::set_aside(kept)?;
@@ -92,7 +113,17 @@ fn keep(tokenizer: &Tokenizer, recipe: &Recipe, kept: &Path) -> Result<()> {
     for (name, bytes) in tokenizer.files(recipe.model.max_position_embeddings, Role::Base)? {
         replace(&kept.join(name), &bytes)?;
     }
-    replace(&kept.join(NOTE), format!("{}{}", note(recipe), hex(tokenizer)).as_bytes())
+    replace(&kept.join(NOTE), format!("{}{}", note(recipe), hex(tokenizer.hash())).as_bytes())
+}
+
+/// Removes the tokenizer that was kept in a run's data folder.
+pub(super) fn remove(data: &Path) {
+    let names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", NOTE];
+    let is_ours = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        names.contains(&name.trim_start_matches(".tmp-"))
+    };
+    files::remove_some(&data.join(KEPT), is_ours);
 }
 
 /// Compares what the recipe or the folder has with `tokenizer`, which the run was trained with. That stays the run's;
@@ -117,15 +148,15 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more.
-    fn of(world: &'a Microcosm, dataset: &Dataset, share: usize) -> Result<Self> {
+    /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more. Of conversations,
+    /// made up with the seed `chat` if they are, what is said.
+    fn of(world: &'a Microcosm, dataset: &Dataset, chat: Option<u64>, share: usize) -> Result<Self> {
         if let Some((register, all)) = register(dataset)? {
             let count = all.min(share as u64);
             let document = move |i| Ok(world.document(register, spread(i, count, all)));
             return Ok(Sample { count, documents: Box::new((0..count).map(document)) });
         }
-        let source = source(dataset);
-        let texts = || Ok::<_, Error>(source.documents()?.map(|document| document.map(|it| it.value)));
+        let texts = || chat.map_or_else(|| texts_of(dataset), |seed| said_in(dataset, seed));
         // How many documents files hold is known only when they have been read, so they are read twice.
         let mut reading = Progress::new(&format!("sampling {}", dataset.name), None, 0);
         let counted = texts()?.zip(1..).map(|(text, number)| {
@@ -139,6 +170,18 @@ impl<'a> Sample<'a> {
         let documents = texts()?.filter(chosen).take(count);
         Ok(Sample { count: count as u64, documents: Box::new(documents) })
     }
+}
+
+type Texts = Box<dyn Iterator<Item = Result<String>> + Send>;
+
+fn texts_of(dataset: &Dataset) -> Result<Texts> {
+    Ok(Box::new(source(dataset, 0).documents()?.map(|document| document.map(|it| it.value))))
+}
+
+fn said_in(dataset: &Dataset, seed: u64) -> Result<Texts> {
+    let said = |it: Conversation| it.messages.into_iter().map(|message| message.content).collect::<Vec<_>>();
+    let all = conversations(&source(dataset, seed), &dataset.columns)?;
+    Ok(Box::new(all.map(move |record| record.map(|it| said(it.value).join("\n")))))
 }
 
 /// The `i`-th of `count` indices spread evenly over `0..all`.
@@ -177,7 +220,7 @@ mod tests {
     }
 
     fn texts(world: &Microcosm, dataset: &Dataset, share: usize) -> (u64, Vec<String>) {
-        let sample = Sample::of(world, dataset, share).unwrap();
+        let sample = Sample::of(world, dataset, None, share).unwrap();
         (sample.count, sample.documents.collect::<Result<_>>().unwrap())
     }
 
@@ -222,6 +265,6 @@ mod tests {
         assert!((25..=75).contains(&late), "{late} of 100 from the second half");
 
         std::fs::write(&path, "{").unwrap();
-        assert!(Sample::of(&world, &lines, 5).is_err());
+        assert!(Sample::of(&world, &lines, None, 5).is_err());
     }
 }

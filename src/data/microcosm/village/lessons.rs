@@ -1,0 +1,150 @@
+//! Text about the village: `lessons` (articles), `textbook` (chapters that compare and review) and `forum` (questions
+//! and answers of every kind).
+
+use super::pen::Pen;
+use super::{Fact, Kind, figures, lexicon, memory, tales};
+
+/// An article: a title, all that is known of one subject, and something about others that it is connected to.
+pub(super) fn lesson(pen: &mut Pen) -> String {
+    let fact = subject(pen);
+    let village = pen.village;
+    let facts = village.facts_about(fact.relation.kind, fact.subject);
+    let mut paragraphs = vec![title(fact), about(pen, &facts)];
+    let is_other = |it: &&Fact| {
+        it.x != fact.x
+            && (bare(&it.y) == bare(&fact.x) || facts.iter().any(|fact| bare(&fact.y) == bare(&it.x)))
+    };
+    let mut linked: Vec<&Fact> = village.facts.iter().filter(is_other).collect();
+    while paragraphs.len() < 4 {
+        // Where nothing more is connected, anything may follow.
+        let other = if linked.is_empty() { pen.fact() } else { pen.random.pick::<&Fact>(&linked) };
+        linked.retain(|it| it.x != other.x);
+        let facts = village.facts_about(other.relation.kind, other.subject);
+        let facts = pen.random.some(&facts, 4);
+        paragraphs.push(about(pen, &facts));
+    }
+    paragraphs.join("\n\n") + "\n"
+}
+
+/// A name without its article.
+fn bare(name: &str) -> &str {
+    ["the ", "a ", "an "].iter().find_map(|article| name.strip_prefix(article)).unwrap_or(name)
+}
+
+/// A fact whose subject a text is to be about: people as often as everything else.
+fn subject<'v>(pen: &mut Pen<'v>) -> &'v Fact {
+    let person = pen.random.chance(50);
+    loop {
+        let fact = pen.fact();
+        if (fact.relation.kind == Kind::Person) == person {
+            return fact;
+        }
+    }
+}
+
+fn title(fact: &Fact) -> String {
+    super::super::scribe::capitalise(&fact.x)
+}
+
+/// A paragraph of facts in random order.
+fn about(pen: &mut Pen, facts: &[&Fact]) -> String {
+    pen.forget();
+    let facts = pen.random.shuffled(facts);
+    facts.iter().map(|fact| pen.state(fact)).collect::<Vec<_>>().join(" ")
+}
+
+/// A chapter: what several subjects have in one respect, what two of them have in common or not, and a review.
+pub(super) fn chapter(pen: &mut Pen) -> String {
+    let fact = subject(pen);
+    let village = pen.village;
+    let of_relation: Vec<&Fact> = village.facts.iter().filter(|it| it.relation == fact.relation).collect();
+    let told = pen.random.some(&of_relation, 5);
+    let number = pen.random.between(1, 9).to_string();
+    let what = match fact.relation.kind {
+        Kind::Person => "the people",
+        Kind::Place => "the places",
+        Kind::Trade => "the trades",
+        Kind::Animal => "the animals",
+        Kind::Food => "the food",
+    };
+    let head = pen.say(
+        "Chapter {n}: {what} of the village\n\n[In this chapter we learn about|This chapter is about|Let us look at] {what}.",
+        &[("n", &number), ("what", what)],
+    );
+    let mut text = vec![head];
+    pen.forget();
+    text.extend(told.iter().map(|fact| pen.state(fact)));
+    let mut paragraphs = vec![text.join(" ")];
+    if let [a, b, ..] = told[..] {
+        let pair = [("a", a.answer()), ("b", b.answer())];
+        let pair = pair.each_ref().map(|(name, text)| (*name, text.as_str()));
+        paragraphs.push(match a.y == b.y {
+            true => pen.say("Remember: {a} {b} That is the same.", &pair),
+            false => pen.say("Remember: {a} {b} That is not the same.", &pair),
+        });
+    }
+    for fact in pen.random.some(&told, 2) {
+        paragraphs.push(exchange(&pen.ask(fact), &fact.answer()));
+    }
+    paragraphs.join("\n\n") + "\n"
+}
+
+fn exchange(question: &str, answer: &str) -> String {
+    format!("Question: {question}\nAnswer: {answer}")
+}
+
+/// Questions and answers: mostly about the village, sometimes a sum, a choice, a story or a thing to remember.
+pub(super) fn thread(pen: &mut Pen) -> String {
+    let mut parts = Vec::new();
+    while parts.len() < 7 {
+        match pen.random.below(20) {
+            0 => {
+                let (request, story) = tales::request(pen);
+                parts.push(exchange(&request, &story));
+                parts.push(String::new());
+            }
+            1..3 => {
+                let (question, answer) = figures::problem(pen);
+                parts.push(exchange(&question, &answer));
+            }
+            3..5 => {
+                let fact = pen.fact();
+                let question = pen.ask(fact);
+                let (question, letter) = choices(pen, fact, &question);
+                parts.push(exchange(&question, &letter));
+            }
+            5..8 => {
+                let (text, question, answer) = memory::short(pen);
+                parts.push(format!("{text}\n\n{}", exchange(&question, &answer)));
+            }
+            _ => {
+                let fact = subject(pen);
+                parts.push(exchange(&pen.ask(fact), &fact.answer()));
+            }
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n") + "\n"
+}
+
+/// A question with four answers to choose from, and the letter of the right one.
+pub(super) fn choices(pen: &mut Pen, fact: &Fact, question: &str) -> (String, String) {
+    let others = pen.village.others(fact);
+    let mut values = pen.random.some(&others, 3);
+    // A relation may have too few values for three others.
+    while values.len() < 3 {
+        let more = *pen.random.pick(&lexicon::COLOURS);
+        if !values.contains(&more) && more != fact.y {
+            values.push(more);
+        }
+    }
+    values.push(&fact.y);
+    let values = pen.random.shuffled(&values);
+    let lines: Vec<String> = ["A", "B", "C", "D"]
+        .iter()
+        .zip(&values)
+        .map(|(letter, value)| format!("{letter}. {value}"))
+        .collect();
+    let right = values.iter().position(|value| *value == fact.y).unwrap_or(0);
+    (format!("{question}\n{}", lines.join("\n")), ["A", "B", "C", "D"][right].to_owned())
+}

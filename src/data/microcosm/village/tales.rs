@@ -1,0 +1,184 @@
+//! Stories of five sentences whose people, place and thing stay the same, and the check that they do.
+
+use super::Village;
+use super::lexicon::{COLOURS, THINGS};
+use super::pen::Pen;
+
+/// Sentences of a story.
+const SENTENCES: usize = 5;
+
+/// A plot: five sentences about `{p}`, who is the first person, `{q}`, the second, the `{place}` and the `{noun}`,
+/// which is a `{thing}`.
+type Plot = [&'static str; SENTENCES];
+
+const PLOTS: [Plot; 6] = [
+    [
+        "One [day|morning|evening] {p} [found|saw] {a thing} [by|near] the {place}.",
+        "{he} [asked|wanted to know] who had lost the {thing}.",
+        "{q} came [along|to the {place}] and said that it was {qhis} {noun}.",
+        "{p} gave the {thing} back to {q}.",
+        "[Then|At last] they [both laughed|were happy] and sat by the {place}.",
+    ],
+    [
+        "One [day|morning|evening] {p} lost {a thing} [by|near] the {place}.",
+        "{he} looked for the {noun} for [a long time|an hour].",
+        "{q} [helped|came to help] {him} to look.",
+        "[At last|Then] {q} found the {thing} behind the {place}.",
+        "{p} [thanked {q}|was happy] and took the {noun} home.",
+    ],
+    [
+        "{p} had {a thing} and [took|carried] it to the {place}.",
+        "There {he} met {q}, who [liked|admired] the {noun}.",
+        "{p} [lent|gave] the {thing} to {q} for a day.",
+        "[The next day|In the evening] {q} brought the {noun} back to the {place}.",
+        "{p} was [happy|glad] to have {his} {thing} again.",
+    ],
+    [
+        "One [day|morning|evening] {p} broke {a thing} [by|near] the {place}.",
+        "{he} was [sad|sorry] and showed the {noun} to {q}.",
+        "{q} [mended|repaired] the {thing} with [care|a little glue].",
+        "[Then|Soon] the {noun} was as good as new.",
+        "{p} [thanked|hugged] {q}, and they went back to the {place}.",
+    ],
+    [
+        "It rained, and {p} [waited|stood] in the {place} with {a thing}.",
+        "{q} [came in|ran in] and [was wet|was cold].",
+        "{p} [let {q} hold|showed {q}] the {thing}.",
+        "[They|Both] talked about the {noun} until the rain was over.",
+        "[Then|At last] {p} left the {place} and took the {noun} home.",
+    ],
+    [
+        "{p} made {a thing} for {q}.",
+        "{he} took the {noun} to the {place}.",
+        "{q} was [surprised|happy] to [see|get] the {thing}.",
+        "[Now {q}|{q} now] keeps the {noun} near the {place}.",
+        "{p} and {q} are [good friends|friends for ever].",
+    ],
+];
+
+/// Words that a sentence may begin with and that are no names.
+const OPENERS: [&str; 17] = [
+    "A", "An", "At", "Both", "He", "His", "Her", "In", "It", "Now", "One", "She", "Soon", "The", "Then",
+    "There", "They",
+];
+
+/// A page of stories with what was asked for.
+pub(super) fn tales(pen: &mut Pen) -> String {
+    let one = |pen: &mut Pen| {
+        let (request, story) = request(pen);
+        format!("Question: {request}\nAnswer: {story}")
+    };
+    (0..3).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
+}
+
+/// A request for a story, and a story that it gets.
+pub(super) fn request(pen: &mut Pen) -> (String, String) {
+    let (p, q, thing) = cast(pen);
+    let noun = thing.split(' ').next_back().unwrap_or_default();
+    let request = ask(pen, p, noun);
+    let r = &mut pen.random;
+    let (people, place) = (&pen.village.people, *r.pick(&pen.village.places));
+    let plot = r.pick(&PLOTS);
+    let [he, him, his] = people[p].pronouns();
+    let slots = [
+        ("p", people[p].name),
+        ("q", people[q].name),
+        ("he", he),
+        ("him", him),
+        ("his", his),
+        ("qhis", people[q].pronouns()[2]),
+        ("thing", &thing),
+        ("noun", noun),
+        ("place", place),
+    ];
+    let sentences: Vec<String> = plot.iter().map(|sentence| pen.say(sentence, &slots)).collect();
+    (request, sentences.join(" "))
+}
+
+/// Two people and a thing.
+fn cast(pen: &mut Pen) -> (usize, usize, String) {
+    let r = &mut pen.random;
+    let people: Vec<usize> = (0..pen.village.people.len()).collect();
+    let two = r.some(&people, 2);
+    let thing = format!("{} {}", r.pick(&COLOURS), r.pick(&THINGS));
+    (two[0], two[1], thing)
+}
+
+fn ask(pen: &mut Pen, p: usize, noun: &str) -> String {
+    let name = pen.village.people[p].name;
+    pen.say("[Tell|Tell me|Write] a story about {p} and {a noun}.", &[("p", name), ("noun", noun)])
+}
+
+/// A request for a story: the words, the person and the thing.
+pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, &'static str) {
+    let (p, _, _) = cast(pen);
+    let noun = *pen.random.pick(&THINGS);
+    (ask(pen, p, noun), pen.village.people[p].name, noun)
+}
+
+impl Village {
+    /// Whether a text is a story of five sentences about `person` and `thing` ("kite") in which everything stays the same:
+    /// one more person at most, one place, this thing and no other, in one colour at most, and pronouns of people who have
+    /// been named. The thing is named in three sentences or more, the place in two, the person in two.
+    ///
+    /// # Errors
+    /// What is wrong with the story.
+    pub fn check_story(&self, person: &str, thing: &str, text: &str) -> std::result::Result<(), String> {
+        let sentences: Vec<Vec<&str>> = text
+            .split_inclusive(['.', '!', '?'])
+            .map(|sentence| {
+                sentence.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty()).collect()
+            })
+            .filter(|words: &Vec<&str>| !words.is_empty())
+            .collect();
+        if sentences.len() != SENTENCES || !text.trim_end().ends_with(['.', '!', '?']) {
+            return Err(format!("{} sentences", sentences.len()));
+        }
+        let in_sentences = |word: &str| sentences.iter().filter(|words| words.contains(&word)).count();
+        let said: Vec<&str> = sentences.concat();
+        if !sentences[0].contains(&person) || in_sentences(person) < 2 {
+            return Err(format!("{person} is not in the first sentence and one more"));
+        }
+        let is_name = |word: &&&str| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() > 1;
+        let known = |word: &str| self.people.iter().any(|it| it.name == word) || OPENERS.contains(&word);
+        if let Some(stranger) = said.iter().filter(is_name).find(|word| !known(word)) {
+            return Err(format!("nobody is called {stranger}"));
+        }
+        let people: Vec<&str> =
+            self.people.iter().map(|it| it.name).filter(|name| said.contains(name)).collect();
+        if people.len() > 2 {
+            return Err(format!("too many people: {}", people.join(", ")));
+        }
+        let places: Vec<&&str> = self.places.iter().filter(|place| said.contains(*place)).collect();
+        match places[..] {
+            [place] if in_sentences(place) >= 2 => {}
+            [place] => return Err(format!("the {place} is named once")),
+            _ => return Err(format!("{} places", places.len())),
+        }
+        if let Some(other) = THINGS.iter().find(|other| **other != thing && said.contains(*other)) {
+            return Err(format!("a {other} instead of a {thing}"));
+        }
+        if in_sentences(thing) < 3 {
+            return Err(format!("too little about the {thing}"));
+        }
+        let colours: Vec<&&str> = COLOURS.iter().filter(|colour| said.contains(*colour)).collect();
+        if let [one, other, ..] = colours[..] {
+            return Err(format!("first {one}, then {other}, or the other way round"));
+        }
+        let mut named = [false; 2];
+        for word in said {
+            if let Some(person) = self.people.iter().find(|it| it.name == word) {
+                named[usize::from(person.is_woman)] = true;
+            }
+            let pronoun = match word.to_ascii_lowercase().as_str() {
+                "she" | "her" | "hers" => Some(1),
+                "he" | "him" | "his" => Some(0),
+                _ => None,
+            };
+            if pronoun.is_some_and(|woman: usize| !named[woman]) {
+                return Err(format!("\"{word}\" is nobody who has been named"));
+            }
+        }
+        Ok(())
+    }
+}
