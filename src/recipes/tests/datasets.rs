@@ -89,7 +89,7 @@ fn mistakes_about_datasets_have_their_places() {
             "datasets.0.paths.0 is 'hf://owner/web', which names no dataset",
         ),
         ("datasets.web.paths=hf://datasets/owner", "write hf://datasets/OWNER/NAME/PATTERN"),
-        ("datasets.web.paths=['hf://datasets/a/b','c']", "datasets.0.paths has files of the Hub beside"),
+        ("datasets.web.paths=['hf://datasets/a/b','src']", "datasets.0.paths has files of the Hub beside"),
         ("datasets.web.paths=7", "datasets.0.paths is integer 7, but must be a list"),
         ("datasets.web.tokens=0", "datasets.0.tokens is 0, but must be at least 1"),
         ("datasets.web.tokens=many", "datasets.0.tokens is string \"many\", but must be a whole number"),

@@ -52,8 +52,8 @@ fn one_mistake_is_told_once() {
     assert_told(&[("decay_fraction = 0.2", "decay_fraction = 1.2")], &["schedule.decay_fraction is 1.2"]);
     assert_told(&[("warmup_steps = 20", "warmup_steps = 131")], &["schedule.warmup_steps is 131, but"]);
     assert_told(
-        &[("microcosm = \"stories\"\ndocuments = 30", "paths = 'a.txt'")],
-        &["datasets.0.paths is string"],
+        &[("microcosm = \"stories\"\ndocuments = 30", "paths = 7")],
+        &["datasets.0.paths is integer 7"],
     );
     assert_told(
         &[("stories = 1.0", "stories = -1.0")],
