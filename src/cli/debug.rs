@@ -36,7 +36,7 @@ const SCORE_EXAMPLES: &str = "Examples:
   smolter debug score --model model --input tokens.jsonl -o scores.jsonl";
 
 const PREFERENCE_EXAMPLES: &str = "Examples:
-  smolter debug preference --model model --reference model --input pairs.safetensors -o out.safetensors
+  smolter debug preference --model model --reference model --input pairs.safetensors -o out.safetensors --loss sigmoid
   smolter debug preference --model model --input pairs.safetensors -o out.safetensors --loss simpo --gamma 0.5";
 
 const BATCH_EXAMPLES: &str = "Examples:

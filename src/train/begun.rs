@@ -100,7 +100,8 @@ impl Begun {
         {
             return None;
         }
-        let mut known = Known { tokenizer: KnownTokenizer::Hash(tokenizer), template: None, sets: self.sets.clone() };
+        let mut known =
+            Known { tokenizer: KnownTokenizer::Hash(tokenizer), template: None, sets: self.sets.clone() };
         for dataset in &recipe.datasets {
             if before.held_out.fraction != recipe.held_out.fraction || !same(dataset) {
                 known.forget(dataset);
