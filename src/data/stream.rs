@@ -251,7 +251,8 @@ impl<'a> Stream<'a> {
 pub fn remove(folder: &Path) {
     let is_copy = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.split_once('-').is_some_and(|(i, _)| i.len() >= 5 && i.bytes().all(|digit| digit.is_ascii_digit()))
+        name.split_once('-')
+            .is_some_and(|(i, _)| i.len() >= 5 && i.bytes().all(|digit| digit.is_ascii_digit()))
     };
     let is_called =
         |path: &Path, end: &str| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(end));

@@ -43,12 +43,7 @@ pub fn windows(count: usize, row_bytes: u64) -> impl Iterator<Item = Range<usize
 }
 
 /// A kernel of one `Elem` per invocation over tensors of `elements` floats.
-pub fn elementwise_kernel(
-    shader: &'static str,
-    entry: &'static str,
-    caps: &Caps,
-    elements: usize,
-) -> Kernel {
+pub fn elementwise_kernel(shader: &'static str, entry: &'static str, caps: &Caps, elements: usize) -> Kernel {
     row_kernel(shader, entry, &worth_texels(caps, elements), elements).0
 }
 

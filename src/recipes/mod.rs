@@ -249,7 +249,9 @@ impl Recipe {
             })
         });
         let named = tokenizer.chain(datasets).filter(|(_, path)| !path.as_os_str().is_empty());
-        named.filter(|(_, path)| !hub::is_remote(path) && !path.exists()).map(|(key, path)| (key, path.as_path()))
+        named
+            .filter(|(_, path)| !hub::is_remote(path) && !path.exists())
+            .map(|(key, path)| (key, path.as_path()))
     }
 
     /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.
