@@ -65,7 +65,7 @@ fn less_memory_gives_a_plan_that_fits_it() {
     assert!(small < large && small <= 4096.0 && large <= 8192.0, "{small} MiB and {large} MiB");
     // A stage that does not fit is told of, and so are the others.
     let outcome = run(&mut smolter(&["plan", "--recipe", "smollm2-135m", "--memory", "3GiB"]));
-    let outcome = outcome.expect(2, &["stage extend: nothing fits 3072.0 MiB"]);
+    let outcome = outcome.expect(2, &["stage extend: nothing fits 3.00 GiB"]);
     assert!(
         outcome.stdout.contains("stage pretrain") && outcome.stdout.contains("x 8192 tokens; nothing fits")
     );

@@ -85,7 +85,7 @@ impl Recipe {
     /// As [`Recipe::spans`].
     pub fn needs(&self) -> Vec<Option<u64>> {
         let whole = vec![None; self.datasets.len()];
-        if self.stages.iter().any(|stage| stage.epochs.is_some()) {
+        if is_estimated(self) {
             return whole;
         }
         let mut most = vec![0; self.datasets.len()];
@@ -155,6 +155,11 @@ fn refuses(dataset: &Dataset) -> bool {
 /// The cap of a dataset behind which others take over; how far a cap that must not be exceeded would be is to be seen.
 fn lenient_cap(dataset: &Dataset) -> Option<f64> {
     dataset.max_epochs.filter(|_| !refuses(dataset))
+}
+
+/// Whether it is not known yet how much the stages take of their text.
+pub(super) fn is_estimated(recipe: &Recipe) -> bool {
+    recipe.stages.iter().any(|stage| is_packed(stage) && stage.epochs.is_some())
 }
 
 /// Whether a stage reads its datasets as streams of tokens, in windows.

@@ -114,14 +114,14 @@ impl Recipe {
         if document.is_whole() {
             check::check(&mut problems, &recipe);
             schedules::fit_and_check(&mut problems, &mut recipe, |path| document.is_overridden(path));
-            check::timeline::check(&mut problems, &recipe);
         }
         let is_sound = |problems: &Problems| document.is_sound() && problems.found.is_empty();
         if is_sound(&problems) {
             let estimate = recipe.estimate_tokens();
             let tokens = |_, dataset: usize| estimate[dataset];
-            if let Err(problem) = timeline::settle_lengths(&mut recipe, tokens, false) {
-                problems.add(problem);
+            match timeline::settle_lengths(&mut recipe, tokens, false) {
+                Ok(()) => check::timeline::check(&mut problems, &recipe),
+                Err(problem) => problems.add(problem),
             }
         }
         let missing = recipe.missing_files().map(|(path, file)| {

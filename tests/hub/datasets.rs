@@ -537,8 +537,9 @@ fn what_cannot_be_had_is_one_line_and_leaves_no_folder() {
     assert!(!place.path("run").exists());
     let mut offline = command(place.train("run", "reference", &[]), &place, &library.endpoint);
     run(offline.env("HF_HUB_OFFLINE", "1")).expect(2, &["HF_HUB_OFFLINE"]);
-    let set = "datasets.web.paths=['hf://datasets/owner/texts/data','tiny.toml']";
-    train(&place, "run", &library.endpoint, &[set]).expect(2, &["datasets.0.paths", "two datasets"]);
+    let here = place.path("tiny.toml");
+    let set = format!("datasets.web.paths=['hf://datasets/owner/texts/data','{}']", here.display());
+    train(&place, "run", &library.endpoint, &[&set]).expect(2, &["datasets.0.paths", "two datasets"]);
 }
 
 #[test]

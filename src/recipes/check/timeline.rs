@@ -5,11 +5,10 @@ use super::super::problem::{Problem, Problems, key_path};
 use super::super::schema::{Recipe, StageKind};
 use super::super::timeline::{Origin, Span, spans};
 
-/// Adds what is wrong with longer sequences and caps of epochs. Everything else about the recipe must have been checked.
+/// Adds what is wrong with longer sequences and caps of epochs. Everything else about the recipe must have been checked,
+/// and lengths in epochs estimated.
 pub(in crate::recipes) fn check(problems: &mut Problems, recipe: &Recipe) {
-    // How many steps an epoch has is known when the text has been tokenised.
-    let known = recipe.stages.iter().all(|stage| stage.epochs.is_none());
-    if !known || ![key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it)) {
+    if ![key_path!["batch"], key_path!["stages"]].iter().all(|&it| problems.are_none_at(it)) {
         return;
     }
     let spans = match spans(recipe) {
@@ -19,7 +18,7 @@ pub(in crate::recipes) fn check(problems: &mut Problems, recipe: &Recipe) {
     for span in &spans {
         check_extension(problems, recipe, span);
     }
-    if problems.found.is_empty() {
+    if problems.found.is_empty() && !consumption::is_estimated(recipe) {
         consumption::check(problems, recipe, &spans);
     }
 }

@@ -114,6 +114,23 @@ fn mistakes_about_datasets_have_their_places() {
     }
 }
 
+#[test]
+fn conversations_and_pairs_are_files_here() {
+    for (kind, what) in [("sft", "conversations"), ("dpo", "preference pairs")] {
+        let stage = format!(
+            "stages=[{{name='chat',kind='{kind}',tokens=1_000_000,sequence_length=32,mixture={{code=1.0}}}}]"
+        );
+        let error = line(&[&stage]);
+        let words = format!("datasets.1.paths has files of the Hub, but {what} are only read from");
+        assert!(error.contains(&words) && error.lines().count() == 1, "{error}");
+        for (set, key) in [("score={field='a',keep=[0.5]}", "score"), ("min_tokens=5", "min_tokens")] {
+            let error = line(&[&stage, "datasets.code.paths=src", &format!("datasets.code.{set}")]);
+            let words = format!("datasets.1.{key} is for text, but 'code' is of {what}");
+            assert!(error.contains(&words) && error.lines().count() == 1, "{error}");
+        }
+    }
+}
+
 /// Of a dataset of which `tokens` are taken.
 fn is_a_little_more(needed: Option<u64>, tokens: u64) -> bool {
     needed.is_some_and(|needed| needed > tokens && needed < tokens + tokens / 50 + 1000)
@@ -138,6 +155,12 @@ fn needs_follow_from_the_longest_way_through_the_stages() {
         with(&["stages.long={name='long',epochs=1,sequence_length=32,mixture={web=1.0}}"]).unwrap().needs(),
         [None, None]
     );
+    // But for conversations.
+    let chat =
+        ["datasets.code.paths=code.jsonl", "stages.short.mixture={web=1.0}", "stages.next.mixture={web=1.0}"];
+    let long = "stages.long={name='long',kind='sft',epochs=1,sequence_length=32,mixture={code=1.0}}";
+    let needs = with(&[&chat[..], &[long]].concat()).unwrap().needs();
+    assert!(is_a_little_more(needs[0], 2_048_000), "{needs:?}");
     assert_eq!(with(&[&capped[..], &["datasets.web.tokens=1000"]].concat()).unwrap().needs(), [None, None]);
 }
 
@@ -170,7 +193,7 @@ fn embedded_recipes_take_what_their_mixtures_say() {
             let mixture = recipe.mixture(span.stage, &tokens, &vec![0; tokens.len()]).unwrap();
             let sequences = span.steps() * span.sequences_per_step as u64;
             let shares = mixture.shares(sequences).unwrap();
-            let all = (sequences * recipe.stages[span.stage].sequence_length as u64) as f64;
+            let all = (sequences * recipe.stages[span.stage].window()) as f64;
             for (share, weight) in shares.iter().zip(recipe.weights_at(span.stage)) {
                 let expected = all * weight;
                 let difference = (share.tokens as f64 - expected).abs();
