@@ -508,7 +508,8 @@ fn a_start_that_fails_leaves_no_folder() {
     let text = text(&place, "twice");
     let path = place.path("text.jsonl").to_string_lossy().into_owned();
     let missing = text.replace(&path, &place.path("missing.jsonl").to_string_lossy());
-    run(&mut place.train("run", "reference", &[&missing])).expect(2, &["missing.jsonl does not exist"]);
+    run(&mut place.train("run", "reference", &[&missing]))
+        .expect(2, &["missing.jsonl, which does not exist"]);
     run(&mut place.train(
         "run",
         "reference",

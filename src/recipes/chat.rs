@@ -106,12 +106,12 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
             });
             continue;
         };
+        let another = recipe.stages_with(name).find(|stage| stage.kind != first.kind);
         let made = of_answers(answers);
-        let fits = dataset.microcosm.is_none() || made == what(first.kind);
+        let fits = another.is_some() || dataset.microcosm.is_none() || made == what(first.kind);
         problems.require(fits, key_path!["datasets", i, "microcosm"], || {
             format!("generates {made}, but stage '{}' needs {}", first.name, what(first.kind))
         });
-        let another = recipe.stages_with(name).find(|stage| stage.kind != first.kind);
         problems.require(another.is_none(), key_path!["datasets", i], || {
             let (stage, kind) = another.map_or(("", first.kind), |stage| (&stage.name, stage.kind));
             format!(
