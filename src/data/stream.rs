@@ -321,3 +321,33 @@ fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let json = serde_json::to_vec(value).map_err(|error| Error::failure(error.to_string()))?;
     replace(path, &json)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_streams_keep_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        let (train, report) = (super::super::shard::Paused::default(), Report::default());
+        let sets = serde_json::json!({ "counts": Counts::default(), "train": train, "held_out": null });
+        let journal = serde_json::json!({ "fingerprint": "0", "files": 1, "sets": sets, "report": report });
+        put("web.partial.json", &serde_json::to_vec(&journal).unwrap());
+        put("web.files.json", b"{\"names\": [], \"files\": []}");
+        put("web.downloads/00012-a.parquet", b"a");
+        put("web.downloads/00012-a.parquet.part", b"a");
+        let others = ["mine.files.json", "mine.partial.json", "mine.downloads/notes.txt", "00012-a.parquet"];
+        others.iter().for_each(|name| put(name, b"{}"));
+        remove(folder.path());
+        assert!(others.iter().all(|name| folder.path().join(name).is_file()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), others.len());
+        others.iter().for_each(|name| std::fs::remove_file(folder.path().join(name)).unwrap());
+        remove(folder.path());
+        assert!(!folder.path().exists());
+    }
+}

@@ -240,18 +240,18 @@ impl Recipe {
     /// The keys whose files are not there, and these.
     fn missing_files(&self) -> impl Iterator<Item = (KeyPath, &Path)> {
         let tokenizer =
-            self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path));
+            self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path, true));
         let datasets = self.datasets.iter().enumerate().flat_map(|(i, dataset)| {
-            let files = [("paths", &dataset.paths), ("decontaminate", &dataset.decontaminate)];
-            files.into_iter().flat_map(move |(name, paths)| {
+            // Whether it may be something on the Hub as well.
+            let files = [("paths", &dataset.paths, true), ("decontaminate", &dataset.decontaminate, false)];
+            files.into_iter().flat_map(move |(name, paths, remote)| {
                 let key = move |j: usize| key_path!["datasets", i, name, j].to_vec();
-                paths.iter().enumerate().map(move |(j, path)| (key(j), path))
+                paths.iter().enumerate().map(move |(j, path)| (key(j), path, remote))
             })
         });
-        let named = tokenizer.chain(datasets).filter(|(_, path)| !path.as_os_str().is_empty());
-        named
-            .filter(|(_, path)| !hub::is_remote(path) && !path.exists())
-            .map(|(key, path)| (key, path.as_path()))
+        let named = tokenizer.chain(datasets).filter(|(_, path, _)| !path.as_os_str().is_empty());
+        let here = named.filter(|(_, path, remote)| !(*remote && hub::is_remote(path)));
+        here.filter(|(_, path, _)| !path.exists()).map(|(key, path, _)| (key, path.as_path()))
     }
 
     /// The recipe as a TOML file that [`Recipe::load`] reads back as the same recipe.
