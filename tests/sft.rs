@@ -293,10 +293,7 @@ fn what_does_not_fit_is_one_line() {
             &["stages.chat.packing=false", "stages.chat.sequence_length=4"][..],
             &["stage chat", "chat has an answer within 4 tokens"][..],
         ),
-        (
-            &["stages.chat.mixture={facts = 1.0}"],
-            &["text in stage 'base' and conversations in stage 'chat'", "needs conversations"],
-        ),
+        (&["stages.chat.mixture={facts = 1.0}"], &["text in stage 'base' and conversations in stage 'chat'"]),
         (&["stages.base.mixture={chat = 1.0}"], &["chat", "text in stage 'base'"]),
         (&["stages.base.packing=false"], &["stages.base.packing", "only for kind = \"sft\""]),
         (&["stages.chat.packing=false", "stages.chat.document_mask=true"], &["document_mask", "packing"]),
