@@ -236,8 +236,8 @@ impl Recipe {
         let tokenizer =
             self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path));
         let datasets = self.datasets.iter().enumerate().flat_map(|(i, dataset)| {
-            let files = [("paths", &dataset.paths), ("decontaminate", &dataset.decontaminate)];
-            files.into_iter().flat_map(move |(name, paths)| {
+            let benchmarks = Some(("decontaminate", &dataset.decontaminate)).filter(|_| self.is_chat(i));
+            [("paths", &dataset.paths)].into_iter().chain(benchmarks).flat_map(move |(name, paths)| {
                 let key = move |j: usize| key_path!["datasets", i, name, j].to_vec();
                 paths.iter().enumerate().map(move |(j, path)| (key(j), path))
             })
