@@ -293,16 +293,13 @@ fn what_does_not_fit_is_one_line() {
             &["stages.chat.packing=false", "stages.chat.sequence_length=4"][..],
             &["stage chat", "chat has an answer within 4 tokens"][..],
         ),
-        (
-            &["stages.chat.mixture={facts = 1.0}"],
-            &["text in stage 'base' and conversations in stage 'chat'", "needs conversations"],
-        ),
+        (&["stages.chat.mixture={facts = 1.0}"], &["text in stage 'base' and conversations in stage 'chat'"]),
         (&["stages.base.mixture={chat = 1.0}"], &["chat", "text in stage 'base'"]),
         (&["stages.base.packing=false"], &["stages.base.packing", "only for kind = \"sft\""]),
         (&["stages.chat.packing=false", "stages.chat.document_mask=true"], &["document_mask", "packing"]),
         (&["datasets.chat.on_broken=refuse"], &["chat.jsonl: line 6", "wizard", "on_broken"]),
         (&["datasets.facts.decontaminate=['a.jsonl']"], &["datasets.facts.decontaminate", "conversations"]),
-        (&["datasets.chat.decontaminate=['a.jsonl']"], &["decontaminate", "a.jsonl does not exist"]),
+        (&["datasets.chat.decontaminate=['a.jsonl']"], &["decontaminate", "a.jsonl, which does not exist"]),
         (&["tokenizer.chat_template=own"], &["tokenizer.chat_template", "smollm2"]),
         (&["datasets.chat.columns={mesages = 'chat'}"], &["messages"]),
     ] {

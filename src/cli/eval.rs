@@ -188,12 +188,13 @@ impl Run {
         Ok(counts)
     }
 
-    /// The datasets of the run that have held-out text.
+    /// The datasets of the run that have held-out text; conversations and pairs are none.
     fn held(&self) -> Result<Vec<Held>> {
         let mut all = Vec::new();
-        for dataset in &self.recipe.datasets {
+        for (i, dataset) in self.recipe.datasets.iter().enumerate() {
             let open = |name: &str| TokenSet::open(self.data(), name, Verify::Header);
-            if self.recipe.held_out.fraction > 0.0 {
+            let is_text = !self.recipe.is_chat(i) && !self.recipe.is_of_pairs(i);
+            if is_text && self.recipe.held_out.fraction > 0.0 {
                 let (trained, held_out) = (open(&dataset.name)?, open(&held_out_name(&dataset.name))?);
                 all.push(Held { name: dataset.name.clone(), trained, held_out });
             }

@@ -243,8 +243,10 @@ impl Recipe {
             self.tokenizer.path.iter().map(|path| (key_path!["tokenizer", "path"].to_vec(), path, true));
         let datasets = self.datasets.iter().enumerate().flat_map(|(i, dataset)| {
             // Whether it may be something on the Hub as well.
-            let files = [("paths", &dataset.paths, true), ("decontaminate", &dataset.decontaminate, false)];
-            files.into_iter().flat_map(move |(name, paths, remote)| {
+            let paths = [("paths", &dataset.paths, true)];
+            let benchmarks =
+                Some(("decontaminate", &dataset.decontaminate, false)).filter(|_| self.is_chat(i));
+            paths.into_iter().chain(benchmarks).flat_map(move |(name, paths, remote)| {
                 let key = move |j: usize| key_path!["datasets", i, name, j].to_vec();
                 paths.iter().enumerate().map(move |(j, path)| (key(j), path, remote))
             })
