@@ -582,6 +582,50 @@ fn a_tokenizer_of_the_hub_is_fetched_alone_and_kept() {
 }
 
 #[test]
+fn conversations_after_text_of_the_hub_do_not_change_how_much_is_fetched() {
+    let (library, place) = (Library::start(texts()), place());
+    train(&place, "text", &library.endpoint, &[]).expect(0, &[]);
+    let served = library.served();
+    let life = RECIPE.replace("TOKENIZER", TOKENIZER).replace("embeddings = 16", "embeddings = 128");
+    let stages = r#"
+[[stages]]
+name = "chat"
+kind = "sft"
+epochs = 0.2
+sequence_length = 64
+mixture = { chat = 1.0 }
+
+[[stages]]
+name = "preferences"
+kind = "dpo"
+epochs = 1
+sequence_length = 128
+mixture = { pairs = 1.0 }
+
+[held_out]"#;
+    let datasets = r#"
+[[datasets]]
+name = "chat"
+microcosm = "everyday"
+documents = 30
+
+[[datasets]]
+name = "pairs"
+microcosm = "pairs"
+documents = 8
+
+[[stages]]"#;
+    place.recipe(&life.replace("\n[held_out]", stages).replacen("\n[[stages]]", datasets, 1));
+    let outcome = train(&place, "life", &library.endpoint, &[]).expect(0, &[]);
+    assert_eq!(library.served(), served, "{outcome:#?}");
+    assert_eq!(sets(&place, "life")["web-00000.tokens"], sets(&place, "text")["web-00000.tokens"]);
+    let metrics = std::fs::read_to_string(place.path("life/metrics.jsonl")).expect("metrics");
+    for dataset in ["web", "chat", "pairs"] {
+        assert!(metrics.contains(&format!("\"{dataset}\":{{\"tokens\"")), "{metrics}");
+    }
+}
+
+#[test]
 fn the_large_recipes_are_planned_in_seconds_without_a_network() {
     let begun = std::time::Instant::now();
     let mut plan = smolter(&["plan", "--recipe", "smollm2-1.7b", "--memory", "80GiB"]);
