@@ -3,7 +3,8 @@
 //! Reading order: [`trainer`] (the loop), [`objective`], [`pretrain`] and [`dpo`] (what is learnt from which data), [`engine`] (a
 //! stage's programs), [`stages`] (what is decided before the first step).
 
-pub mod begun;
+pub mod beginning;
+mod begun;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;

@@ -4,7 +4,7 @@
 
 use super::corpus::Corpus;
 use super::objective::{Batch, Batches, Loss, Shape};
-use crate::data::mixture::Mixture;
+use crate::data::mixture::{Mixture, Sequence};
 use crate::data::shard::TokenSet;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -87,22 +87,36 @@ fn document_starts(set: &TokenSet, start: u64, length: usize) -> Vec<u32> {
 
 impl Batches for Windows {
     fn step(&self, step: u64, shape: Shape) -> Result<Vec<Batch>> {
-        let Shape { micro_batch, passes, length, .. } = shape;
-        let first = step * (micro_batch * passes) as u64;
-        let pass = |pass: usize| {
-            let mut batch = Batch::default();
-            for i in 0..micro_batch {
-                let sequence = self.mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                self.append(&mut batch, sequence.dataset, sequence.start_token, length);
-            }
-            Ok(batch)
-        };
-        (0..passes).map(pass).collect()
+        draw(&self.mixture, step, shape, |batch, sequence| {
+            self.append(batch, sequence.dataset, sequence.start_token, shape.length)
+        })
     }
 
     fn notes(&self, steps: u64, shape: Shape) -> Result<Vec<String>> {
         exhausted(&self.mixture, steps, shape)
     }
+}
+
+/// The passes of a step, to which `append` adds the sequences that the mixture says.
+///
+/// # Errors
+/// As [`Mixture::locate`].
+pub fn draw(
+    mixture: &Mixture,
+    step: u64,
+    shape: Shape,
+    append: impl Fn(&mut Batch, Sequence),
+) -> Result<Vec<Batch>> {
+    let Shape { micro_batch, passes, .. } = shape;
+    let first = step * (micro_batch * passes) as u64;
+    let pass = |pass: usize| {
+        let mut batch = Batch::default();
+        for i in 0..micro_batch {
+            append(&mut batch, mixture.locate(first + (pass * micro_batch + i) as u64)?);
+        }
+        Ok(batch)
+    };
+    (0..passes).map(pass).collect()
 }
 
 /// Datasets whose caps are reached on the way, a line each.

@@ -3,7 +3,7 @@
 
 use super::corpus::{Corpus, Rows};
 use super::objective::{Batch, Batches, Shape};
-use super::pretrain::exhausted;
+use super::pretrain::{draw, exhausted};
 use crate::data::mixture::Mixture;
 use crate::error::Result;
 use crate::ops::host::IGNORE;
@@ -49,17 +49,9 @@ impl Conversations {
 
 impl Batches for Conversations {
     fn step(&self, step: u64, shape: Shape) -> Result<Vec<Batch>> {
-        let Shape { micro_batch, passes, length, .. } = shape;
-        let first = step * (micro_batch * passes) as u64;
-        let pass = |pass: usize| {
-            let mut batch = Batch::default();
-            for i in 0..micro_batch {
-                let sequence = self.mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                self.append(&mut batch, sequence.dataset, sequence.window, length);
-            }
-            Ok(batch)
-        };
-        (0..passes).map(pass).collect()
+        draw(&self.mixture, step, shape, |batch, sequence| {
+            self.append(batch, sequence.dataset, sequence.window, shape.length)
+        })
     }
 
     fn notes(&self, steps: u64, shape: Shape) -> Result<Vec<String>> {

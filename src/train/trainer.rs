@@ -2,10 +2,11 @@
 //!
 //! Nothing waits for a result in the hot loop: losses and norms are fetched while later work runs, and checked then.
 
+use super::beginning;
 use super::begun::Begun;
 use super::corpus::{self, Corpus};
 use super::dpo::reward;
-use super::engine::{Engine, Ticket, initialize, initialize_adapters};
+use super::engine::{Engine, Ticket};
 use super::events::EventFile;
 use super::frozen::Frozen;
 use super::held_out::{HeldOut, HeldOutLoss};
@@ -19,11 +20,9 @@ use super::saved;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Store, StorePlan};
-use crate::infer;
-use crate::model::ModelFolder;
+use crate::graph::{Backend, Store};
 use crate::nn::Architecture;
-use crate::recipes::{Origin, Recipe, Saving};
+use crate::recipes::{Recipe, Saving};
 use crate::report::progress::Progress;
 use crate::report::{out, quoted};
 use std::collections::VecDeque;
@@ -186,7 +185,7 @@ impl<'a> Trainer<'a> {
         match &checkpoint {
             // `enter` loads what the stage begins with.
             Some(_) if step == stages[0].span.start_step && stages[0].begins_from().is_some() => {}
-            None => drop(begin(&store, options.run, &recipe, &stages[0], source.as_ref())?),
+            None => drop(beginning::load(&store, options.run, &recipe, &stages[0], source.as_ref())?),
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let path = options.run.join(METRICS_FILE);
@@ -279,11 +278,21 @@ impl<'a> Trainer<'a> {
     fn enter(&mut self, index: usize) -> Result<()> {
         self.release()?;
         self.current = index;
-        let at_start = self.step == self.stages[index].span.start_step;
+        let (stage, run, backend) = (&self.stages[index], self.options.run, &self.options.backend);
+        let at_start = self.step == stage.span.start_step;
         if at_start {
-            self.begin_stage()?;
+            beginning::enter(&mut self.store, backend, run, &self.recipe, stage)?;
         }
-        self.reference = self.ask_first_model(at_start)?;
+        self.reference = None;
+        if stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
+            // What takes long from here on can be computed again.
+            self.options.requests.unsaved.store(false, Ordering::Relaxed);
+            self.corpus.verified()?;
+            let (recipe, corpus, folder) = (&self.recipe, &*self.corpus, &run.join(DATA_FOLDER));
+            let frozen = Frozen { recipe, stage, corpus, backend, folder };
+            let resumed = (!at_start).then_some(self.step);
+            self.reference = Some(beginning::reference(&self.store, run, &frozen, resumed)?);
+        }
         let stage = &self.stages[index];
         let graph = stage.work.graph(stage.shape);
         self.step_flops = graph.step_flops();
@@ -291,76 +300,6 @@ impl<'a> Trainer<'a> {
         self.last_done = Instant::now();
         self.pace = None;
         Ok(())
-    }
-
-    /// Puts into the store what a stage begins with.
-    fn begin_stage(&mut self) -> Result<()> {
-        let stage = &self.stages[self.current];
-        let (run, architecture) = (self.options.run, &stage.work.architecture);
-        let name = &self.recipe.stages[stage.span.stage].name;
-        if stage.begins_from().is_some() {
-            if *self.store.plan() != stage.store {
-                let backend = &self.options.backend;
-                // The memory of the old one is given back first.
-                self.store = backend.store(StorePlan::default())?;
-                backend.wait()?;
-                self.store = backend.store(stage.store.clone())?;
-            }
-            if let Some(from) = begin(&self.store, run, &self.recipe, stage, None)? {
-                out::say(format_args!(
-                    "stage {name}: the adapters of stage {from} are merged into the weights"
-                ));
-            }
-        }
-        if let Some(lora) = &architecture.lora {
-            out::say(format_args!("stage {name}: {}", lora.describe(architecture.num_trained())));
-        }
-        if stage.reset_optimizer {
-            saved::reset_optimizer(&self.store, architecture);
-        }
-        Ok(())
-    }
-
-    /// What the model that the stage began with says of its pairs, if the loss needs that.
-    fn ask_first_model(&self, at_start: bool) -> Result<Option<Arc<Reference>>> {
-        let (stage, run) = (&self.stages[self.current], self.options.run);
-        if !stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
-            return Ok(None);
-        }
-        // What takes long from here on can be computed again.
-        self.options.requests.unsaved.store(false, Ordering::Relaxed);
-        self.corpus.verified()?;
-        let (recipe, corpus, backend) = (&self.recipe, &*self.corpus, &self.options.backend);
-        let frozen = Frozen { recipe, stage, corpus, backend, folder: &run.join("data") };
-        let ask = || {
-            let key = frozen.key(&self.store)?;
-            frozen.find(key).map_or_else(|| frozen.compute(key, &self.store), Ok)
-        };
-        if at_start {
-            return ask().map(Some);
-        }
-        let checkpoint = saved::of_step(run, self.step)?;
-        let known = saved::reference_of(&checkpoint);
-        if let Some(found) = known.and_then(|key| frozen.find(key)) {
-            return Ok(Some(found));
-        }
-        let name = &recipe.stages[stage.span.stage].name;
-        out::warn(format_args!(
-            "{name}: what its first model says of the pairs is lost or damaged; it is asked again"
-        ));
-        let source = match stage.span.origin {
-            Origin::Noise => recipe.clone().open_source()?,
-            Origin::Step { .. } => None,
-        };
-        begin(&self.store, run, recipe, stage, source.as_ref())?;
-        let reference = ask()?;
-        if known != Some(reference.key) {
-            out::warn(format_args!(
-                "{name}: it was asked on another device or by another version, which round otherwise"
-            ));
-        }
-        saved::load(&self.store, &checkpoint, &stage.work.architecture)?;
-        Ok(Some(reference))
     }
 
     fn engine(&mut self) -> &mut Engine {
@@ -613,35 +552,4 @@ impl<'a> Trainer<'a> {
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
-}
-
-/// Writes what a stage begins with into the store: noise, the weights of `source`, or a checkpoint. Returns the stage
-/// whose adapters were merged into the weights, if there was one.
-fn begin(
-    store: &Store,
-    run: &RunFolder,
-    recipe: &Recipe,
-    stage: &PlannedStage,
-    source: Option<&ModelFolder>,
-) -> Result<Option<String>> {
-    let (span, architecture) = (&stage.span, &stage.work.architecture);
-    let seed = recipe.seed + span.stage as u64;
-    let Origin::Step { step, .. } = span.origin else {
-        match source {
-            Some(source) => {
-                infer::load_into(store, source)?;
-                initialize_adapters(store, architecture, seed);
-            }
-            None => initialize(store, architecture, seed),
-        }
-        return Ok(None);
-    };
-    let checkpoint = saved::of_step(run, step)?;
-    if !span.anew {
-        saved::load(store, &checkpoint, architecture)?;
-        return Ok(None);
-    }
-    let merged = saved::begin(store, &checkpoint, architecture)?;
-    initialize_adapters(store, architecture, seed);
-    Ok(merged.then_some(checkpoint.state.stage))
 }
