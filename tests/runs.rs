@@ -571,3 +571,15 @@ fn a_model_that_is_not_what_was_saved_is_not_run() {
     run(&mut generate(&place.path("as-it-is"))).expect(0, &[]);
     run(&mut generate(&place.path("run"))).expect(0, &["warning: ", "skipped a checkpoint"]);
 }
+
+/// What a killed process was about to share has nobody to finish it.
+#[test]
+fn what_the_dead_were_about_to_share_goes() {
+    let place = Place::new();
+    let mut dead = std::process::Command::new("true").spawn().expect("it starts");
+    dead.wait().expect("it ends");
+    let left = place.path(&format!(".tokens/.tmp-facts-0000000000000000-{}", dead.id()));
+    std::fs::create_dir_all(&left).expect("a folder");
+    run(&mut place.train("run", "reference", &[])).expect(0, &[]);
+    assert!(!left.exists() && place.path(".tokens").is_dir());
+}

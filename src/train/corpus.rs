@@ -181,7 +181,7 @@ impl Corpus {
             )));
         }
         let options = TokenizeOptions { held_out_fraction: recipe.held_out.fraction, ..Default::default() };
-        let shared = shared_folder(folder).map(SharedSets::new);
+        let shared = shared_folder(folder).map(SharedSets::new).inspect(SharedSets::tidy);
         let (tokenizer_of, template_of) = (&tokenizer, template.as_ref());
         let preparation = Preparation {
             recipe,
