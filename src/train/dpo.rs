@@ -5,7 +5,7 @@
 use super::corpus::Corpus;
 use super::metrics::Rewards;
 use super::objective::{Batch, Batches, Loss, Pairs, Shape};
-use super::pretrain::exhausted;
+use super::pretrain::{draw, exhausted};
 use super::reference::{Reference, Side, rows};
 use crate::data::mixture::Mixture;
 use crate::data::pairs::{Cut, pair};
@@ -83,23 +83,16 @@ pub struct PreferencePairs {
 
 impl Batches for PreferencePairs {
     fn step(&self, step: u64, shape: Shape) -> Result<Vec<Batch>> {
-        let Shape { micro_batch, passes, length, .. } = shape;
-        let first = step * (micro_batch * passes) as u64;
-        let pass = |pass: usize| {
-            let mut batch = Batch { weights: vec![1.0; micro_batch], ..Batch::default() };
-            for i in 0..micro_batch {
-                let at = self.mixture.locate(first + (pass * micro_batch + i) as u64)?;
-                for row in rows(pair(&self.corpus.sets[at.dataset], at.window), self.cut) {
-                    push(&mut batch, &row, length);
-                }
-                if let Some(reference) = &self.reference {
-                    batch.reference.extend(reference.of(Side::Training, at.dataset, at.window));
-                }
-                batch.datasets.push(at.dataset);
+        draw(&self.mixture, step, shape, |batch, at| {
+            for row in rows(pair(&self.corpus.sets[at.dataset], at.window), self.cut) {
+                push(batch, &row, shape.length);
             }
-            Ok(batch)
-        };
-        (0..passes).map(pass).collect()
+            if let Some(reference) = &self.reference {
+                batch.reference.extend(reference.of(Side::Training, at.dataset, at.window));
+            }
+            batch.weights.push(1.0);
+            batch.datasets.push(at.dataset);
+        })
     }
 
     fn notes(&self, steps: u64, shape: Shape) -> Result<Vec<String>> {
