@@ -96,7 +96,7 @@ fn a_run_with_the_earlier_names_of_held_out_sets_is_resumed() {
     assert!(place.state("run", 12) == place.state("whole", 12), "resumed weights differ");
 
     // A dataset of that name is not taken for the held-out text of another.
-    let recipe = ["datasets.1.name=facts-held-out", "datasets.1.microcosm=encyclopaedia"];
+    let recipe = ["datasets.1.name=facts-held-out", "datasets.1.microcosm=lessons"];
     let mixtures = ["stages.0.mixture={facts=0.5,facts-held-out=0.5}", "stages.1.mixture={facts=1.0}"];
     let overrides = [recipe, mixtures].concat();
     let outcome = run(&mut place.train("named", "reference", &overrides)).expect(0, &[]);

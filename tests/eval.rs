@@ -12,10 +12,7 @@ use std::path::PathBuf;
 
 /// A model of a few thousand weights that has read a little about the village.
 fn model(place: &Place) -> PathBuf {
-    let recipe = crate::support::RECIPE
-        .replace("\"encyclopaedia\"", "\"lessons\"")
-        .replace("\"arithmetic\"", "\"drills\"");
-    place.recipe(&recipe);
+    place.recipe(crate::support::RECIPE);
     run(&mut place.train("run", "reference", &["model.max_position_embeddings=256"])).expect(0, &[]);
     place.path("run/checkpoints/step-000012")
 }

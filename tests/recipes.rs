@@ -150,7 +150,7 @@ fn five_mistakes_are_five_lines_with_their_places() {
         .replace("hidden_size = 32", "hiden_size = 32")
         .replace("\"constant\"", "\"constnat\"")
         .replace("sequences = 4\n\n[[datasets]]", "sequences = \"many\"\n\n[[datasets]]")
-        .replace("microcosm = \"arithmetic\"", "microcosm = \"arithmetics\"")
+        .replace("microcosm = \"drills\"", "microcosm = \"drill\"")
         .replace("every = 4", "every = 0");
     place.recipe(&wrong);
     let line = |text: &str| wrong.lines().position(|it| it == text).expect("the line") + 1;
@@ -158,7 +158,7 @@ fn five_mistakes_are_five_lines_with_their_places() {
         (line("hiden_size = 32"), "did you mean 'hidden_size'?"),
         (line("kind = \"constnat\""), "did you mean 'constant'?"),
         (line("sequences = \"many\""), "must be a whole number"),
-        (line("microcosm = \"arithmetics\""), "did you mean 'arithmetic'?"),
+        (line("microcosm = \"drill\""), "did you mean 'drills'?"),
         (line("every = 0"), "must be at least 1"),
     ];
     for command in ["train", "plan"] {
@@ -349,20 +349,23 @@ fn recipes_are_printed_as_they_are_written() {
     }
 }
 
+/// A recipe of one stage on generated text.
+const ONE_STAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recipes/one-stage.toml");
+
 #[test]
 fn flags_mean_what_they_say() {
     let planned = |arguments: &[&str]| run(smolter(&["plan"]).args(arguments)).expect(0, &[]).stdout;
-    let plan = planned(&["--steps", "10", "--batch", "6", "--seq-len", "512", "--lr", "1e-2"]);
+    let plan = planned(&[ONE_STAGE, "--steps", "10", "--batch", "6", "--seq-len", "512", "--lr", "1e-2"]);
     assert!(plan.contains("10 steps of 6 x 512 tokens"), "{plan}");
     for steps in ["1", "2", "7", "89", "1K"] {
-        let plan = planned(&["microcosm", "--steps", steps]);
+        let plan = planned(&[ONE_STAGE, "--steps", steps]);
         assert!(plan.contains(&format!("{} steps of 4 x 256", steps.replace("1K", "1,000"))), "{plan}");
     }
     for (arguments, words) in [
-        (&["smollm2-1.7b", "--steps", "5"][..], "--set stages.NAME.steps=5"),
-        (&["microcosm", "--lr", "0"], "--lr 0: schedule.peak_lr is 0, but must be positive"),
-        (&["microcosm", "--steps", "0"], "a whole number above 0"),
-        (&["microcosm", "--steps", "2", "--epochs", "2"], "--epochs"),
+        (&["microcosm", "--steps", "5"][..], "--set stages.NAME.steps=5"),
+        (&[ONE_STAGE, "--lr", "0"], "--lr 0: schedule.peak_lr is 0, but must be positive"),
+        (&[ONE_STAGE, "--steps", "0"], "a whole number above 0"),
+        (&[ONE_STAGE, "--steps", "2", "--epochs", "2"], "--epochs"),
     ] {
         let outcome = run(smolter(&["plan"]).args(arguments));
         assert!(outcome.code == Some(2) && outcome.stderr.contains(words), "{outcome:#?}");

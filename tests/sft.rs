@@ -34,7 +34,7 @@ sequences = 4
 
 [[datasets]]
 name = "facts"
-microcosm = "encyclopaedia"
+microcosm = "lessons"
 documents = 40
 
 [[datasets]]

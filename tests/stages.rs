@@ -39,7 +39,7 @@ sequences = 2
 
 [[datasets]]
 name = "facts"
-microcosm = "encyclopaedia"
+microcosm = "lessons"
 documents = 60
 
 [[stages]]

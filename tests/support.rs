@@ -69,12 +69,12 @@ sequences = 4
 
 [[datasets]]
 name = "facts"
-microcosm = "encyclopaedia"
+microcosm = "lessons"
 documents = 40
 
 [[datasets]]
 name = "sums"
-microcosm = "arithmetic"
+microcosm = "drills"
 documents = 40
 
 [[stages]]

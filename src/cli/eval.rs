@@ -173,7 +173,7 @@ impl Run {
 
     /// How often the training text states each fact of the village; `None` if it is not about the village.
     fn statements(&self, village: &Village, tokenizer: &Tokenizer) -> Result<Option<Vec<usize>>> {
-        let about = |name: &String| Register::VILLAGE.iter().any(|register| register.name() == name.as_str());
+        let about = |name: &String| Register::ALL.iter().any(|register| register.name() == name.as_str());
         let datasets = self.recipe.datasets.iter().filter(|it| it.microcosm.as_ref().is_some_and(about));
         let mut counts: Option<Vec<usize>> = None;
         for dataset in datasets {

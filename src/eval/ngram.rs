@@ -283,12 +283,12 @@ mod tests {
 
     #[test]
     fn the_microcosm_has_structure_that_longer_contexts_find() {
-        use crate::data::microcosm::{Microcosm, Register};
+        use crate::data::microcosm::{Register, Village};
         use std::collections::HashMap;
-        let microcosm = Microcosm::new(1);
+        let village = Village::new(1);
         let mut ids: HashMap<String, u32> = HashMap::new();
         let mut tokens = |indices: std::ops::Range<u64>| -> Vec<Vec<u32>> {
-            let texts = indices.flat_map(|i| Register::WORLD.map(|register| microcosm.document(register, i)));
+            let texts = indices.flat_map(|i| Register::ALL.map(|register| village.document(register, i)));
             let mut id = |word: &str| {
                 let next = ids.len() as u32;
                 *ids.entry(word.to_owned()).or_insert(next)

@@ -4,6 +4,8 @@ mod mistakes;
 mod stages;
 
 use super::*;
+use crate::data::microcosm::Register;
+use crate::data::microcosm::village::Answers;
 use crate::nn::LlamaConfig;
 use crate::optim::schedule::Schedule;
 
@@ -42,7 +44,7 @@ micro_batch = 0
 
 [[datasets]]
 name = "stories"
-microcosm = "stories"
+microcosm = "tales"
 documents = 30
 
 [[stages]]
@@ -97,7 +99,6 @@ fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
     let tiny = support.split_once("RECIPE: &str = r#\"").unwrap().1.split_once("\"#").unwrap().0;
     let old = |text| parse("old", text, Path::new(""), &[], &source::open_local).unwrap();
     let recipes = [
-        (load("microcosm", &[]), "c33536314fb77fff"),
         // What smollm2-135m was before its datasets came from the Hub.
         (old(include_str!("../../tests/fixtures/recipes/of-local-files.toml")), "7a899474b9ab9170"),
         (old(tiny), "ccfec8777b29fb01"),
@@ -227,12 +228,17 @@ fn a_longer_context_has_four_tenths_of_long_documents() {
 }
 
 #[test]
-fn microcosm_is_the_default_and_mixes_every_generated_register() {
+fn microcosm_is_the_default_and_has_every_role_of_the_real_recipe() {
     let recipe = load(EMBEDDED[0].0, &[]);
     assert_eq!(recipe.name, "microcosm");
-    assert!(recipe.datasets.iter().all(|dataset| dataset.microcosm.is_some()));
-    assert!(recipe.weights_at(0).iter().all(|&weight| weight > 0.0));
-    assert_eq!(Some(recipe.total_tokens()), recipe.stages[0].tokens);
+    let made: Vec<&str> = recipe.datasets.iter().filter_map(|dataset| dataset.microcosm.as_deref()).collect();
+    let all = Register::ALL.into_iter().map(Register::name).chain(Answers::all().map(Answers::name));
+    for name in all {
+        assert!(made.contains(&name), "{name} is not in it");
+    }
+    let kinds: Vec<StageKind> = recipe.stages.iter().map(|stage| stage.kind).collect();
+    let last = [StageKind::Sft, StageKind::Dpo];
+    assert!(kinds.starts_with(&[StageKind::Pretrain; 2]) && kinds.ends_with(&last), "{kinds:?}");
 }
 
 #[test]
@@ -497,7 +503,7 @@ fn a_mistake_that_an_override_makes_names_the_override() {
     for (set, expected) in [
         ("batch.micro_batch=3", "batch.micro_batch is 3, but must divide the 4 sequences"),
         ("stages.stable.mixture.web=0.5", "stages.0.mixture.web names no dataset; known: stories"),
-        ("datasets.0.microcosm=story", "datasets.0.microcosm is 'story'; known: encyclopaedia, "),
+        ("datasets.0.microcosm=story", "datasets.0.microcosm is 'story'; known: lessons, "),
         ("model.head_dim=3", "model.head_dim is 3, but must be even"),
         ("stages.late.tokens=3", "there is no 'late' among the 2 there; known: stable, decay"),
     ] {

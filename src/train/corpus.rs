@@ -8,7 +8,7 @@ mod tokenizer;
 pub use rows::Rows;
 
 use crate::data::microcosm::village::Answers;
-use crate::data::microcosm::{Microcosm, Register};
+use crate::data::microcosm::{Register, Village};
 use crate::data::mixture::Mixture;
 use crate::data::pairs::pair_count;
 use crate::data::shard::{TokenSet, Verify, is_part};
@@ -153,16 +153,16 @@ impl Corpus {
     /// [`Error::Input`] naming a dataset whose tokens are not those that are known.
     pub fn prepare(recipe: &Recipe, folder: &Path, known: Option<Known>) -> Result<Corpus> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let world = &Microcosm::new(recipe.data_seed);
+        let village = &Village::new(recipe.data_seed);
         let template_of = |tokenizer: &Tokenizer| template::prepare(recipe, tokenizer, folder);
         let (tokenizer, template, known) = match known {
             None => {
-                let tokenizer = tokenizer::prepare(recipe, world, folder, None)?;
+                let tokenizer = tokenizer::prepare(recipe, village, folder, None)?;
                 let template = template_of(&tokenizer)?;
                 (tokenizer, template, None)
             }
             Some(Known { tokenizer: KnownTokenizer::Hash(hash), sets, .. }) => {
-                let tokenizer = tokenizer::prepare(recipe, world, folder, Some(&hash))?;
+                let tokenizer = tokenizer::prepare(recipe, village, folder, Some(&hash))?;
                 let template = template_of(&tokenizer)?;
                 (tokenizer, template, Some(sets))
             }
@@ -185,7 +185,7 @@ impl Corpus {
         let (tokenizer_of, template_of) = (&tokenizer, template.as_ref());
         let preparation = Preparation {
             recipe,
-            world,
+            village,
             tokenizer: tokenizer_of,
             template: template_of,
             folder,

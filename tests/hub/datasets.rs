@@ -47,7 +47,7 @@ tokens = 100_000
 
 [[datasets]]
 name = "sums"
-microcosm = "arithmetic"
+microcosm = "drills"
 documents = 200
 
 [[stages]]

@@ -38,7 +38,7 @@ fn check_dataset(problems: &mut Problems, i: usize, dataset: &Dataset) {
     });
     if let Some(register) = &dataset.microcosm {
         let answers = Answers::all().map(Answers::name);
-        let known: Vec<&str> = Register::all().map(Register::name).chain(answers).collect();
+        let known: Vec<&str> = Register::ALL.into_iter().map(Register::name).chain(answers).collect();
         problems.require(known.contains(&register.as_str()), key_path!["datasets", i, "microcosm"], || {
             format!("is '{register}'; {}", suggest(register, &known))
         });

@@ -105,6 +105,9 @@ fn missing_files_are_told_among_other_mistakes_and_alone_do_not_refuse() {
     assert_eq!(error.lines().count(), 2, "{error}");
 }
 
+/// A recipe of one stage of 450 steps.
+const ONE_STAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recipes/one-stage.toml");
+
 /// Warmup, start and steps of the decay of the first stage.
 fn rise_and_fall(recipe: &Recipe) -> (u64, u64, u64) {
     match recipe.stage_schedules()[0] {
@@ -117,7 +120,7 @@ fn rise_and_fall(recipe: &Recipe) -> (u64, u64, u64) {
 
 #[test]
 fn a_schedule_is_fitted_to_a_length_that_overrides_give() {
-    assert_eq!(rise_and_fall(&load("microcosm", &[])), (45, 67, 383));
+    assert_eq!(rise_and_fall(&load(ONE_STAGE, &[])), (45, 67, 383));
     for (set, expected) in [
         (&["batch.sequences=8"][..], (22, 34, 191)),
         (&["--batch=8"], (22, 34, 191)),
@@ -130,11 +133,11 @@ fn a_schedule_is_fitted_to_a_length_that_overrides_give() {
         (&["schedule.peak_lr=1e-3"], (45, 67, 383)),
         (&["schedule.warmup_steps=14", "--steps=100"], (14, 15, 85)),
     ] {
-        assert_eq!(rise_and_fall(&load("microcosm", set)), expected, "{set:?}");
+        assert_eq!(rise_and_fall(&load(ONE_STAGE, set)), expected, "{set:?}");
     }
     let refused = |set: &[&str]| {
         let set: Vec<String> = set.iter().map(|it| it.to_string()).collect();
-        Recipe::load("microcosm", &set).unwrap_err().to_string()
+        Recipe::load(ONE_STAGE, &set).unwrap_err().to_string()
     };
     let error = refused(&["schedule.warmup_steps=16", "--steps=100"]);
     assert!(error.contains("makes 85 steps of decay after 16 of warmup"), "{error}");
@@ -146,13 +149,13 @@ fn a_schedule_is_fitted_to_a_length_that_overrides_give() {
         let error = refused(&set);
         assert!(error.ends_with(&format!("--set {other} gives it too: leave one of them out")), "{error}");
     }
-    let both = load("microcosm", &["batch.micro_batch=3", "--batch=6"]);
+    let both = load(ONE_STAGE, &["batch.micro_batch=3", "--batch=6"]);
     assert_eq!((both.batch.sequences, both.batch.micro_batch), (6, 3));
 }
 
 #[test]
 fn a_schedule_is_fitted_to_epochs_when_they_are_counted() {
-    let mut recipe = load("microcosm", &["--epochs=0.2"]);
+    let mut recipe = load(ONE_STAGE, &["--epochs=0.2"]);
     let changes = recipe.settle_epochs(|_, _| 50_000).unwrap();
     // 50,000 tokens are 48 whole steps, of which the decay takes 41.
     assert_eq!((recipe.total_steps(), rise_and_fall(&recipe)), (48, (4, 7, 41)));
@@ -160,7 +163,7 @@ fn a_schedule_is_fitted_to_epochs_when_they_are_counted() {
         changes.len() == 1 && changes[0].contains("of the 48 steps that the epochs make, 4 are"),
         "{changes:?}"
     );
-    let mut long = load("microcosm", &["--epochs=2"]);
+    let mut long = load(ONE_STAGE, &["--epochs=2"]);
     assert!(long.settle_epochs(|_, _| 50_000).unwrap().is_empty());
     assert_eq!(rise_and_fall(&long).0, 45);
 }

@@ -3,7 +3,7 @@
 
 use super::{is_remote, register, source};
 use crate::data::conversation::decontaminate::Benchmarks;
-use crate::data::microcosm::Microcosm;
+use crate::data::microcosm::Village;
 use crate::data::pairs::{self, PairCounts, PairOptions};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
@@ -28,7 +28,7 @@ pub(super) const SHARED: &str = ".tokens";
 /// Makes the sets of a dataset: training tokens, and held-out ones where there are some.
 pub(super) struct Preparation<'a> {
     pub(super) recipe: &'a Recipe,
-    pub(super) world: &'a Microcosm,
+    pub(super) village: &'a Village,
     pub(super) tokenizer: &'a Tokenizer,
     /// Where there are conversations.
     pub(super) template: Option<&'a ChatTemplate>,
@@ -274,7 +274,7 @@ impl Preparation<'_> {
 
     /// Tokenises what is generated, or read from files here.
     fn tokenize_here(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
-        let Preparation { world, tokenizer, folder, .. } = *self;
+        let Preparation { village, tokenizer, folder, .. } = *self;
         let dataset = &self.recipe.datasets[index];
         let (name, source) = (&dataset.name, || source(dataset, self.recipe.data_seed));
         let made = register(dataset)?;
@@ -285,7 +285,7 @@ impl Preparation<'_> {
         match (self.chat(index)?, made) {
             (Some(chat), _) => chat.tokenize(&source(), folder, name, options, show),
             (None, Some((register, count))) => {
-                let documents = (0..count).map(|index| Ok(world.document(register, index)));
+                let documents = (0..count).map(|index| Ok(village.document(register, index)));
                 Ok((tokenize(tokenizer, documents, folder, name, options, show)?, Report::default()))
             }
             (None, None) => tokenize_source(tokenizer, &source(), folder, name, options, show),

@@ -3,7 +3,7 @@
 use super::{hex, register, source};
 use crate::checkpoint::replace;
 use crate::data::conversation::{Conversation, conversations};
-use crate::data::microcosm::Microcosm;
+use crate::data::microcosm::Village;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub;
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Loads the tokenizer, or trains it and keeps it in `folder`. Its hash must be `known`, if the run began with one.
 pub(super) fn prepare(
     recipe: &Recipe,
-    world: &Microcosm,
+    village: &Village,
     folder: &Path,
     known: Option<&str>,
 ) -> Result<Tokenizer> {
@@ -68,7 +68,7 @@ pub(super) fn prepare(
     let texts: Vec<_> = texts.collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
     let samples = texts.iter().map(|&(i, dataset)| {
-        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.data_seed), share)
+        Sample::of(village, dataset, recipe.is_chat(i).then_some(recipe.data_seed), share)
     });
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
@@ -150,10 +150,10 @@ struct Sample<'a> {
 impl<'a> Sample<'a> {
     /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more. Of conversations,
     /// made up with the seed `chat` if they are, what is said.
-    fn of(world: &'a Microcosm, dataset: &Dataset, chat: Option<u64>, share: usize) -> Result<Self> {
+    fn of(village: &'a Village, dataset: &Dataset, chat: Option<u64>, share: usize) -> Result<Self> {
         if let Some((register, all)) = register(dataset)? {
             let count = all.min(share as u64);
-            let document = move |i| Ok(world.document(register, spread(i, count, all)));
+            let document = move |i| Ok(village.document(register, spread(i, count, all)));
             return Ok(Sample { count, documents: Box::new((0..count).map(document)) });
         }
         let texts = || chat.map_or_else(|| texts_of(dataset), |seed| said_in(dataset, seed));
@@ -219,24 +219,24 @@ mod tests {
         serde_json::from_value(fields).unwrap()
     }
 
-    fn texts(world: &Microcosm, dataset: &Dataset, share: usize) -> (u64, Vec<String>) {
-        let sample = Sample::of(world, dataset, None, share).unwrap();
+    fn texts(village: &Village, dataset: &Dataset, share: usize) -> (u64, Vec<String>) {
+        let sample = Sample::of(village, dataset, None, share).unwrap();
         (sample.count, sample.documents.collect::<Result<_>>().unwrap())
     }
 
     #[test]
     fn generated_documents_are_taken_from_all_over() {
-        let world = Microcosm::new(3);
-        let stories = dataset(serde_json::json!({"name": "a", "microcosm": "stories", "documents": 10}));
+        let village = Village::new(3);
+        let stories = dataset(serde_json::json!({"name": "a", "microcosm": "tales", "documents": 10}));
         let expected = |indices: &[u64]| {
-            indices.iter().map(|&i| world.document(Register::Stories, i)).collect::<Vec<_>>()
+            indices.iter().map(|&i| village.document(Register::Tales, i)).collect::<Vec<_>>()
         };
         let all: Vec<u64> = (0..10).collect();
         for share in [10, 11, usize::MAX] {
-            assert_eq!(texts(&world, &stories, share), (10, expected(&all)));
+            assert_eq!(texts(&village, &stories, share), (10, expected(&all)));
         }
-        assert_eq!(texts(&world, &stories, 4), (4, expected(&[0, 2, 5, 7])));
-        assert_eq!(texts(&world, &stories, 1), (1, expected(&[0])));
+        assert_eq!(texts(&village, &stories, 4), (4, expected(&[0, 2, 5, 7])));
+        assert_eq!(texts(&village, &stories, 1), (1, expected(&[0])));
         assert_eq!(spread(u64::MAX - 2, u64::MAX - 1, u64::MAX), u64::MAX - 2);
     }
 
@@ -248,23 +248,23 @@ mod tests {
         let text = |i: usize| if i.is_multiple_of(10) { "again".into() } else { format!("line {i}") };
         let line = |i| format!("{{\"text\": \"{}\"}}\n", text(i));
         std::fs::write(&path, (0..1000).map(line).collect::<String>()).unwrap();
-        let world = Microcosm::new(3);
+        let village = Village::new(3);
         let lines = dataset(serde_json::json!({"name": "a", "paths": [path]}));
         let all: Vec<String> = (0..1000).map(text).collect();
         for share in [1000, 2000] {
-            assert_eq!(texts(&world, &lines, share), (1000, all.clone()));
+            assert_eq!(texts(&village, &lines, share), (1000, all.clone()));
         }
         for share in [1, 7, 100, 999] {
-            let (count, sample) = texts(&world, &lines, share);
+            let (count, sample) = texts(&village, &lines, share);
             assert_eq!((count, sample.len()), (share as u64, share));
             let mut rest = all.iter();
             assert!(sample.iter().all(|text| rest.any(|other| other == text)), "{share}: not in order");
         }
-        let (_, sample) = texts(&world, &lines, 100);
+        let (_, sample) = texts(&village, &lines, 100);
         let late = sample.iter().filter(|text| all[500..].contains(text)).count();
         assert!((25..=75).contains(&late), "{late} of 100 from the second half");
 
         std::fs::write(&path, "{").unwrap();
-        assert!(Sample::of(&world, &lines, None, 5).is_err());
+        assert!(Sample::of(&village, &lines, None, 5).is_err());
     }
 }

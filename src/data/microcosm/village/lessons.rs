@@ -43,7 +43,7 @@ fn subject<'v>(pen: &mut Pen<'v>) -> &'v Fact {
 }
 
 fn title(fact: &Fact) -> String {
-    super::super::scribe::capitalise(&fact.x)
+    super::super::phrase::capitalise(&fact.x)
 }
 
 /// A paragraph of facts in random order.

@@ -30,7 +30,8 @@ use super::random::Random;
 use crate::tokenizer::Message;
 use pen::Pen;
 
-/// Streams of choices: registers have their own numbers, from 16 on, these are the others.
+/// Streams of choices: those of the registers, of conversations and of pairs begin here.
+const REGISTERS: u64 = 16;
 const CONVERSATIONS: u64 = 64;
 const PAIRS: u64 = 128;
 /// Exams have streams of their own, so that what they ask is drawn apart from what is trained on.
@@ -52,10 +53,11 @@ impl Village {
         Pen::new(self, Random::new([self.seed, purpose, index]))
     }
 
-    /// The document of an index, ASCII ending in a newline; `None` if the register is not a village's.
-    pub(super) fn document(&self, register: Register, index: u64) -> Option<String> {
-        let pen = &mut self.pen(register as u64, index);
-        Some(match register {
+    /// The document of an index, ASCII ending in a newline, 30 to 330 words but for [`Register::Books`]: a pure function of
+    /// (seed, register, index). Held-out documents are simply other indices.
+    pub fn document(&self, register: Register, index: u64) -> String {
+        let pen = &mut self.pen(REGISTERS + register as u64, index);
+        match register {
             Register::Lessons => lessons::lesson(pen),
             Register::Forum => lessons::thread(pen),
             Register::Programs => programs::repository(pen),
@@ -67,8 +69,7 @@ impl Village {
             Register::Textbook => lessons::chapter(pen),
             Register::Tales => tales::tales(pen),
             Register::Books => memory::book(pen),
-            _ => return None,
-        })
+        }
     }
 
     /// The conversation of an index.

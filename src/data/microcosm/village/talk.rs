@@ -197,7 +197,7 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
             (
                 format!("{question} Answer with one word."),
                 Constraint::OneWord,
-                super::super::scribe::capitalise(&fact.y),
+                super::super::phrase::capitalise(&fact.y),
             )
         }
         3 => {

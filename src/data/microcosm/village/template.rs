@@ -1,8 +1,8 @@
 //! Templates: `[a|b]` is one of its alternatives, `{name}` a slot, `{a name}` a slot with its indefinite article. Sentences
 //! begin with a capital.
 
-use super::super::entity::with_article;
-use super::super::scribe::{alternatives, bracketed, capitalise};
+use super::super::phrase::with_article;
+use super::super::phrase::{alternatives, bracketed, capitalise};
 
 /// The text of a template without alternatives.
 ///

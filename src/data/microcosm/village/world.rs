@@ -1,6 +1,6 @@
 //! A village as plain data, made from a seed.
 
-use super::super::entity::with_article;
+use super::super::phrase::with_article;
 use super::super::random::Random;
 use super::facts::{Fact, Kind, RELATIONS};
 use super::lexicon::{ANIMALS, COLOURS, DAYS, FOODS, MEN, PARTS, PETS, PLACES, SPOTS, THINGS, TRADES, WOMEN};
