@@ -171,7 +171,7 @@ mod tests {
         let mut uneven = at(Some(8), 4, "");
         uneven.estimate(Some((0.25, Duration::from_secs(90))));
         uneven.set_named("writing", 4, "");
-        assert_eq!(uneven.bar(79), format!("writing {}{} 4/8    ETA 90s", "█".repeat(8), "░".repeat(24)));
+        assert_eq!(uneven.bar(79), format!("writing {}{} 4/8    ETA 2m", "█".repeat(8), "░".repeat(24)));
     }
 
     #[test]

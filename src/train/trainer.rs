@@ -395,11 +395,12 @@ impl<'a> Trainer<'a> {
         let (journal, step, begun) = (&mut self.journal, self.step, Instant::now());
         let scores = self.evaluation.run(&subject, &mut |what| journal.show(&self.recipe, step, what))?;
         journal.add_scores(scores);
+        let is_scored = !scores.is_empty();
         self.options.backend.wait()?;
         journal.evaluation_done(begun.elapsed().as_secs_f64());
-        let scores = self.evaluation.scores();
+        let all = self.evaluation.scores();
         if let Some(table) =
-            score_table::by_stage(scores, out::size().1).filter(|_| step == stage.span.end_step)
+            score_table::by_stage(all, out::size().1).filter(|_| is_scored && step == stage.span.end_step)
         {
             out::say(format_args!("\n{table}\n"));
         }
