@@ -74,8 +74,9 @@ fn choices_and_answers_are_the_models_own() {
             choice((best + 1) % 3),
             exact(0, "certainly not this"),
         ];
-        let examinee = Examinee::new(&backend, &opened, Form::Plain).expect("it loads");
-        let score = examinee.run(&Task { name: "mixed".into(), items, max_tokens: 9 }).expect("a score");
+        let examinee = Examinee::load(&backend, &opened, &tokenizer, Form::Plain).expect("it loads");
+        let task = Task { name: "mixed".into(), items, max_tokens: 9 };
+        let score = examinee.run(&task, &mut |_| ()).expect("a score");
         let right: Vec<bool> = score.answers.iter().map(|it| it.right).collect();
         assert_eq!(right, [true, true, true, false, false], "{device}: {score:#?}");
         assert!(

@@ -15,7 +15,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -32,6 +32,7 @@ const SECTIONS: [(&str, &str); 16] = [
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),
+    ("`[evaluation]`", "Evaluation"),
 ];
 
 /// A field or a variant, as the source has it.

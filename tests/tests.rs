@@ -7,6 +7,7 @@ mod damaged;
 mod doctor;
 mod dpo;
 mod eval;
+mod evaluation;
 mod export;
 mod floors;
 mod fuzz;

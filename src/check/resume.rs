@@ -8,6 +8,8 @@ use crate::recipes::Recipe;
 use crate::report::out;
 use crate::train::metrics::{METRICS_FILE, repeatable};
 use crate::train::run_folder::RunFolder;
+use crate::train::samples::SAMPLES_FILE;
+use crate::train::scores::SCORES_FILE;
 use crate::train::trainer::{Options, Requests, Trainer};
 use crate::train::{corpus, made};
 use std::path::Path;
@@ -114,5 +116,16 @@ pub fn verify_resume(
         return Err(Error::failure("metrics.jsonl differs"));
     }
     out::say(format_args!("   metrics.jsonl: {} steps identical", a.len()));
+    for name in [SCORES_FILE, SAMPLES_FILE] {
+        // A run whose recipe asks nothing of its model has none.
+        let [a, b] =
+            [WHOLE, KILLED].map(|run| std::fs::read(folder.join(run).join(name)).unwrap_or_default());
+        if a != b {
+            return Err(Error::failure(format!("{name} differs")));
+        }
+        if !a.is_empty() {
+            out::say(format_args!("   {name}: {} bytes identical", a.len()));
+        }
+    }
     Ok(())
 }

@@ -2,20 +2,18 @@
 
 use super::{DeviceFlag, at_least_1};
 use crate::checkpoint::write_file;
-use crate::data::microcosm::Register;
-use crate::data::microcosm::village::{Village, count_statements};
-use crate::data::shard::{TokenSet, Verify};
-use crate::data::tokenize::held_out_name;
 use crate::error::{Error, Result};
-use crate::eval::loss::{Held, losses};
 use crate::eval::runner::{Examinee, Form, Score};
-use crate::eval::village::{TASKS, task};
+use crate::eval::suite::Suite;
 use crate::graph::Backend;
 use crate::hub;
 use crate::model::ModelFolder;
 use crate::recipes::Recipe;
+use crate::recipes::evaluation::{LOSS, TASKS};
+use crate::report::progress::Progress;
 use crate::report::{out, table};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
+use crate::train::made::DATA_FOLDER;
 use crate::train::saved::RECIPE_FILE;
 use clap::Args;
 use std::io::Write;
@@ -48,9 +46,6 @@ pub struct Eval {
     device: DeviceFlag,
 }
 
-/// The loss on held-out text, beside the tasks.
-const LOSS: &str = "loss";
-
 const TASK_NAMES: [&str; TASKS.len() + 1] = {
     let mut names = [LOSS; TASKS.len() + 1];
     let mut i = 0;
@@ -67,54 +62,49 @@ Examples:
   smolter eval runs/microcosm --tasks facts,arithmetic --limit 50 --json answers.json
   smolter eval MODEL --chat --tasks stories";
 
-/// Windows of held-out text for each dataset, and the longest.
-const WINDOWS: usize = 64;
-const WINDOW: usize = 256;
+/// Seed of the village where neither flag nor run tells one: that of recipes.
+const WORLD: u64 = 8;
 
 impl Eval {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(out::warn);
         let run = run_of(&model.path)?;
-        let seed = self.world.or(run.as_ref().map(|run| run.recipe.data_seed)).unwrap_or(8);
-        let village = Village::new(seed);
-        let form = match self.chat {
-            true => Form::Chat(ChatTemplate::load(&model.path)?),
-            false => Form::Plain,
+        let seed = self.world.or(run.as_ref().map(|(_, recipe)| recipe.data_seed)).unwrap_or(WORLD);
+        let mut suite = match &run {
+            Some((folder, recipe)) => Suite::of_run(recipe, &folder.join(DATA_FOLDER), self.world)?,
+            None => Suite::of_world(seed),
         };
+        let tokenizer = Tokenizer::load(&model.path)?;
+        let template = if self.chat { Some(ChatTemplate::load(&model.path)?) } else { None };
+        let form = template.as_ref().map_or(Form::Plain, Form::Chat);
         let backend = Backend::open(&self.device.device)?;
-        let examinee = Examinee::new(&backend, &model, form)?;
-        let stated = match &run {
-            Some(run) => run.statements(&village, examinee.tokenizer())?,
-            None => None,
-        };
+        let examinee = Examinee::load(&backend, &model, &tokenizer, form)?;
         let all = self.tasks.is_empty();
         let asked = |name: &str| all || self.tasks.iter().any(|it| it == name);
         let mut scores: Vec<Score> = Vec::new();
         for name in TASKS.into_iter().filter(|name| asked(name)) {
-            scores.push(examinee.run(&task(&village, name, stated.as_deref(), self.limit, self.seed))?);
+            let task = suite.task(name, &tokenizer, self.limit, self.seed);
+            let mut progress = Progress::new(name, task.items.len() as u64, 0);
+            scores.push(examinee.run(&task, &mut |done| progress.set(done as u64, ""))?);
         }
         if !scores.is_empty() {
             out::line(score_table(&scores))?;
         }
         let mut losses_told = Vec::new();
         if asked(LOSS) {
-            match run.map(|run| run.held()).transpose()?.filter(|held| !held.is_empty()) {
-                Some(held) => {
-                    let length = WINDOW.min(model.architecture.positions());
-                    losses_told = losses(&backend, &examinee, &model.architecture, &held, length, WINDOWS)?;
-                    let mut rows = table(&["held-out text", "tokens", "model", "5-gram (Kneser-Ney)"]);
-                    for loss in &losses_told {
-                        let [model, ngram] = [loss.model, loss.ngram].map(|nats| format!("{nats:.4}"));
-                        rows.add_row([loss.dataset.clone(), loss.tokens.to_string(), model, ngram]);
-                    }
-                    out::line(rows)?;
+            if suite.holds_out() {
+                losses_told = suite.losses(&examinee)?;
+                let mut rows = table(&["held-out text", "tokens", "model", "5-gram (Kneser-Ney)"]);
+                for loss in &losses_told {
+                    let model = format!("{:.4} +- {:.4}", loss.model, loss.standard_error);
+                    let ngram = loss.ngram.map_or("-".into(), |nats| format!("{nats:.4}"));
+                    rows.add_row([loss.dataset.clone(), loss.tokens.to_string(), model, ngram]);
                 }
-                None if all => {}
-                None => {
-                    let why = "the model is in no run folder with held-out text: leave out --tasks loss";
-                    return Err(Error::input(format!("{}: {why}", self.model)));
-                }
+                out::line(rows)?;
+            } else if !all {
+                let why = "the model is in no run folder with held-out text: leave out --tasks loss";
+                return Err(Error::input(format!("{}: {why}", self.model)));
             }
         }
         let Some(path) = &self.json else { return Ok(()) };
@@ -148,57 +138,11 @@ fn score_table(scores: &[Score]) -> impl std::fmt::Display {
     rows
 }
 
-/// The run that a checkpoint belongs to.
-struct Run {
-    folder: PathBuf,
-    recipe: Recipe,
-}
-
-/// The run folder around a checkpoint, if there is one.
-fn run_of(checkpoint: &Path) -> Result<Option<Run>> {
+/// The run folder around a checkpoint, and its recipe, if there is one.
+fn run_of(checkpoint: &Path) -> Result<Option<(PathBuf, Recipe)>> {
     let folder = checkpoint.canonicalize().map_err(Error::io(checkpoint))?;
-    let Some(folder) =
-        folder.ancestors().take(3).find(|it| it.join(RECIPE_FILE).is_file() && it.join("data").is_dir())
-    else {
-        return Ok(None);
-    };
+    let is_run = |it: &&Path| it.join(RECIPE_FILE).is_file() && it.join(DATA_FOLDER).is_dir();
+    let Some(folder) = folder.ancestors().take(3).find(is_run) else { return Ok(None) };
     let recipe = Recipe::load(&folder.join(RECIPE_FILE).to_string_lossy(), &[])?;
-    Ok(Some(Run { folder: folder.into(), recipe }))
-}
-
-impl Run {
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    /// How often the training text states each fact of the village; `None` if it is not about the village.
-    fn statements(&self, village: &Village, tokenizer: &Tokenizer) -> Result<Option<Vec<usize>>> {
-        let about = |name: &String| Register::ALL.iter().any(|register| register.name() == name.as_str());
-        let datasets = self.recipe.datasets.iter().filter(|it| it.microcosm.as_ref().is_some_and(about));
-        let mut counts: Option<Vec<usize>> = None;
-        for dataset in datasets {
-            let set = TokenSet::open(self.data(), &dataset.name, Verify::Header)?;
-            let counts = counts.get_or_insert_with(|| vec![0; village.facts.len()]);
-            for i in 0..set.documents() {
-                let text = tokenizer.decode(&set.tokens(set.document(i)));
-                let more = count_statements(&village.facts, [text.as_str()]);
-                counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
-            }
-        }
-        Ok(counts)
-    }
-
-    /// The datasets of the run that have held-out text; conversations and pairs are none.
-    fn held(&self) -> Result<Vec<Held>> {
-        let mut all = Vec::new();
-        for (i, dataset) in self.recipe.datasets.iter().enumerate() {
-            let open = |name: &str| TokenSet::open(self.data(), name, Verify::Header);
-            let is_text = !self.recipe.is_chat(i) && !self.recipe.is_of_pairs(i);
-            if is_text && self.recipe.held_out.fraction > 0.0 {
-                let (trained, held_out) = (open(&dataset.name)?, open(&held_out_name(&dataset.name))?);
-                all.push(Held { name: dataset.name.clone(), trained, held_out });
-            }
-        }
-        Ok(all)
-    }
+    Ok(Some((folder.into(), recipe)))
 }

@@ -8,18 +8,19 @@ use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
 use crate::infer::scorer::{Output, Row, Scorer, ScorerGraph, buckets};
 use crate::infer::writer::Writer;
 use crate::model::ModelFolder;
+use crate::nn::Architecture;
 use crate::ops::sample::Sampling;
-use crate::report::progress::Progress;
 use crate::tokenizer::{ChatTemplate, Message, Tokenizer};
 use serde::Serialize;
 use std::sync::Arc;
 
 /// How a question is put to a model.
-pub enum Form {
+#[derive(Clone, Copy)]
+pub enum Form<'m> {
     /// As text to continue: `Question: ...`, a line with `Answer:`. The answer is the rest of that line.
     Plain,
     /// As a message in a chat.
-    Chat(ChatTemplate),
+    Chat(&'m ChatTemplate),
 }
 
 /// What a model made of a task.
@@ -63,12 +64,17 @@ impl Score {
         (p * (1.0 - p) / (self.answers.len().max(2) - 1) as f64).sqrt()
     }
 
-    /// How far the accuracy is above guessing, in standard errors of guessing on as many items.
+    /// [`above_guessing`] of the accuracy.
     pub fn above_guessing(&self) -> f64 {
-        let (p, n) =
-            (self.guessing.max(0.5 / self.answers.len().max(1) as f64), self.answers.len().max(1) as f64);
-        (self.accuracy() - self.guessing) / (p * (1.0 - p) / n).sqrt()
+        above_guessing(self.accuracy(), self.guessing, self.answers.len())
     }
+}
+
+/// How far the share of right answers is above guessing, in standard errors of guessing on as many items.
+pub fn above_guessing(accuracy: f64, guessing: f64, items: usize) -> f64 {
+    let n = items.max(1) as f64;
+    let p = guessing.max(0.5 / n);
+    (accuracy - guessing) / (p * (1.0 - p) / n).sqrt()
 }
 
 /// Sequences that are generated side by side.
@@ -79,43 +85,84 @@ const TOKENS: usize = 2048;
 /// A model that tasks are run on.
 pub struct Examinee<'m> {
     backend: &'m Backend,
-    model: &'m ModelFolder,
-    tokenizer: Tokenizer,
-    form: Form,
+    architecture: &'m Architecture,
+    tokenizer: &'m Tokenizer,
+    form: Form<'m>,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
     /// The weights, shared by the graphs of all tasks.
     store: Arc<Store>,
 }
 
+/// Told how many items of a task are done.
+pub type Watch<'w> = dyn FnMut(usize) + 'w;
+
 impl<'m> Examinee<'m> {
+    /// The model whose weights are in `store`, be it one that is in training. Answers end with one of `ends`, or the end
+    /// of a document.
+    pub fn new(
+        backend: &'m Backend,
+        architecture: &'m Architecture,
+        store: Arc<Store>,
+        tokenizer: &'m Tokenizer,
+        form: Form<'m>,
+        mut ends: Vec<u32>,
+    ) -> Self {
+        ends.push(tokenizer.eos_id());
+        Examinee { backend, architecture, tokenizer, form, ends, store }
+    }
+
     /// Loads the weights of a model folder.
     ///
     /// # Errors
-    /// Those of [`infer::load`] and [`Tokenizer::load`].
-    pub fn new(backend: &'m Backend, model: &'m ModelFolder, form: Form) -> Result<Self> {
-        let tokenizer = Tokenizer::load(&model.path)?;
-        model.expect_vocabulary(&tokenizer)?;
-        let sizes = Sizes { batch: BATCH, context: model.architecture.positions().min(CHUNK), chunk: 1 };
-        let generator = GeneratorGraph::new(&model.architecture, sizes)?;
-        let scorer = ScorerGraph::new(&model.architecture, &buckets(CHUNK, TOKENS), Output::Nll);
+    /// Those of [`infer::load`] and [`ModelFolder::expect_vocabulary`].
+    pub fn load(
+        backend: &'m Backend,
+        model: &'m ModelFolder,
+        tokenizer: &'m Tokenizer,
+        form: Form<'m>,
+    ) -> Result<Self> {
+        model.expect_vocabulary(tokenizer)?;
+        let architecture = &model.architecture;
+        let sizes = Sizes { batch: BATCH, context: architecture.positions().min(CHUNK), chunk: 1 };
+        let generator = GeneratorGraph::new(architecture, sizes)?;
+        let scorer = ScorerGraph::new(architecture, &buckets(CHUNK, TOKENS), Output::Nll);
         let store = infer::load(backend, model, &[&generator.graph, &scorer.graph])?;
-        Ok(Examinee { backend, model, tokenizer, form, store })
-    }
-
-    /// The weights on the device.
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
+        Ok(Self::new(backend, architecture, store, tokenizer, form, model.end_tokens.clone()))
     }
 
     /// Its tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+    pub fn tokenizer(&self) -> &'m Tokenizer {
+        self.tokenizer
+    }
+
+    /// Its shape.
+    pub fn architecture(&self) -> &'m Architecture {
+        self.architecture
+    }
+
+    /// Negative log-likelihood in nats of what is scored of each row.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device).
+    pub fn score(&self, rows: &[Row]) -> Result<Vec<Vec<f32>>> {
+        let Some(longest) = rows.iter().map(|row| row.tokens.len()).max() else { return Ok(Vec::new()) };
+        let longest = self.room(longest);
+        let graph = ScorerGraph::new(self.architecture, &buckets(longest, TOKENS), Output::Nll);
+        Scorer::new(self.backend, graph, &self.store)?.score(rows)
+    }
+
+    /// The length of sequences that graphs are built for where so many tokens are needed: one of few, so that what was
+    /// compiled for one task does for others.
+    fn room(&self, tokens: usize) -> usize {
+        tokens.next_power_of_two().max(CHUNK).min(self.architecture.positions())
     }
 
     /// Gives all items of a task to the model.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device), [`Error::Input`](crate::Error::Input) of the chat template.
-    pub fn run(&self, task: &Task) -> Result<Score> {
+    pub fn run(&self, task: &Task, watch: &mut Watch) -> Result<Score> {
         let (mut chosen, mut written) = (Vec::new(), Vec::new());
         for (i, item) in task.items.iter().enumerate() {
             match &item.expected {
@@ -125,7 +172,8 @@ impl<'m> Examinee<'m> {
         }
         let mut texts = vec![(String::new(), false); task.items.len()];
         self.choose(task, &chosen, &mut texts)?;
-        self.write(task, &written, &mut texts)?;
+        watch(chosen.len());
+        self.write(task, &written, &mut texts, &mut |done| watch(chosen.len() + done))?;
         let answer = |(item, (answer, right)): (&Item, (String, bool))| Answer {
             question: question(item),
             expected: item.expected.told(),
@@ -148,7 +196,7 @@ impl<'m> Examinee<'m> {
             }
             Form::Chat(template) => {
                 let message = Message::new("user", question(item));
-                Ok((template.encode(&self.tokenizer, &[message], true)?, ""))
+                Ok((template.encode(self.tokenizer, &[message], true)?, ""))
             }
         }
     }
@@ -165,13 +213,11 @@ impl<'m> Examinee<'m> {
             let (prompt, gap) = self.prompt(&task.items[*i])?;
             for choice in *choices {
                 let ending = self.tokenizer.encode(&format!("{gap}{choice}"))?;
-                let kept = self.model.architecture.positions().saturating_sub(ending.len());
+                let kept = self.architecture.positions().saturating_sub(ending.len());
                 rows.push(Row::ending(last(&prompt, kept), &ending));
             }
         }
-        let Some(longest) = rows.iter().map(|row| row.tokens.len()).max() else { return Ok(()) };
-        let graph = ScorerGraph::new(&self.model.architecture, &buckets(longest, TOKENS), Output::Nll);
-        let scores = Scorer::new(self.backend, graph, &self.store)?.score(&rows)?;
+        let scores = self.score(&rows)?;
         let mut scores = scores.iter();
         for (i, choices, gold) in items {
             let of_choice = |choice: &String| {
@@ -186,8 +232,14 @@ impl<'m> Examinee<'m> {
     }
 
     /// The likeliest continuation.
-    fn write(&self, task: &Task, items: &[usize], texts: &mut [(String, bool)]) -> Result<()> {
-        let positions = self.model.architecture.positions();
+    fn write(
+        &self,
+        task: &Task,
+        items: &[usize],
+        texts: &mut [(String, bool)],
+        watch: &mut Watch,
+    ) -> Result<()> {
+        let positions = self.architecture.positions();
         let mut prompts: Vec<(usize, Vec<u32>)> = Vec::new();
         for &i in items {
             let (prompt, _) = self.prompt(&task.items[i])?;
@@ -196,22 +248,21 @@ impl<'m> Examinee<'m> {
         let Some(longest) = prompts.iter().map(|(_, prompt)| prompt.len()).max() else { return Ok(()) };
         // Prompts of like length go together.
         prompts.sort_by_key(|(_, prompt)| prompt.len());
-        let context = (longest + task.max_tokens).min(positions);
-        let sizes = Sizes { batch: BATCH.min(prompts.len()), context, chunk: longest.min(CHUNK) };
-        let graph = GeneratorGraph::new(&self.model.architecture, sizes)?;
+        let context = self.room(longest + task.max_tokens);
+        let batch = prompts.len().next_power_of_two().min(BATCH);
+        let sizes = Sizes { batch, context, chunk: CHUNK.min(context) };
+        let graph = GeneratorGraph::new(self.architecture, sizes)?;
         let mut generator = Generator::new(self.backend, graph, &self.store)?;
         let stops: &[String] = &match self.form {
             Form::Plain => vec!["\n".to_owned()],
             Form::Chat(_) => Vec::new(),
         };
-        let mut progress = Progress::new(&task.name, Some(prompts.len() as u64), 0);
         for (done, group) in prompts.chunks(sizes.batch).enumerate() {
-            progress.set((done * sizes.batch) as u64, "");
+            watch(done * sizes.batch);
             let mut all: Vec<Vec<u32>> = group.iter().map(|(_, prompt)| prompt.clone()).collect();
             all.resize(sizes.batch, Vec::new());
             generator.prompt(&all)?;
-            let ends = &[self.model.end_tokens.as_slice(), &[self.tokenizer.eos_id()]].concat();
-            let writers = group.iter().map(|_| Writer::new(&self.tokenizer, ends, stops));
+            let writers = group.iter().map(|_| Writer::new(self.tokenizer, &self.ends, stops));
             let mut writers: Vec<Writer> = writers.collect::<Result<_>>()?;
             for _ in 0..task.max_tokens {
                 let active: Vec<bool> =
@@ -232,7 +283,6 @@ impl<'m> Examinee<'m> {
                 texts[*i] = (text.clone(), task.items[*i].expected.accepts(&text));
             }
         }
-        progress.finish();
         Ok(())
     }
 }

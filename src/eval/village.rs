@@ -9,20 +9,6 @@ use std::sync::Arc;
 /// Times that training text must state a fact for exams to ask it.
 pub const STATED: usize = 2;
 
-/// The names of the tasks, in the order of tables.
-pub const TASKS: [&str; 10] = [
-    "facts",
-    "facts-cloze",
-    "facts-choice",
-    "arithmetic",
-    "programs",
-    "needle-short",
-    "needle-long",
-    "constraints",
-    "stories",
-    "preference",
-];
-
 /// Words around the needle of the two needle tasks.
 const SHORT: usize = 90;
 const LONG: usize = 500;
@@ -31,7 +17,7 @@ const LONG: usize = 500;
 /// it any fact may be asked.
 ///
 /// # Panics
-/// If the name is none of [`TASKS`].
+/// If the name is none of [`TASKS`](crate::recipes::evaluation::TASKS).
 pub fn task(village: &Village, name: &str, stated: Option<&[usize]>, limit: usize, seed: u64) -> Task {
     let mut random = Random::new([seed, u64::MAX, 2]);
     let exam = Exam { village, indices: (0..limit).map(|_| index(&mut random)).collect() };
@@ -159,6 +145,7 @@ impl Exam<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipes::evaluation::TASKS;
 
     fn questions(task: &Task) -> Vec<&str> {
         task.items.iter().map(|item| item.question.as_str()).collect()

@@ -6,9 +6,9 @@ pub(super) mod timeline;
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::chat;
 use super::problem::{KeyPath, Problems, key_path, suggest};
 use super::schema::{Batch, Optimizer, Preference, Recipe, Stage, StageKind};
+use super::{chat, evaluation};
 use crate::data::mixture::LEAST_WEIGHT;
 use crate::hub;
 
@@ -28,6 +28,7 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     chat::check_datasets(problems, recipe);
     check_optimizers(problems, recipe);
     check_reports(problems, recipe);
+    evaluation::check(problems, recipe);
 }
 
 pub(super) fn positive(problems: &mut Problems, value: f64, path: &[String]) {

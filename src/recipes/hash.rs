@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::schema::{Batch, HeldOutText, OnExhausted, Optimizer, Recipe, Sample, Saving};
+use super::schema::{Batch, Evaluation, HeldOutText, OnExhausted, Optimizer, Recipe, Sample, Saving};
 use super::timeline::{Origin, lineage};
 use crate::hub;
 
@@ -69,6 +69,8 @@ fn hash_of(mut recipe: Recipe) -> String {
     recipe.held_out = HeldOutText { fraction: recipe.held_out.fraction, ..HeldOutText::default() };
     recipe.checkpoint = Saving::default();
     recipe.sample = Sample::default();
+    recipe.evaluation = Evaluation::default();
+    recipe.stages.iter_mut().for_each(|stage| stage.evaluate.clear());
     for dataset in &mut recipe.datasets {
         // What is known of a dataset, and what is done where that does not do, changes no token.
         (dataset.tokens, dataset.on_exhausted) = (None, OnExhausted::default());

@@ -8,6 +8,7 @@ mod consumption;
 mod count;
 mod document;
 mod draft;
+pub mod evaluation;
 mod hash;
 mod list;
 mod overrides;
@@ -25,8 +26,8 @@ pub use count::parse as parse_count;
 pub use draft::{Draft, draft};
 pub use reading::Reading;
 pub use schema::{
-    Batch, ChatFormat, Dataset, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer, Preference,
-    PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice,
+    Batch, ChatFormat, Dataset, Evaluation, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer,
+    Preference, PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice,
     TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};

@@ -72,6 +72,9 @@ pub struct Recipe {
     /// `[sample]`
     #[serde(default)]
     pub sample: Sample,
+    /// `[evaluation]`
+    #[serde(default, skip_serializing_if = "is_usual_evaluation")]
+    pub evaluation: Evaluation,
 }
 
 /// Whose weights, shape and tokenizer a run begins with.
@@ -332,6 +335,12 @@ pub struct Stage {
     /// Whether the moments start at zero and AdamW's step count at 1, instead of going on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reset_optimizer: bool,
+    /// What the model is given when the stage ends: names of tasks about the generated village (`facts`, `facts-cloze`,
+    /// `facts-choice`, `arithmetic`, `programs`, `needle-short`, `needle-long`, `constraints`, `stories`, `preference`),
+    /// `loss` for the loss on held-out text beside that of a 5-gram, or `microcosm` for all of them. Scores go to
+    /// `scores.jsonl`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluate: Vec<String>,
     /// If not given, `[batch]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
@@ -479,7 +488,31 @@ impl Default for Saving {
     }
 }
 
-/// `[sample]`: text that the model writes at each evaluation.
+/// `[evaluation]`: what `evaluate` of the stages means.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Evaluation {
+    /// Items of each task.
+    pub items: usize,
+    /// Tokens trained on between evaluations in a stage with `evaluate`; 0 for its end alone.
+    #[serde(deserialize_with = "count")]
+    pub every: u64,
+    /// Seed that draws the items.
+    pub seed: u64,
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Evaluation { items: 100, every: 0, seed: 0 }
+    }
+}
+
+/// Keeps the hashes of recipes that were written before the table existed.
+fn is_usual_evaluation(evaluation: &Evaluation) -> bool {
+    *evaluation == Evaluation::default()
+}
+
+/// `[sample]`: text that the model writes at the end of each stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sample {

@@ -27,6 +27,8 @@ pub struct Progress {
     first: u64,
     begun: Instant,
     message: String,
+    /// Share of the time that is over, and how long the rest takes, where positions do not tell.
+    estimate: Option<(f64, Duration)>,
     shown: Instant,
     curve: Option<Curve>,
     live: Option<Live>,
@@ -43,6 +45,7 @@ impl Progress {
             first: position,
             begun: now,
             message: String::new(),
+            estimate: None,
             shown: now,
             curve: None,
             live: Live::new(),
@@ -59,6 +62,19 @@ impl Progress {
     /// The curve, if there is one.
     pub fn curve(&mut self) -> Option<&mut Curve> {
         self.curve.as_mut()
+    }
+
+    /// From now on the share of the time that is over, and how long the rest takes, are these: positions take unlike times.
+    pub fn estimate(&mut self, estimate: Option<(f64, Duration)>) {
+        self.estimate = estimate;
+    }
+
+    /// As [`set`](Self::set), of a part of the task with a name of its own.
+    pub fn set_named(&mut self, what: &str, position: u64, message: &str) {
+        if self.what != what {
+            self.what = what.into();
+        }
+        self.set(position, message);
     }
 
     /// Reports that `position` is reached, with a few words about the state.
@@ -104,14 +120,18 @@ impl Progress {
     /// What is done, of how much, and how long the rest will take.
     fn state(&self) -> String {
         let Some(total) = self.total else { return format!("{}  {}", self.position, self.message) };
-        let done = self.position.saturating_sub(self.first).max(1) as f64;
-        let rate = total.saturating_sub(self.position) as f64 / done;
-        let left = Duration::try_from_secs_f64(self.begun.elapsed().as_secs_f64() * rate);
-        let left = match left {
-            Ok(left) if self.position > self.first => format!("  ETA {:#}", HumanDuration(left)),
-            _ => String::new(),
-        };
+        let left = self.left(total).map_or(String::new(), |left| format!("  ETA {:#}", HumanDuration(left)));
         format!("{}/{total}  {}{left}", self.position, self.message)
+    }
+
+    /// How long the rest will take.
+    fn left(&self, total: u64) -> Option<Duration> {
+        if let Some((_, left)) = self.estimate {
+            return Some(left);
+        }
+        let done = self.position.saturating_sub(self.first);
+        let rate = total.saturating_sub(self.position) as f64 / done as f64;
+        Duration::try_from_secs_f64(self.begun.elapsed().as_secs_f64() * rate).ok().filter(|_| done > 0)
     }
 
     /// One row of at most `width` columns. Where space is short, the bar goes first, then the end.
@@ -121,7 +141,8 @@ impl Progress {
         let room = width.saturating_sub(used).min(32);
         match self.total {
             Some(total) if room >= 8 => {
-                let share = self.position.min(total) as f64 / total.max(1) as f64;
+                let by_position = self.position.min(total) as f64 / total.max(1) as f64;
+                let share = self.estimate.map_or(by_position, |(share, _)| share.clamp(0.0, 1.0));
                 let full = (share * room as f64) as usize;
                 format!("{} {}{} {state}", self.what, "█".repeat(full), "░".repeat(room - full))
             }
@@ -147,6 +168,10 @@ mod tests {
         assert!(half.starts_with(&format!("reading {}{} 4/8", "█".repeat(16), "░".repeat(16))), "{half}");
         assert!(half.contains("ETA"));
         assert!(!at(Some(8), 0, "").bar(79).contains("ETA"));
+        let mut uneven = at(Some(8), 4, "");
+        uneven.estimate(Some((0.25, Duration::from_secs(90))));
+        uneven.set_named("writing", 4, "");
+        assert_eq!(uneven.bar(79), format!("writing {}{} 4/8    ETA 2m", "█".repeat(8), "░".repeat(24)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Event files for TensorBoard, beside `metrics.jsonl`: records framed as in TFRecord files, each a protobuf `Event`.
 
 use super::metrics::Metrics;
+use super::scores::TaskScore;
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -53,20 +54,43 @@ impl EventFile {
             ("grad_norm", metrics.grad_norm),
             ("tokens_per_second", metrics.timing.tokens_per_second),
         ];
+        let datasets = metrics.held_out_datasets.iter();
+        let datasets: Vec<(String, f64)> =
+            datasets.map(|(name, &loss)| (format!("held_out_loss/{name}"), loss)).collect();
+        scalars.extend(datasets.iter().map(|(tag, loss)| (tag.as_str(), *loss)));
         scalars.extend(metrics.held_out_loss.map(|loss| ("held_out_loss", loss)));
         if let Some(earned) = metrics.preference {
             scalars.extend([("margin", earned.margin), ("accuracy", earned.accuracy)]);
         }
         scalars.extend(metrics.held_out_preference.map(|earned| ("held_out_accuracy", earned.accuracy)));
+        self.write_scalars(metrics.step, scalars)
+    }
+
+    /// Adds scores as `scores/TASK`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the file.
+    pub fn append_scores(&mut self, scores: &[TaskScore]) -> Result<()> {
+        for score in scores {
+            self.write_scalars(score.step, [(format!("scores/{}", score.task), score.score)])?;
+        }
+        Ok(())
+    }
+
+    fn write_scalars<S: AsRef<str>>(
+        &mut self,
+        step: u64,
+        scalars: impl IntoIterator<Item = (S, f64)>,
+    ) -> Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in scalars {
             let mut scalar = Vec::new();
-            bytes_field(&mut scalar, 1, tag.as_bytes());
+            bytes_field(&mut scalar, 1, tag.as_ref().as_bytes());
             scalar.push(2 << 3 | FIXED_32);
             scalar.extend((value as f32).to_le_bytes());
             bytes_field(&mut summary, 1, &scalar);
         }
-        let mut event = event(metrics.step);
+        let mut event = event(step);
         bytes_field(&mut event, 5, &summary);
         self.write(&event)
     }
@@ -150,6 +174,7 @@ mod tests {
             grad_norm: 0.5,
             datasets: Default::default(),
             held_out_loss,
+            held_out_datasets: held_out_loss.map(|loss| ("facts".into(), loss)).into_iter().collect(),
             preference: None,
             held_out_preference: None,
             timing: timing.clone(),
@@ -172,6 +197,7 @@ mod tests {
         assert_eq!(records[1][9..], [2 << 3, 8, 7 << 3 | 2, 2, 1 << 3, 1]);
         assert!(has(&records[2], b"\x04loss\x15\x00\x00\xc0\x3f") && !has(&records[2], b"held_out_loss"));
         assert!(has(&records[3], b"\x0dheld_out_loss\x15\x00\x00\x20\x40"));
+        assert!(has(&records[3], b"\x13held_out_loss/facts\x15\x00\x00\x20\x40"));
         assert_eq!(records[3][9..12], [2 << 3, 0xac, 0x02]);
     }
 }

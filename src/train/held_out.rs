@@ -12,6 +12,7 @@ use crate::graph::{Backend, Store};
 use crate::infer::scorer::{Row, Scorer};
 use crate::ops::preference_loss::PreferenceLoss;
 use crate::recipes::Recipe;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is held out for a stage, and the scorer for it.
@@ -42,6 +43,12 @@ pub struct HeldOutLoss {
 }
 
 impl HeldOutLoss {
+    /// The losses of the recipe's datasets by name.
+    pub fn by_name(&self, recipe: &Recipe) -> BTreeMap<String, f64> {
+        let losses = recipe.datasets.iter().zip(&self.datasets);
+        losses.filter_map(|(dataset, loss)| Some((dataset.name.clone(), (*loss)?))).collect()
+    }
+
     /// For people: the loss, and what pairs earned.
     pub fn describe(&self) -> String {
         let earned = self.preference.map_or(String::new(), |it| {

@@ -32,6 +32,9 @@ pub struct Metrics {
     /// Mean loss on held-out text, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_loss: Option<f64>,
+    /// The same of each dataset, by name; older runs did not tell.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held_out_datasets: BTreeMap<String, f64>,
     /// Of a stage on preference pairs: what they earned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preference: Option<Preference>,
@@ -256,6 +259,7 @@ mod tests {
             grad_norm: 1.0 / 3.0,
             datasets,
             held_out_loss: None,
+            held_out_datasets: BTreeMap::new(),
             preference: None,
             held_out_preference: None,
             timing,

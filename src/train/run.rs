@@ -2,20 +2,18 @@
 
 use super::begun::{BEGUN_FILE, Begun};
 use super::overview::Record;
+use super::samples::SampleText;
 use super::saved::{self, RECIPE_FILE};
+use super::score_table;
 use super::trainer::{Ending, Options, Trainer};
 use crate::checkpoint::folder;
 use crate::error::{Error, Result};
-use crate::eval::ngram::NGram;
+use crate::eval::loss::baseline;
 use crate::files;
 use crate::graph::Backend;
-use crate::infer::generator::{CHUNK, Generator, GeneratorGraph, Sizes};
-use crate::ops::sample::Sampling;
 use crate::recipes::Recipe;
 use crate::report::{out, profile, quoted, shell_word, table};
-use crate::tokenizer::{ChatTemplate, Message};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use crate::tokenizer::ChatTemplate;
 use std::path::Path;
 
 /// Device memory to plan for where the user gives none: hardware does not tell, so 4 GiB; a software adapter and the
@@ -134,7 +132,8 @@ fn complete(mut trainer: Trainer) -> Result<Ending> {
     // The ending itself is what matters.
     let _ = record.write(&run);
     let ending = ending.map_err(|error| with_remedy(error, trainer.last_saved()))?;
-    if let (Ok("2"), Some(engine)) = (std::env::var("SMOLTER_DEBUG").as_deref(), trainer.last_engine()) {
+    if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
+        let engine = trainer.engine_of_last_stage()?;
         let training = engine.training();
         for program in [training.micro, training.update.program] {
             let times = profile::table(&engine.executor().profile(program));
@@ -188,99 +187,84 @@ fn with_remedy(error: Error, saved: Option<&Path>) -> Error {
     }
 }
 
-/// Held-out losses beside those of n-gram models of the same text, and a sample.
+/// The newest scores, held-out losses beside those of an n-gram model of the same text, and what the last stages made of
+/// the same prompts.
 fn report(trainer: &mut Trainer) -> Result<()> {
-    let recipe = trainer.recipe().clone();
-    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
-    if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
-        out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
-    } else if let Some((loss, rows)) = held_out {
-        let baselines = [2, 3].map(|order| baseline(trainer, order));
-        let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);
-        let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
-            let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
-            // They are for the loss of all tokens.
-            let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
-            let grams = baselines.iter().map(|model| {
-                let model = model.as_ref().filter(|_| whole);
-                let loss = model.map(|model| model.mean_loss(rows.clone().map(|row| row.tokens.as_slice())));
-                loss.map_or("-".to_string(), |loss| format!("{loss:.3}"))
-            });
-            table.add_row([name.to_string(), format!("{loss:.3}")].into_iter().chain(grams));
-        };
-        for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
-            if let Some(loss) = loss {
-                row(&dataset.name, *loss, &|dataset| dataset == i);
-            }
-        }
-        row("all", loss.mean, &|_| true);
-        out::say(format_args!("\n{table}\n"));
-    } else {
-        out::say("no held-out loss: too little text is held out\n");
+    let scores = trainer.evaluation().scores().to_vec();
+    if let Some(table) = score_table::in_full(&scores) {
+        out::say(format_args!("\n{table}"));
     }
-    samples(trainer)?.iter().for_each(|text| out::say(format_args!("{text}\n")));
+    let last = trainer.recipe().total_steps();
+    if !scores.iter().any(|score| score.step == last && score.dataset().is_some()) {
+        report_held_out(trainer)?;
+    }
+    if let Some(text) = before_and_after(trainer.evaluation().samples()) {
+        out::say(format_args!("\n{text}"));
+    }
+    out::say("");
     Ok(())
 }
 
-/// Most tokens per dataset that an n-gram baseline learns from.
-const BASELINE_TOKENS: u64 = 20_000_000;
-
-/// `None` where the vocabulary is too large for it.
-fn baseline(trainer: &Trainer, order: usize) -> Option<NGram> {
-    let vocab_size = trainer.recipe().model.vocab_size;
-    if vocab_size > NGram::largest_vocabulary(order) {
-        return None;
+fn report_held_out(trainer: &mut Trainer) -> Result<()> {
+    let recipe = trainer.recipe().clone();
+    let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
+    let Some((loss, rows)) = held_out else {
+        out::say("\nno held-out loss: too little text is held out");
+        return Ok(());
+    };
+    if loss.preference.is_some() {
+        out::say(format_args!("\nheld-out pairs: {}", loss.describe()));
+        return Ok(());
     }
-    let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !trainer.recipe().is_of_pairs(*i));
-    let streams: Vec<Vec<u32>> = sets.map(|(_, set)| set.tokens(0..set.len().min(BASELINE_TOKENS))).collect();
-    Some(NGram::train(order, vocab_size, streams.iter().map(Vec::as_slice)))
-}
-
-/// The recipe's prompts, and how the model goes on from each up to the end of the document; a chat model answers them as
-/// messages. Training must be over: its memory is given back for this.
-fn samples(trainer: &mut Trainer) -> Result<Vec<String>> {
-    trainer.release()?;
-    let (sample, tokenizer) = (trainer.recipe().sample.clone(), &trainer.corpus.tokenizer);
-    if sample.prompts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let eos = tokenizer.eos_id();
-    let positions = trainer.architecture().positions();
-    let last = trainer.recipe().stages.len() - 1;
-    let template = trainer.corpus.template.as_ref().filter(|_| trainer.recipe().makes_chat_model(last));
-    let mut ends = vec![eos];
-    ends.extend(template.and_then(|it| tokenizer.token_to_id(it.special_token("eos_token")?)));
-    let mut texts = Vec::new();
-    for prompt in &sample.prompts {
-        texts.push(match template {
-            Some(template) => template.encode(tokenizer, &[Message::new("user", prompt)], true)?,
-            None => [vec![eos], tokenizer.encode(prompt)?].concat(),
-        });
-    }
-    // A prompt that is too long begins later.
-    let room = positions.saturating_sub(sample.tokens).max(1);
-    let prompts: Vec<Vec<u32>> =
-        texts.iter().map(|ids| ids[ids.len().saturating_sub(room)..].to_vec()).collect();
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
-    let context = (longest + sample.tokens).min(positions);
-    let sizes = Sizes { batch: prompts.len(), context, chunk: longest.min(CHUNK) };
-    let graph = GeneratorGraph::new(trainer.architecture(), sizes)?;
-    let mut generator = Generator::new(&trainer.options().backend, graph, &trainer.store)?;
-    generator.prompt(&prompts)?;
-    let sampling = Sampling { temperature: sample.temperature as f32, ..Sampling::default() };
-    // The same numbers for every prompt, so that none depends on the others.
-    let mut rng = ChaCha8Rng::seed_from_u64(sample.seed);
-    let mut active = vec![true; prompts.len()];
-    for _ in 0..sample.tokens {
-        let uniform = rng.random::<f64>().min(1.0 - f64::from(f32::EPSILON)) as f32;
-        let choices = generator.step(&sampling, &vec![uniform; prompts.len()], &active)?;
-        for ((choice, text), active) in choices.iter().zip(&mut texts).zip(&mut active) {
-            match choice.filter(|choice| !ends.contains(&choice.token)) {
-                Some(choice) => text.push(choice.token),
-                None => *active = false,
-            }
+    let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
+    let ngram = baseline(recipe.model.vocab_size, sets.map(|(_, set)| set));
+    let mut table = table(&["held-out loss (nats/token)", "this model", "5-gram (Kneser-Ney)"]);
+    let mut row = |name: &str, loss: f64, of: &dyn Fn(usize) -> bool| {
+        let rows = rows.iter().filter(|(dataset, _)| of(*dataset)).map(|(_, row)| row);
+        // It is for the loss of all tokens.
+        let whole = rows.clone().all(|row| row.scored[1..].iter().all(|&scored| scored));
+        let ngram = ngram.as_ref().filter(|_| whole);
+        let ngram = ngram.map(|model| model.mean_loss(rows.map(|row| row.tokens.as_slice())));
+        let ngram = ngram.map_or("-".to_string(), |loss| format!("{loss:.3}"));
+        table.add_row([name.to_string(), format!("{loss:.3}"), ngram]);
+    };
+    for (i, (dataset, loss)) in recipe.datasets.iter().zip(&loss.datasets).enumerate() {
+        if let Some(loss) = loss {
+            row(&dataset.name, *loss, &|dataset| dataset == i);
         }
     }
-    let shown = |ids: &Vec<u32>| tokenizer.decode(ids.strip_prefix(&[eos]).unwrap_or(ids));
-    Ok(texts.iter().map(shown).collect())
+    row("all", loss.mean, &|_| true);
+    out::say(format_args!("\n{table}"));
+    Ok(())
+}
+
+/// Stages whose samples are told at the end of a run.
+const TOLD_STAGES: usize = 3;
+
+/// Most characters of a sample that stands beside others.
+const TOLD_CHARACTERS: usize = 300;
+
+/// What the last stages made of the same prompts; of one stage alone, the whole texts.
+fn before_and_after(samples: &[SampleText]) -> Option<String> {
+    let last = samples.last()?.step;
+    let mut steps: Vec<u64> = samples.iter().map(|sample| sample.step).collect();
+    steps.dedup();
+    let first = steps[steps.len().saturating_sub(TOLD_STAGES)];
+    let told = |sample: &&SampleText| sample.step >= first;
+    let width = samples.iter().filter(told).map(|it| it.stage.chars().count()).max().unwrap_or(0);
+    let of_prompt = |now: &SampleText| {
+        if first == last {
+            let gap = if now.chat { "\n" } else { "" };
+            return format!("{}{gap}{}", now.prompt, now.text);
+        }
+        let same = samples.iter().filter(told).filter(|sample| sample.prompt == now.prompt);
+        let line = |sample: &SampleText| {
+            let text = sample.text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = console::truncate_str(&text, TOLD_CHARACTERS, "...").into_owned();
+            format!("\n  {:width$}  {text}", sample.stage)
+        };
+        format!("{}{}", now.prompt, same.map(line).collect::<String>())
+    };
+    let texts = samples.iter().filter(|sample| sample.step == last).map(of_prompt);
+    Some(texts.collect::<Vec<_>>().join("\n\n"))
 }

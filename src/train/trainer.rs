@@ -5,27 +5,26 @@
 use super::beginning;
 use super::begun::Begun;
 use super::corpus::{self, Corpus};
-use super::dpo::reward;
-use super::engine::{Engine, Ticket};
-use super::events::EventFile;
+use super::engine::Engine;
+use super::evaluation::{Evaluation, Subject};
 use super::frozen::Frozen;
 use super::held_out::{HeldOut, HeldOutLoss};
+use super::journal::{Cost, Journal};
 use super::kinds::batches_of;
 use super::made::DATA_FOLDER;
-use super::metrics::{self, DatasetMetrics, METRICS_FILE, Metrics, MetricsFile, Rewards, Timing};
-use super::objective::{Batch, Batches};
+use super::objective::Batches;
 use super::reference::Reference;
+use super::results::{Results, StepResults};
 use super::run_folder::RunFolder;
 use super::saved;
+use super::score_table;
 use super::stages::{PlannedStage, plan_stages};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
 use crate::nn::Architecture;
 use crate::recipes::{Recipe, Saving};
-use crate::report::progress::Progress;
 use crate::report::{out, quoted};
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,36 +67,8 @@ pub enum Ending {
     },
 }
 
-/// A result that was asked for and not yet looked at.
-enum Pending {
-    /// Nll of a micro-batch, with the weight of each position and the dataset of each of its sequences; or losses of
-    /// pairs, with those of each pair.
-    Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize>, pairs: Option<PairResults> },
-    /// Gradient norm, the last result of its step, and when it was first seen to be there.
-    Norm { ticket: Ticket, step: u64, lr: f64, done: Option<Instant> },
-}
-
-/// What else a micro-batch of pairs brings.
-struct PairResults {
-    log_probs: Ticket,
-    /// Per sequence: judged tokens.
-    judged: Vec<u32>,
-    /// Per sequence: log-probability under the frozen model, if there is one.
-    reference: Vec<f64>,
-}
-
-/// A dataset's part of a step whose results are coming in.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    /// Positions that count, or judged tokens of pairs.
-    tokens: u64,
-    weight: f64,
-    /// Weighted.
-    nll: f64,
-}
-
-/// Share of a step's time in the displayed pace.
-const PACE_SHARE: f64 = 0.1;
+/// Why there is an engine.
+const ENTERED: &str = "a stage has been entered";
 
 /// A run in progress.
 pub struct Trainer<'a> {
@@ -113,25 +84,16 @@ pub struct Trainer<'a> {
     current: usize,
     engine: Option<Engine>,
     held_out: Option<HeldOut>,
-    metrics: MetricsFile,
-    /// For TensorBoard, as long as they can be written.
-    events: Option<EventFile>,
-    progress: Progress,
+    journal: Journal,
+    evaluation: Evaluation,
     /// Steps submitted.
     step: u64,
-    pending: VecDeque<Pending>,
-    sums: Vec<Sum>,
-    rewards: Rewards,
+    /// What the device has not told of them yet.
+    results: Results,
     step_flops: f64,
     held_out_loss: Option<HeldOutLoss>,
     /// What the model that the stage began with says of its pairs, where the loss needs that.
     reference: Option<Arc<Reference>>,
-    /// Time spent on steps, that of earlier sittings included.
-    seconds: f64,
-    /// Seconds per step of this stage of late, for the display: single steps scatter.
-    pace: Option<f64>,
-    /// When the last step was done, or evaluation, saving or making ready after it.
-    last_done: Instant,
     last_saved: Option<PathBuf>,
     /// When that was, or when the run began.
     saved_at: Instant,
@@ -173,8 +135,12 @@ impl<'a> Trainer<'a> {
         })?;
         let corpus = Arc::new(corpus);
         corpus.settle_epochs(&mut recipe)?.iter().for_each(out::warn);
+        let evaluation = Evaluation::open(options.run, step)?;
+        // A stage whose end is still to be evaluated has something left.
+        let is_due = |&(stage, _): &(usize, _)| evaluation.is_due(&recipe, &recipe.span_of(stage), step);
+        let done = if begun.as_ref().is_some_and(is_due) { step - 1 } else { step };
         let caps = options.backend.caps();
-        let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, step, begun)?;
+        let stages = plan_stages(&mut recipe, &corpus, &caps, options.memory, done, begun)?;
         if let Some(beginning) = &mut beginning {
             beginning.resolve(&recipe, &corpus)?;
             beginning.write(options.run)?;
@@ -188,17 +154,9 @@ impl<'a> Trainer<'a> {
             None => drop(beginning::load(&store, options.run, &recipe, &stages[0], source.as_ref())?),
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
-        let path = options.run.join(METRICS_FILE);
-        let metrics = MetricsFile::open(&path, step)?;
-        let mut progress = Progress::new("training", recipe.total_steps(), step).with_curve();
-        if let Some(curve) = progress.curve() {
-            metrics::read(&path)?.for_each(|earlier| earlier.draw_on(curve));
-        }
-        let events = EventFile::create(options.run, step);
-        let events =
-            events.map_err(|error| out::warn(format_args!("no events for TensorBoard: {error}"))).ok();
+        let journal = Journal::open(options.run, &recipe, step)?;
         Ok(Trainer {
-            sums: vec![Sum::default(); recipe.datasets.len()],
+            results: Results::new(recipe.datasets.len()),
             recipe,
             options,
             corpus,
@@ -207,18 +165,12 @@ impl<'a> Trainer<'a> {
             current: 0,
             engine: None,
             held_out: None,
-            seconds: metrics.seconds,
-            pace: None,
-            metrics,
-            events,
-            progress,
+            journal,
+            evaluation,
             step,
-            pending: VecDeque::new(),
-            rewards: Rewards::default(),
             step_flops: 0.0,
             held_out_loss: None,
             reference: None,
-            last_done: Instant::now(),
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
             saved_at: Instant::now(),
         })
@@ -228,7 +180,7 @@ impl<'a> Trainer<'a> {
     pub fn run(&mut self) -> Result<Ending> {
         let ending = self.train();
         self.options.requests.unsaved.store(false, Ordering::Relaxed);
-        self.progress.finish();
+        self.journal.finish();
         ending
     }
 
@@ -249,24 +201,32 @@ impl<'a> Trainer<'a> {
             let (stage_index, reference) = (stage.span.stage, self.reference.as_ref());
             let data = batches_of(&self.recipe, stage_index, &stage.consumed, &self.corpus, reference)?;
             data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
-            while self.step < end_step {
-                if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
+            loop {
+                // First what an earlier sitting has left.
+                if self.evaluation_is_due() {
+                    self.evaluate()?;
+                }
+                let until = self.options.until.is_some_and(|until| self.step >= until);
+                if until && self.step < end && self.last_saved.is_some() {
                     return Ok(Ending::Stopped { step: self.step });
+                }
+                if self.step == end_step {
+                    break;
                 }
                 self.train_step(&*data)?;
                 let requests = self.options.requests;
                 requests.unsaved.store(true, Ordering::Relaxed);
-                let stop = requests.stop.load(Ordering::Relaxed)
-                    || self.options.until.is_some_and(|until| self.step >= until);
+                let stop = requests.stop.load(Ordering::Relaxed);
+                let until = self.options.until.is_some_and(|until| self.step >= until);
                 let last = self.step == end;
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
-                    self.evaluate()?;
+                    self.measure_held_out()?;
                 }
-                let asked = requests.save.swap(false, Ordering::Relaxed);
-                if stop || asked || self.save_is_due() || kept.contains(&self.step) {
+                let (asked, due) = (requests.save.swap(false, Ordering::Relaxed), self.evaluation_is_due());
+                if stop || until || asked || due || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
-                if stop && !last {
+                if stop && (due || !last) {
                     return Ok(Ending::Stopped { step: self.step });
                 }
             }
@@ -293,17 +253,21 @@ impl<'a> Trainer<'a> {
             let resumed = (!at_start).then_some(self.step);
             self.reference = Some(beginning::reference(&self.store, run, &frozen, resumed)?);
         }
-        let stage = &self.stages[index];
-        let graph = stage.work.graph(stage.shape);
-        self.step_flops = graph.step_flops();
-        self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
-        self.last_done = Instant::now();
-        self.pace = None;
+        let engine = self.new_engine()?;
+        self.step_flops = engine.training().step_flops();
+        self.engine = Some(engine);
+        self.journal.resume_clock();
         Ok(())
     }
 
+    /// The programs of the stage.
+    fn new_engine(&self) -> Result<Engine> {
+        let stage = &self.stages[self.current];
+        Engine::new(&self.options.backend, stage.work.graph(stage.shape), &self.store)
+    }
+
     fn engine(&mut self) -> &mut Engine {
-        self.engine.as_mut().expect("a stage has been entered")
+        self.engine.as_mut().expect(ENTERED)
     }
 
     fn train_step(&mut self, data: &dyn Batches) -> Result<()> {
@@ -321,75 +285,29 @@ impl<'a> Trainer<'a> {
         self.engine().begin_step()?;
         for batch in batches {
             self.collect_down_to(1)?;
-            let ticket = self.engine().micro_batch(&batch, 1.0 / weight)?;
-            let (log_probs, judged) = (self.engine().log_probs_later()?, batch.judged());
-            let Batch { weights, datasets, reference, .. } = batch;
-            let pairs = log_probs.map(|log_probs| PairResults { log_probs, judged, reference });
-            self.pending.push_back(Pending::Losses { ticket, weights, datasets, pairs });
+            let engine = self.engine.as_mut().expect(ENTERED);
+            self.results.submit(engine, batch, 1.0 / weight)?;
         }
         self.step += 1;
         self.collect_down_to(1)?;
         let ticket = self.engine().update(&hyper, t)?;
-        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr, done: None });
+        self.results.expect_norm(ticket, self.step, hyper.lr);
         self.look_for_norms();
         Ok(())
     }
 
-    /// Notes which steps are done. A device that is quicker than the host is done before its results are fetched.
     fn look_for_norms(&mut self) {
-        let Some(engine) = &self.engine else { return };
-        for pending in &mut self.pending {
-            if let Pending::Norm { ticket, done, .. } = pending
-                && done.is_none()
-                && engine.is_done(ticket)
-            {
-                *done = Some(Instant::now());
-            }
+        if let Some(engine) = &self.engine {
+            self.results.look_for_norms(engine);
         }
     }
 
     /// Looks at results until at most `open` are outstanding.
     fn collect_down_to(&mut self, open: usize) -> Result<()> {
-        while self.pending.len() > open {
-            match self.pending.pop_front().expect("the queue is not empty") {
-                Pending::Losses { ticket, weights, datasets, pairs } => {
-                    let nll = self.engine().fetch(ticket)?;
-                    if let Some(pairs) = pairs {
-                        self.collect_pairs(pairs, &datasets)?;
-                    }
-                    let is_text = self.stages[self.current].work.objective.preference().is_none();
-                    let length = nll.len() / datasets.len();
-                    let rows = nll.chunks(length).zip(weights.chunks(length));
-                    for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
-                        let sum = &mut self.sums[dataset];
-                        if is_text {
-                            sum.tokens += weights.iter().filter(|&&weight| weight > 0.0).count() as u64;
-                        }
-                        sum.weight += weights.iter().map(|&w| w as f64).sum::<f64>();
-                        sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
-                    }
-                }
-                Pending::Norm { ticket, step, lr, done } => {
-                    let norm = self.engine().fetch(ticket)?[0] as f64;
-                    self.step_done(step, lr, norm, done.unwrap_or_else(Instant::now))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds up what the pairs of a micro-batch have earned, and their judged tokens.
-    fn collect_pairs(&mut self, pairs: PairResults, datasets: &[usize]) -> Result<()> {
-        let PairResults { log_probs, judged, reference } = pairs;
-        let parts = self.engine().fetch(log_probs)?;
-        let logps: Vec<f64> =
-            parts.chunks(2).map(|parts| parts.iter().map(|&x| f64::from(x)).sum()).collect();
-        let loss = self.stages[self.current].work.objective.preference().expect("the loss is of pairs");
-        for (i, &dataset) in datasets.iter().enumerate() {
-            let side = |of: &[f64]| [0, 1].map(|side| of.get(2 * i + side).copied().unwrap_or(0.0));
-            let counts = [judged[2 * i], judged[2 * i + 1]];
-            reward(&mut self.rewards, loss, side(&logps), side(&reference), counts);
-            self.sums[dataset].tokens += u64::from(counts[0] + counts[1]);
+        while let Some(engine) = &mut self.engine {
+            let loss = self.stages[self.current].work.objective.preference();
+            let Some(step) = self.results.next_step(open, engine, loss)? else { break };
+            self.step_done(&step)?;
         }
         Ok(())
     }
@@ -398,59 +316,16 @@ impl<'a> Trainer<'a> {
         self.collect_down_to(0)
     }
 
-    /// Checks and reports a step whose results are all in since `done`.
-    fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64, done: Instant) -> Result<()> {
-        let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
-        let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
-        let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(
-                self.diverged(&format!("step {step}: loss {loss}, gradient norm {grad_norm}: not finite"))
-            );
+    /// Checks and reports a step whose results are all in.
+    fn step_done(&mut self, results: &StepResults) -> Result<()> {
+        let (step, loss, norm) = (results.step, results.loss(), results.grad_norm);
+        if !loss.is_finite() || !norm.is_finite() {
+            return Err(self.diverged(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite")));
         }
-        // Never zero: a speed that is not finite is no JSON.
-        let seconds = done.saturating_duration_since(self.last_done).as_secs_f64().max(1e-9);
-        self.last_done = done;
-        self.seconds += seconds;
-        let pace = self.pace.map_or(seconds, |pace| pace + (seconds - pace) * PACE_SHARE);
-        self.pace = Some(pace);
-        let stage = &self.stages[self.current];
-        let datasets = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.tokens > 0);
-        let held_out = self.held_out_loss.take();
-        let metrics = Metrics {
-            step,
-            tokens: stage.span.tokens_at(step),
-            loss,
-            lr,
-            grad_norm,
-            datasets: datasets
-                .map(|(dataset, sum)| {
-                    let loss = Some(sum.nll / sum.weight);
-                    (dataset.name.clone(), DatasetMetrics { tokens: sum.tokens, loss })
-                })
-                .collect(),
-            held_out_loss: held_out.as_ref().map(|it| it.mean),
-            preference: std::mem::take(&mut self.rewards).mean(),
-            held_out_preference: held_out.and_then(|it| it.preference),
-            timing: Timing {
-                seconds: self.seconds,
-                tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
-                gflops: self.step_flops / seconds / 1e9,
-                memory: self.allocated(),
-            },
-        };
-        self.metrics.append(&metrics)?;
+        let cost = Cost { flops: self.step_flops, memory: self.allocated() };
+        let (span, held_out) = (&self.stages[self.current].span, self.held_out_loss.take());
+        self.journal.write(&self.recipe, span, results, held_out.as_ref(), &cost)?;
         self.options.run.keep();
-        if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(&metrics)) {
-            out::warn(format_args!("no more events for TensorBoard: {error}"));
-            self.events = None;
-        }
-        if let Some(curve) = self.progress.curve() {
-            metrics.draw_on(curve);
-        }
-        let speed = stage.span.tokens_per_step as f64 / pace;
-        let earned = metrics.preference.map_or(String::new(), |it| format!("  margin {:.3}", it.margin));
-        self.progress.set(step, &format!("loss {loss:.3}{earned}  {speed:.0} tokens/s"));
         Ok(())
     }
 
@@ -482,7 +357,7 @@ impl<'a> Trainer<'a> {
         Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
     }
 
-    fn evaluate(&mut self) -> Result<()> {
+    fn measure_held_out(&mut self) -> Result<()> {
         // What follows is no part of the step's time.
         self.options.backend.wait()?;
         self.look_for_norms();
@@ -493,7 +368,46 @@ impl<'a> Trainer<'a> {
         self.held_out_loss = Some(loss);
         self.drain()?;
         out::say(format_args!("step {:>6}  held-out {text}", self.step));
-        self.last_done = Instant::now();
+        self.journal.resume_clock();
+        Ok(())
+    }
+
+    fn evaluation_is_due(&self) -> bool {
+        self.evaluation.is_due(&self.recipe, &self.stages[self.current].span, self.step)
+    }
+
+    /// Asks the model what is due after this step, whose state is saved: nothing is lost if that is cut off.
+    fn evaluate(&mut self) -> Result<()> {
+        self.options.requests.unsaved.store(false, Ordering::Relaxed);
+        // Training's memory is enough for it.
+        self.release()?;
+        let stage = &self.stages[self.current];
+        let subject = Subject {
+            run: self.options.run,
+            recipe: &self.recipe,
+            corpus: &self.corpus,
+            backend: &self.options.backend,
+            store: &self.store,
+            architecture: &stage.work.architecture,
+            span: &stage.span,
+            step: self.step,
+        };
+        let (journal, step, begun) = (&mut self.journal, self.step, Instant::now());
+        let scores = self.evaluation.run(&subject, &mut |what| journal.show(&self.recipe, step, what))?;
+        journal.add_scores(scores);
+        let is_scored = !scores.is_empty();
+        self.options.backend.wait()?;
+        journal.evaluation_done(begun.elapsed().as_secs_f64());
+        let all = self.evaluation.scores();
+        if let Some(table) =
+            score_table::by_stage(all, out::size().1).filter(|_| is_scored && step == stage.span.end_step)
+        {
+            out::say(format_args!("\n{table}\n"));
+        }
+        if step < stage.span.end_step {
+            self.engine = Some(self.new_engine()?);
+        }
+        self.journal.resume_clock();
         Ok(())
     }
 
@@ -505,7 +419,7 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.drain()?;
-        self.metrics.sync()?;
+        self.journal.sync()?;
         let stage = &self.stages[self.current];
         let (run, reference) = (self.options.run, self.reference.as_ref().map(|reference| reference.key));
         let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference);
@@ -515,14 +429,20 @@ impl<'a> Trainer<'a> {
         })?;
         warnings.iter().for_each(out::warn);
         self.last_saved = Some(path);
-        self.last_done = Instant::now();
-        self.saved_at = self.last_done;
+        self.journal.resume_clock();
+        self.saved_at = Instant::now();
         Ok(())
     }
 
     /// The programs of the stage that was trained last, for measurements.
-    pub fn last_engine(&self) -> Option<&Engine> {
-        self.engine.as_ref()
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn engine_of_last_stage(&mut self) -> Result<&Engine> {
+        if self.engine.is_none() {
+            self.engine = Some(self.new_engine()?);
+        }
+        Ok(self.engine())
     }
 
     /// Gives the memory of training and evaluation back; the weights stay.
@@ -536,6 +456,11 @@ impl<'a> Trainer<'a> {
     /// The model as the stage that was trained last has it.
     pub fn architecture(&self) -> &Architecture {
         &self.stages[self.current].work.architecture
+    }
+
+    /// What the model was asked so far.
+    pub fn evaluation(&self) -> &Evaluation {
+        &self.evaluation
     }
 
     /// How the run was to be done.
