@@ -15,9 +15,12 @@ use super::made::DATA_FOLDER;
 use super::metrics::{self, DatasetMetrics, METRICS_FILE, Metrics, MetricsFile, Rewards, Timing};
 use super::objective::{Batch, Batches};
 use super::reference::Reference;
+use super::rewind;
 use super::run_folder::RunFolder;
 use super::saved;
+use super::spikes::Part;
 use super::stages::{PlannedStage, plan_stages};
+use super::watch::{Place, Watch};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
@@ -66,6 +69,8 @@ pub enum Ending {
         /// Steps done.
         step: u64,
     },
+    /// Gone back behind a loss spike: the run's folder is as after a kill, and its recipe leaves out what caused the spike.
+    Rewound,
 }
 
 /// A result that was asked for and not yet looked at.
@@ -114,6 +119,7 @@ pub struct Trainer<'a> {
     engine: Option<Engine>,
     held_out: Option<HeldOut>,
     metrics: MetricsFile,
+    watch: Watch,
     /// For TensorBoard, as long as they can be written.
     events: Option<EventFile>,
     progress: Progress,
@@ -190,6 +196,7 @@ impl<'a> Trainer<'a> {
         }
         let path = options.run.join(METRICS_FILE);
         let metrics = MetricsFile::open(&path, step)?;
+        let watch = Watch::open(options.run, &recipe, checkpoint.as_ref())?;
         let mut progress = Progress::new("training", recipe.total_steps(), step).with_curve();
         if let Some(curve) = progress.curve() {
             metrics::read(&path)?.for_each(|earlier| earlier.draw_on(curve));
@@ -210,6 +217,7 @@ impl<'a> Trainer<'a> {
             seconds: metrics.seconds,
             pace: None,
             metrics,
+            watch,
             events,
             progress,
             step,
@@ -248,9 +256,11 @@ impl<'a> Trainer<'a> {
             let end_step = stage.span.end_step;
             let (stage_index, reference) = (stage.span.stage, self.reference.as_ref());
             let data = batches_of(&self.recipe, stage_index, &stage.consumed, &self.corpus, reference)?;
-            data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
+            let data_steps = self.recipe.stages[stage_index].data_steps(stage.span.steps());
+            data.notes(data_steps, stage.shape)?.iter().for_each(out::say);
             while self.step < end_step {
-                if self.options.until.is_some_and(|until| self.step >= until) && self.last_saved.is_some() {
+                let enough = self.options.until.is_some_and(|until| self.step >= until);
+                if enough && self.last_saved.is_some() && !self.watch.is_holding() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
                 self.train_step(&*data)?;
@@ -262,11 +272,20 @@ impl<'a> Trainer<'a> {
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.evaluate()?;
                 }
+                if self.step == end_step {
+                    self.drain()?;
+                    self.watch.end_stage();
+                }
                 let asked = requests.save.swap(false, Ordering::Relaxed);
                 if stop || asked || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
-                if stop && !last {
+                if let Some(spike) = self.watch.behind() {
+                    let (run, span) = (self.options.run, &self.stages[index].span);
+                    rewind::go_back(run, &self.recipe, span, spike, self.watch.history())?;
+                    return Ok(Ending::Rewound);
+                }
+                if stop && !last && !self.watch.is_holding() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
             }
@@ -281,6 +300,7 @@ impl<'a> Trainer<'a> {
         let (stage, run, backend) = (&self.stages[index], self.options.run, &self.options.backend);
         let at_start = self.step == stage.span.start_step;
         if at_start {
+            self.watch.begin_stage();
             beginning::enter(&mut self.store, backend, run, &self.recipe, stage)?;
         }
         self.reference = None;
@@ -308,7 +328,8 @@ impl<'a> Trainer<'a> {
 
     fn train_step(&mut self, data: &dyn Batches) -> Result<()> {
         let stage = &self.stages[self.current];
-        let batches = data.step(self.step - stage.span.start_step, stage.shape)?;
+        let data_step = self.recipe.stages[stage.span.stage].data_step(self.step - stage.span.start_step);
+        let batches = data.step(data_step, stage.shape)?;
         let (hyper, t) = stage.update(self.step + 1);
         self.look_for_norms();
         let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
@@ -401,9 +422,22 @@ impl<'a> Trainer<'a> {
     /// Checks and reports a step whose results are all in since `done`.
     fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64, done: Instant) -> Result<()> {
         let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
+        if self.watch.behind().is_some() {
+            // It will come again, or something else in its place.
+            return Ok(());
+        }
         let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
         let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;
+        let parts = self.recipe.datasets.iter().zip(&sums).filter(|(_, sum)| sum.weight > 0.0);
+        let loss_of = |sum: &Sum| sum.nll / sum.weight;
+        let parts = parts.map(|(dataset, sum)| (&dataset.name, sum.weight, loss_of(sum)));
+        let parts: Vec<Part> = parts.map(|(dataset, weight, loss)| Part { dataset, weight, loss }).collect();
+        let place =
+            Place { recipe: &self.recipe, corpus: &self.corpus, span: &self.stages[self.current].span };
         if !loss.is_finite() || !grad_norm.is_finite() {
+            if self.watch.not_finite(place, step, loss, &parts)? {
+                return Ok(());
+            }
             return Err(
                 self.diverged(&format!("step {step}: loss {loss}, gradient norm {grad_norm}: not finite"))
             );
@@ -440,6 +474,7 @@ impl<'a> Trainer<'a> {
             },
         };
         self.metrics.append(&metrics)?;
+        self.watch.observe(place, step, loss, &parts)?;
         self.options.run.keep();
         if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(&metrics)) {
             out::warn(format_args!("no more events for TensorBoard: {error}"));
@@ -505,10 +540,15 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.drain()?;
+        if self.watch.is_holding() {
+            return Ok(());
+        }
         self.metrics.sync()?;
         let stage = &self.stages[self.current];
         let (run, reference) = (self.options.run, self.reference.as_ref().map(|reference| reference.key));
-        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference);
+        let detector = self.watch.detector();
+        let saved =
+            saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference, detector);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -541,6 +581,11 @@ impl<'a> Trainer<'a> {
     /// How the run was to be done.
     pub fn options(&self) -> &Options<'a> {
         &self.options
+    }
+
+    /// Gives back what is needed to go on with the run; all else goes.
+    pub fn into_options(self) -> Options<'a> {
+        self.options
     }
 
     /// The checkpoint that was written last.
