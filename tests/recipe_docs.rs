@@ -15,7 +15,7 @@ paths start at the folder of the recipe. A recipe for text of your own is writte
 ";
 
 /// Headings, and the types that they are about.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 19] = [
     ("The recipe itself", "Recipe"),
     ("`[model]`", "LlamaConfig"),
     ("`[tokenizer]`", "TokenizerChoice"),
@@ -28,11 +28,13 @@ const SECTIONS: [(&str, &str); 17] = [
     ("`datasets.columns`", "Columns"),
     ("`[[stages]]`", "Stage"),
     ("`[stages.lora]`", "Lora"),
+    ("`skip` of a stage", "Skip"),
     ("`dpo` of a stage", "Preference"),
     ("`[held_out]`", "HeldOutText"),
     ("`[checkpoint]`", "Saving"),
     ("`[sample]`", "Sample"),
     ("`[evaluation]`", "Evaluation"),
+    ("`[spikes]`", "Spikes"),
 ];
 
 /// A field or a variant, as the source has it.
@@ -163,9 +165,8 @@ fn document(schema: &str, config: &str, lora: &str, source: &str) -> String {
             let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
             out += &format!("- **`{name}`**{notes}: {}\n", paragraph(&key.docs).replace("\n\n", "\n  "));
             out += &match key.ty.trim_start_matches("Option<").trim_end_matches('>') {
-                words @ ("StageKind" | "ScheduleKind" | "OnExhausted" | "ChatFormat" | "PreferenceKind") => {
-                    values(schema, words)
-                }
+                words @ ("StageKind" | "ScheduleKind" | "OnExhausted" | "ChatFormat" | "PreferenceKind"
+                | "SpikeAction") => values(schema, words),
                 words @ ("OnBroken" | "Judged") => values(source, words),
                 _ => String::new(),
             };

@@ -127,6 +127,12 @@ impl Outcome {
         self
     }
 
+    /// Requires that nothing of a loss spike stands on stderr.
+    #[track_caller]
+    pub fn is_calm(&self) {
+        assert!(!self.stderr.contains("spike"), "{self:#?}");
+    }
+
     /// Requires that stderr is one line.
     #[track_caller]
     pub fn is_one_line(&self) {

@@ -27,6 +27,7 @@ mod runs;
 mod scoring;
 mod segments;
 mod sft;
+mod spikes;
 mod stages;
 mod support;
 mod tokens;

@@ -69,8 +69,9 @@ pub fn run(mut recipe: Recipe, choice: &Choice, out: Option<&Path>) -> Result<()
     let shape = Shape { micro_batch: span.sequences_per_step, passes: 1, length, recompute: Policy::None };
     let consumed = consumed_before(&recipe, &corpus)?;
     let data = batches_of(&recipe, stage, &consumed[stage], &corpus, None)?;
-    data.notes(span.steps(), shape)?.iter().for_each(out::say);
-    let batch = data.step(choice.step, shape)?.swap_remove(0);
+    let it = &recipe.stages[stage];
+    data.notes(it.data_steps(span.steps()), shape)?.iter().for_each(out::say);
+    let batch = data.step(it.data_step(choice.step), shape)?.swap_remove(0);
     let sequences = sequences(&recipe, stage, &batch, length);
     for (i, sequence) in sequences.iter().take(choice.print).enumerate() {
         print(i, sequence, &corpus.tokenizer)?;

@@ -218,6 +218,15 @@ fn prune_on<D: Disk>(disk: &D, run: &Path, step: u64, keep: usize, kept: &[u64])
     Ok(discarded.map(|error| error.to_string()).collect())
 }
 
+/// Removes the checkpoints of `step` and later ones, newest first.
+///
+/// # Errors
+/// [`Error::Io`] naming what cannot be removed.
+pub fn discard_from(run: &Path, step: u64) -> Result<()> {
+    let later = list(run)?.into_iter().rev().take_while(|(other, _)| *other >= step);
+    later.map(|(_, path)| path).try_for_each(|path| discard(&RealDisk, &path))
+}
+
 /// Writes all files of a checkpoint into the new folder `path`, flushed.
 fn fill<D: Disk>(disk: &D, path: &Path, contents: Contents) -> Result<()> {
     let folders = contents.files.iter().filter_map(|(name, _)| Path::new(name).parent());

@@ -152,13 +152,13 @@ impl RecipeFlags {
 
     /// Says how a run that goes on is changed, if one of these flags would change it.
     fn refuse_beside_resume(&self, run: &Path) -> Result<()> {
-        let overrides = self.overrides();
-        let given = self.given.iter().chain(&self.recipe).chain(&overrides).next();
+        let flags = self.flags();
+        let given = self.given.iter().chain(&self.recipe).chain(&flags).next();
         given.map_or(Ok(()), |given| {
             let recipe = quoted(&run.join(RECIPE_FILE));
             Err(Error::input(format!(
-                "--resume goes on with the recipe in {recipe} and takes no other, but '{given}' is given: write there \
-                 what is to change (stages that have not begun, how often to save, evaluate and sample), or begin \
+                "--resume goes on with the recipe in {recipe} and takes no other, but '{given}' is given: give --set \
+                 for what is to change (stages that have not begun, how often to save, evaluate and sample), or begin \
                  another run without --resume"
             )))
         })
@@ -173,6 +173,11 @@ impl RecipeFlags {
 
     /// All of `--set`, then what other flags stand for.
     fn overrides(&self) -> Vec<String> {
+        [self.set.clone(), self.flags()].concat()
+    }
+
+    /// What flags stand for.
+    fn flags(&self) -> Vec<String> {
         let flag = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}"));
         let whole = |value: Option<u64>| value.map(|value| value.to_string());
         let real = |value: Option<f64>| value.map(|value| value.to_string());
@@ -184,7 +189,7 @@ impl RecipeFlags {
             flag("epochs", real(self.epochs)),
             flag("steps", whole(self.steps)),
         ];
-        self.set.iter().cloned().chain(flags.into_iter().flatten()).collect()
+        flags.into_iter().flatten().collect()
     }
 
     fn read_overridden(&self, overrides: &[String]) -> Result<Reading> {

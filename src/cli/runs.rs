@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::report::curve::Curve;
 use crate::report::{out, quoted, table};
+use crate::train::history;
 use crate::train::metrics::Metrics;
 use crate::train::overview::{Overview, Record, State, steps};
 use clap::{Args, Subcommand};
@@ -105,6 +106,7 @@ fn show(run: &Path) -> Result<()> {
         progress(&found)
     ))?;
     show_steps(&found)?;
+    show_history(&found)?;
     if let Some(checkpoint) = &found.checkpoint {
         out::line(format_args!("\nlast checkpoint: {}", checkpoint.display()))?;
     }
@@ -135,6 +137,15 @@ fn show_steps(run: &Overview) -> Result<()> {
         out::line(format_args!("\n{}", rows.join("\n")))?;
     }
     out::line(format_args!("\n{}", steps_table(&run.path, all, measured)?))
+}
+
+/// What happened to a run besides its steps.
+fn show_history(run: &Overview) -> Result<()> {
+    let events = history::read(&run.path);
+    if !events.is_empty() {
+        out::line("\nhistory")?;
+    }
+    events.iter().try_for_each(|event| out::line(format_args!("  {}", event.describe())))
 }
 
 /// Evenly chosen ones of a run's `all` steps: of those with a held-out loss, of which there are `measured`, if any.

@@ -21,7 +21,8 @@ const EXAMPLES: &str = "Examples:
   smolter train         the default recipe: no files, no network, minutes
   smolter train my.txt  a small model of your own text
   smolter train mine.toml --steps 500 --lr 1e-3 -o runs/try
-  smolter train --resume runs/try";
+  smolter train --resume runs/try
+  smolter train --resume runs/try --set 'stages.decay.mixture={books=0.6,code=0.4}'";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -31,7 +32,7 @@ pub struct Train {
     /// Run folder; by default the first free one of runs/NAME, runs/NAME-2, ...
     #[arg(short, long)]
     out: Option<PathBuf>,
-    /// Continues the run in this folder from its newest whole checkpoint.
+    /// Continues the run in this folder from its newest whole checkpoint; --set then changes what has not begun.
     #[arg(long, value_name = "RUN", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Device memory to stay within, such as 4GiB; decides micro-batch and recomputation.
@@ -69,7 +70,8 @@ impl Train {
                 let _ = folder.set(run.to_path_buf());
                 let backend = Backend::open(&self.device.device)?;
                 let memory = self.memory_of(&backend);
-                resume(Options { run: &run, backend, memory, until, requests: &REQUESTS })?
+                let options = Options { run: &run, backend, memory, until, requests: &REQUESTS };
+                resume(options, &self.recipe.set)?
             }
             None => {
                 let recipe = self.recipe.load(&[])?;

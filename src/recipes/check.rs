@@ -7,7 +7,7 @@ pub(super) mod timeline;
 use std::collections::{BTreeMap, HashSet};
 
 use super::problem::{KeyPath, Problems, key_path, suggest};
-use super::schema::{Batch, Optimizer, Preference, Recipe, Stage, StageKind};
+use super::schema::{Batch, Optimizer, Preference, Recipe, Skip, Stage, StageKind};
 use super::{chat, evaluation};
 use crate::data::mixture::LEAST_WEIGHT;
 use crate::hub;
@@ -173,6 +173,7 @@ fn check_stage(
     problems.require(is_part(name), key_path!["stages", i, "name"], || name_rule(name));
     chat::check_stage(problems, i, stage);
     check_length(problems, i, stage);
+    check_skip(problems, i, stage);
     let (length, longest) = (stage.sequence_length, recipe.model.max_position_embeddings);
     if problems.are_none_at(key_path!["model", "max_position_embeddings"]) {
         problems.require((1..=longest).contains(&length), key_path!["stages", i, "sequence_length"], || {
@@ -237,6 +238,21 @@ fn check_length(problems: &mut Problems, i: usize, stage: &Stage) {
     }
     if let Some(epochs) = stage.epochs {
         positive(problems, epochs, key_path!["stages", i, "epochs"]);
+    }
+}
+
+/// What is left out of a stage's data, in order.
+fn check_skip(problems: &mut Problems, i: usize, stage: &Stage) {
+    let mut end = 0;
+    for (j, &Skip { step, steps }) in stage.skip.iter().enumerate() {
+        let place = key_path!["stages", i, "skip", j];
+        at_least_one(problems, steps, &below(place, "steps"));
+        problems.require(step >= end, &below(place, "step"), || {
+            format!("is {step}, but must be at least {end}, behind what is left out before it")
+        });
+        let fits = step.checked_add(steps).filter(|&end| i64::try_from(end).is_ok());
+        problems.require(fits.is_some(), place, || "ends beyond 2^63 steps: leave out fewer".into());
+        end = fits.unwrap_or(end);
     }
 }
 
@@ -316,5 +332,9 @@ fn check_reports(problems: &mut Problems, recipe: &Recipe) {
     not_negative(problems, sample.temperature, key_path!["sample", "temperature"]);
     problems.require(i64::try_from(sample.seed).is_ok(), key_path!["sample", "seed"], || {
         "must be below 2^63".into()
-    })
+    });
+    positive(problems, recipe.spikes.threshold, key_path!["spikes", "threshold"]);
+    problems.require(recipe.spikes.before < 1 << 32, key_path!["spikes", "before"], || {
+        "must be below 2^32".into()
+    });
 }

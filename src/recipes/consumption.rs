@@ -127,19 +127,25 @@ impl Recipe {
             let consumed = match span.origin {
                 Origin::Noise => vec![0; tokens.len()],
                 Origin::Step { stage, step } if is_packed(&self.stages[stage]) => {
-                    let sequences = (step - spans[stage].start_step) * spans[stage].sequences_per_step as u64;
+                    let sequences = self.sequences_until(&spans[stage], step);
                     mixture(stage, &before[stage])?.consumed(sequences)?
                 }
                 Origin::Step { stage, .. } => before[stage].clone(),
             };
             before.push(consumed.clone());
             if is_packed(&self.stages[span.stage]) {
-                let sequences = span.steps().saturating_mul(span.sequences_per_step as u64);
+                let sequences = self.sequences_until(span, span.end_step);
                 let after = mixture(span.stage, &consumed)?.consumed(sequences)?;
                 visit(span.stage, sequences, &consumed, &after)?;
             }
         }
         Ok(())
+    }
+
+    /// Sequences (or pairs) of a stage's data up to `step` of the run, which lies in it: those that are left out included.
+    pub fn sequences_until(&self, span: &Span, step: u64) -> u64 {
+        let steps = self.stages[span.stage].data_steps(step - span.start_step);
+        steps.saturating_mul(span.sequences_per_step as u64)
     }
 
     fn declared_tokens(&self) -> Vec<u64> {

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::complaint::{Complaint, any_value};
 use super::count;
-use super::overrides::{Changes, Places, assign, changes, remove, respan};
+use super::overrides::{Changes, LENGTHS, Places, assign, changes, remove, respan};
 use super::problem::{KeyPath, MOST, nearest};
 use crate::error::Error;
 
@@ -70,7 +70,14 @@ impl<'a> Document<'a> {
             Ok(value) => respan(value.into_inner(), places),
             Err(_) => DeValue::String(Cow::Borrowed(value.trim())),
         };
-        assign(&mut self.root, &keys(key), value, places)
+        let keys = keys(key);
+        // A stage has one length.
+        if let ["stages", stage, length] = keys[..]
+            && LENGTHS.contains(&length)
+        {
+            LENGTHS.iter().for_each(|other| remove(&mut self.root, &["stages", stage, other]));
+        }
+        assign(&mut self.root, &keys, value, places)
     }
 
     fn apply_flag(&mut self, flag: &str, value: &'a str, places: Places) -> std::result::Result<(), String> {

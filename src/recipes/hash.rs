@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::schema::{Batch, Evaluation, HeldOutText, OnExhausted, Optimizer, Recipe, Sample, Saving};
+use super::schema::{Batch, Evaluation, HeldOutText, OnExhausted, Optimizer, Recipe, Sample, Saving, Spikes};
 use super::timeline::{Origin, lineage};
 use crate::hub;
 
@@ -17,19 +17,32 @@ impl Recipe {
         hash_of(self.clone())
     }
 
-    /// [`hash`](Self::hash) of what has affected the state in a stage: without the stages that are not on its
-    /// lineage, and without what only they use. They may change, and the state is still one of the recipe.
+    /// [`key_at`](Self::key_at) the end of a stage.
+    ///
+    /// # Panics
+    /// As [`Recipe::spans`].
+    pub fn key(&self, stage: usize) -> String {
+        self.key_at(stage, self.span_of(stage).end_step)
+    }
+
+    /// [`hash`](Self::hash) of what has affected the state after `step`, a step of the run in `stage`: without the stages that
+    /// are not on its lineage, and without what only they use, or only later steps. That may change, and the state is still
+    /// one of the recipe.
     ///
     /// That a longer later stage changes the learning rates behind it is for
     /// [`Schedule::differs_before`](crate::optim::schedule::Schedule::differs_before) to say.
     ///
     /// # Panics
     /// As [`Recipe::spans`].
-    pub fn key(&self, stage: usize) -> String {
+    pub fn key_at(&self, stage: usize, step: u64) -> String {
         let spans = self.spans();
-        let before = lineage(&spans, stage).into_iter().map(|(before, _)| before);
-        let kept = before.chain([stage]).map(|i| {
+        let used =
+            lineage(&spans, stage).into_iter().chain([(stage, step.saturating_sub(spans[stage].start_step))]);
+        let kept = used.map(|(i, steps)| {
             let mut kept = self.stages[i].clone();
+            // Data that lies behind the last step has been left out of nothing yet.
+            let data_steps = kept.data_steps(steps);
+            kept.skip.retain(|skip| skip.step < data_steps);
             kept.from = match spans[i].origin {
                 Origin::Step { stage, step }
                     if step != spans[stage].end_step || step != spans[i].start_step =>
@@ -71,6 +84,8 @@ fn hash_of(mut recipe: Recipe) -> String {
     recipe.sample = Sample::default();
     recipe.evaluation = Evaluation::default();
     recipe.stages.iter_mut().for_each(|stage| stage.evaluate.clear());
+    // What they have made of the data stands in the stages.
+    recipe.spikes = Spikes::default();
     for dataset in &mut recipe.datasets {
         // What is known of a dataset, and what is done where that does not do, changes no token.
         (dataset.tokens, dataset.on_exhausted) = (None, OnExhausted::default());

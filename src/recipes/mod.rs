@@ -16,19 +16,21 @@ mod problem;
 mod reading;
 mod schedules;
 mod schema;
+mod skip;
 mod source;
 mod timeline;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
+pub use changes::Change;
 pub use count::parse as parse_count;
 pub use draft::{Draft, draft};
 pub use reading::Reading;
 pub use schema::{
     Batch, ChatFormat, Dataset, Evaluation, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer,
-    Preference, PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Stage, StageKind, TokenizerChoice,
-    TokenizerTraining,
+    Preference, PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Skip, SpikeAction, Spikes, Stage, StageKind,
+    TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};

@@ -48,7 +48,7 @@ pub(super) fn given_string(overrides: &[String], path: &str) -> Option<String> {
 }
 
 /// Keys that say how long a stage is; a recipe has one of them.
-const LENGTHS: [&str; 3] = ["tokens", "steps", "epochs"];
+pub(super) const LENGTHS: [&str; 3] = ["tokens", "steps", "epochs"];
 
 /// What a flag of the command line changes in a recipe.
 pub(super) struct Changes {
@@ -130,12 +130,21 @@ pub(super) fn remove(node: &mut Spanned<DeValue>, keys: &[&str]) {
     let child = match node.get_mut() {
         DeValue::Table(table) if rest.is_empty() => return drop(table.remove(key)),
         DeValue::Table(table) => table.get_mut(key),
-        DeValue::Array(array) => key.parse().ok().and_then(|i: usize| array.as_mut().get_mut(i)),
+        DeValue::Array(array) => index(array, key).and_then(|i| array.as_mut().get_mut(i)),
         _ => None,
     };
     if let Some(child) = child {
         remove(child, rest);
     }
+}
+
+fn name<'a>(item: &'a Spanned<DeValue>) -> &'a str {
+    item.get_ref().get("name").and_then(|name| name.get_ref().as_str()).unwrap_or_default()
+}
+
+/// Which element of a list a key means, by number or by name.
+fn index(array: &DeArray, key: &str) -> Option<usize> {
+    key.parse().ok().or_else(|| array.iter().position(|item| name(item) == key))
 }
 
 /// Puts `value` at the path `keys` below `node`, making the tables that lead there.
@@ -159,20 +168,14 @@ pub(super) fn assign<'a>(
                 table.entry(key).or_insert_with(|| place_next(DeValue::Table(DeTable::new()), places));
             assign(child, rest, value, places)
         }
-        DeValue::Array(array) => {
-            let name =
-                |item: &Spanned<DeValue>| item.get_ref().get("name")?.get_ref().as_str().map(String::from);
-            let names: Vec<String> = array.iter().map(|item| name(item).unwrap_or_default()).collect();
-            let index = key.parse().ok().or_else(|| names.iter().position(|name| name == key));
-            match index.filter(|&i| i < array.len()) {
-                Some(i) => assign(&mut array.as_mut()[i], rest, value, places),
-                None => {
-                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    let hint = suggest(key, &names);
-                    Err(format!("there is no '{key}' among the {} there; {hint}", array.len()))
-                }
+        DeValue::Array(array) => match index(array, key).filter(|&i| i < array.len()) {
+            Some(i) => assign(&mut array.as_mut()[i], rest, value, places),
+            None => {
+                let names: Vec<&str> = array.iter().map(name).collect();
+                let hint = suggest(key, &names);
+                Err(format!("there is no '{key}' among the {} there; {hint}", array.len()))
             }
-        }
+        },
         other => Err(format!("what holds '{key}' is a {}, not a table", other.type_str())),
     }
 }

@@ -75,6 +75,9 @@ pub struct Recipe {
     /// `[evaluation]`
     #[serde(default, skip_serializing_if = "is_usual_evaluation")]
     pub evaluation: Evaluation,
+    /// `[spikes]`
+    #[serde(default, skip_serializing_if = "Spikes::are_usual")]
+    pub spikes: Spikes,
 }
 
 /// Whose weights, shape and tokenizer a run begins with.
@@ -350,8 +353,24 @@ pub struct Stage {
     /// Of a `dpo` stage: its loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dpo: Option<Preference>,
+    /// Steps of its data that are left out, such as `[{ step = 120, steps = 3 }]`; what follows moves up. A run that goes
+    /// back behind a loss spike writes here what it leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<Skip>,
     /// Share of each dataset in the stage's tokens (of a `dpo` stage, in its pairs); they sum to 1.
     pub mixture: BTreeMap<String, f64>,
+}
+
+/// One element of `skip` of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skip {
+    /// The first step of the stage's data that is left out, counted from 0.
+    #[serde(deserialize_with = "count")]
+    pub step: u64,
+    /// How many are.
+    #[serde(deserialize_with = "count")]
+    pub steps: u64,
 }
 
 /// `dpo` of a stage: how much the chosen answer is to be preferred to the rejected one. Defaults are SmolLM2's
@@ -529,5 +548,48 @@ pub struct Sample {
 impl Default for Sample {
     fn default() -> Self {
         Sample { prompts: Vec::new(), tokens: 64, temperature: 0.7, seed: 8 }
+    }
+}
+
+/// `[spikes]`: what is done about a loss spike, a step whose loss is far above what the steps before it in its stage lead to
+/// expect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spikes {
+    /// What is done; `report` if not given.
+    pub action: SpikeAction,
+    /// How far above the expected loss a spike is, in standard deviations of the steps before it (robust ones).
+    pub threshold: f64,
+    /// `rewind`: steps before the spike whose data is left out too, since their updates may have caused it.
+    #[serde(deserialize_with = "count")]
+    pub before: u64,
+    /// `rewind`: most rewinds of a stage; one more spike ends the run with an error.
+    #[serde(deserialize_with = "count")]
+    pub rewinds: u64,
+}
+
+/// What is done about a loss spike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpikeAction {
+    /// A line on stderr and one in `history.jsonl`; training goes on.
+    Report,
+    /// That, and the run goes back to the last checkpoint before the spike and on without the data that caused it. A loss
+    /// that is not finite counts as a spike.
+    Rewind,
+    /// Nothing; nobody looks for spikes.
+    Off,
+}
+
+impl Spikes {
+    /// Keeps the hashes of recipes that were written before the table existed.
+    fn are_usual(&self) -> bool {
+        *self == Spikes::default()
+    }
+}
+
+impl Default for Spikes {
+    fn default() -> Self {
+        Spikes { action: SpikeAction::Report, threshold: 5.0, before: 1, rewinds: 10 }
     }
 }

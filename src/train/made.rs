@@ -3,6 +3,7 @@
 use super::begun::BEGUN_FILE;
 use super::corpus;
 use super::events::EVENTS_FOLDER;
+use super::history::HISTORY_FILE;
 use super::metrics::METRICS_FILE;
 use super::samples::SAMPLES_FILE;
 use super::saved::RECIPE_FILE;
@@ -26,7 +27,8 @@ pub const CHECKPOINTS_FOLDER: &str = "checkpoints";
 /// Removes what a run has made in the folder `run`, as far as that is possible. All else stays, and the folders that it
 /// lies in.
 pub fn remove(run: &Path) {
-    for name in [LOCK_FILE, RECIPE_FILE, BEGUN_FILE, METRICS_FILE, SCORES_FILE, SAMPLES_FILE, ENDING_FILE] {
+    let records = [METRICS_FILE, SCORES_FILE, SAMPLES_FILE, HISTORY_FILE];
+    for name in [LOCK_FILE, RECIPE_FILE, BEGUN_FILE, ENDING_FILE].into_iter().chain(records) {
         for name in [name.to_string(), format!(".tmp-{name}"), format!("{name}.tmp")] {
             let _ = std::fs::remove_file(run.join(name));
         }

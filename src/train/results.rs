@@ -4,8 +4,10 @@ use super::dpo::reward;
 use super::engine::{Engine, Ticket};
 use super::metrics::{Preference, Rewards};
 use super::objective::Batch;
+use super::spikes::Part;
 use crate::error::Result;
 use crate::ops::preference_loss::PreferenceLoss;
+use crate::recipes::{Dataset, Recipe};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -59,6 +61,17 @@ impl StepResults {
     pub fn loss(&self) -> f64 {
         let weight: f64 = self.sums.iter().map(|sum| sum.weight).sum();
         self.sums.iter().map(|sum| sum.nll).sum::<f64>() / weight
+    }
+
+    /// The loss of each dataset that has weight in the step.
+    pub fn parts<'r>(&self, recipe: &'r Recipe) -> Vec<Part<'r>> {
+        let parts = recipe.datasets.iter().zip(&self.sums).filter(|(_, sum)| sum.weight > 0.0);
+        let part = |(dataset, sum): (&'r Dataset, &Sum)| Part {
+            dataset: &dataset.name,
+            weight: sum.weight,
+            loss: sum.nll / sum.weight,
+        };
+        parts.map(part).collect()
     }
 }
 

@@ -1,17 +1,19 @@
 //! A run from the user's side: its folder, resuming, and the report at the end.
 
 use super::begun::{BEGUN_FILE, Begun};
+use super::history::{self, HISTORY_FILE, History, catch_up};
+use super::intervention::intervene;
 use super::overview::Record;
 use super::samples::SampleText;
 use super::saved::{self, RECIPE_FILE};
 use super::score_table;
 use super::trainer::{Ending, Options, Trainer};
-use crate::checkpoint::folder;
+use crate::checkpoint::{folder, replace};
 use crate::error::{Error, Result};
 use crate::eval::loss::baseline;
 use crate::files;
 use crate::graph::Backend;
-use crate::recipes::Recipe;
+use crate::recipes::{Change, Recipe};
 use crate::report::{out, profile, quoted, shell_word, table};
 use crate::tokenizer::ChatTemplate;
 use std::path::Path;
@@ -40,11 +42,29 @@ pub fn start(recipe: Recipe, options: Options) -> Result<Ending> {
     complete(Trainer::new(recipe, options, None)?)
 }
 
-/// Continues the run in `options.run` from its newest whole checkpoint. A recipe that is lost is taken from there.
+/// Continues the run in `options.run` from its newest whole checkpoint. A recipe that is lost is taken from there. With
+/// assignments `path.to.key=value` its recipe is changed first, as far as that concerns what has not begun.
 ///
 /// # Errors
-/// [`Error::Input`] or [`Error::Damaged`] if neither recipe nor checkpoint is whole, or they do not go together.
-pub fn resume(options: Options) -> Result<Ending> {
+/// [`Error::Input`] or [`Error::Damaged`] if neither recipe nor checkpoint is whole, or they do not go together; those of
+/// [`intervene`].
+pub fn resume(options: Options, set: &[String]) -> Result<Ending> {
+    let run = options.run;
+    // A change with which the run cannot go on comes to nothing.
+    let files = [RECIPE_FILE, BEGUN_FILE, HISTORY_FILE].map(|name| run.join(name));
+    let before = files.each_ref().map(|path| files::read(path, files::LISTS).ok());
+    let trainer = reopen(options, set, introduce).inspect_err(|_| {
+        let changed = files.iter().zip(before).filter(|_| !set.is_empty());
+        for (path, before) in changed.filter_map(|(path, before)| Some((path, before?))) {
+            // The error itself is what matters.
+            let _ = replace(path, &before);
+        }
+    })?;
+    complete(trainer)
+}
+
+/// The run in `options.run` at its newest whole checkpoint, with its recipe changed by `set`; `tell` what that is.
+fn reopen<'a>(options: Options<'a>, set: &[String], tell: impl Fn(&Recipe, &Options)) -> Result<Trainer<'a>> {
     let found = folder::newest_whole(options.run);
     let checkpoint = found.as_ref().ok().and_then(Option::as_ref).map(|(checkpoint, _)| checkpoint);
     let begun = if checkpoint.is_none() { beginning(options.run) } else { None };
@@ -53,8 +73,15 @@ pub fn resume(options: Options) -> Result<Ending> {
         None => Ok(begun.as_ref().map_or(Vec::new(), Begun::recipes)),
     };
     let since = if checkpoint.is_some() { "the last checkpoint" } else { "the beginning" };
-    let recipe = resumed_recipe(options.run, before, since)?;
-    introduce(&recipe, &options);
+    let (recipe, before) = resumed_recipe(options.run, before, since)?;
+    let recipe = intervene(options.run, recipe, set, checkpoint)?;
+    let changes = changes(&recipe, &before)?;
+    let (step, stage) = match checkpoint {
+        Some(checkpoint) => (checkpoint.state.step, &checkpoint.state.stage),
+        None => (0, &recipe.stages[0].name),
+    };
+    History::open(options.run, step, &recipe)?.add_changes(step, stage, &changes)?;
+    tell(&recipe, &options);
     let checkpoint = match found? {
         None => {
             // Text is not needed where its tokens are there.
@@ -70,7 +97,7 @@ pub fn resume(options: Options) -> Result<Ending> {
             Some(checkpoint)
         }
     };
-    complete(Trainer::new(recipe, options, checkpoint)?)
+    Trainer::new(recipe, options, checkpoint)
 }
 
 /// What a run without a checkpoint began with, if that can be told.
@@ -83,21 +110,22 @@ fn beginning(run: &Path) -> Option<Begun> {
     begun
 }
 
-/// The recipe of a run that goes on. Says aloud if it is none of those that the run had before, the newest last.
-fn resumed_recipe(run: &Path, before: Result<Vec<Recipe>>, since: &str) -> Result<Recipe> {
+/// The recipe of a run that goes on, and those that it had before, the newest last. Says aloud if it is none of these.
+fn resumed_recipe(run: &Path, before: Result<Vec<Recipe>>, since: &str) -> Result<(Recipe, Vec<Recipe>)> {
     let path = run.join(RECIPE_FILE);
-    match (Recipe::load(&path.to_string_lossy(), &[]), before.map(|mut before| (before.pop(), before))) {
-        (Ok(recipe), Ok((Some(last), others))) => {
-            let changed = recipe.changes_since(&last)?;
-            let is_other = |other: &Recipe| recipe.changes_since(other).is_ok_and(|it| it.is_empty());
-            if !changed.is_empty() && !others.iter().any(is_other) {
-                let changed = changed.join(", ");
+    match (Recipe::load(&path.to_string_lossy(), &[]), before) {
+        (Ok(recipe), Ok(mut before)) => {
+            let events = history::read(run);
+            before.iter_mut().for_each(|before| catch_up(before, &recipe, &events));
+            let changed = changes(&recipe, &before)?;
+            if !changed.is_empty() {
+                let changed = changed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 out::warn(format_args!("{}: changed since {since}: {changed}", path.display()));
             }
-            Ok(recipe)
+            Ok((recipe, before))
         }
-        (Ok(recipe), _) => Ok(recipe),
-        (Err(error), Ok((Some(saved), _))) => {
+        (Ok(recipe), Err(_)) => Ok((recipe, Vec::new())),
+        (Err(error), Ok(before)) if !before.is_empty() => {
             // It may hold what its owner has just written.
             let aside = if path.symlink_metadata().is_ok() {
                 format!("; it is now {}", files::set_aside(&path)?.display())
@@ -105,13 +133,20 @@ fn resumed_recipe(run: &Path, before: Result<Vec<Recipe>>, since: &str) -> Resul
                 String::new()
             };
             out::warn(format_args!("{error}: the recipe is that of {since}{aside}"));
-            Ok(saved)
+            Ok((before[before.len() - 1].clone(), before))
         }
         (Err(error), _) => Err(Error::input(format!(
             "{error}; {}: no checkpoint has the recipe either: put it back, or start a new run",
             run.display()
         ))),
     }
+}
+
+/// What a recipe changes of the last of those of before; nothing if it is one of them.
+fn changes(recipe: &Recipe, before: &[Recipe]) -> Result<Vec<Change>> {
+    let Some((last, others)) = before.split_last() else { return Ok(Vec::new()) };
+    let is_other = |other: &Recipe| recipe.changes_since(other).is_ok_and(|it| it.is_empty());
+    if others.iter().any(is_other) { Ok(Vec::new()) } else { recipe.changes_since(last) }
 }
 
 fn introduce(recipe: &Recipe, options: &Options) {
@@ -123,14 +158,19 @@ fn introduce(recipe: &Recipe, options: &Options) {
 fn complete(mut trainer: Trainer) -> Result<Ending> {
     let run = trainer.options().run.to_path_buf();
     Record::clear(&run)?;
-    let ending = trainer.run();
-    let record = match &ending {
-        Ok(Ending::Finished) => Record::Finished,
-        Ok(Ending::Stopped { .. }) => Record::Stopped,
-        Err(error) => Record::Failed { error: error.to_string() },
-    };
+    let failed = |error: &Error| Record::Failed { error: error.to_string() };
     // The ending itself is what matters.
-    let _ = record.write(&run);
+    let keep = |record: Record| drop(record.write(&run));
+    let mut ending = trainer.run();
+    while matches!(ending, Ok(Ending::Rewound)) {
+        trainer = reopen(trainer.into_options(), &[], |_, _| {}).inspect_err(|error| keep(failed(error)))?;
+        ending = trainer.run();
+    }
+    keep(match &ending {
+        Ok(Ending::Finished) => Record::Finished,
+        Ok(Ending::Stopped { .. } | Ending::Rewound) => Record::Stopped,
+        Err(error) => failed(error),
+    });
     let ending = ending.map_err(|error| with_remedy(error, trainer.last_saved()))?;
     if std::env::var("SMOLTER_DEBUG").is_ok_and(|level| level == "2") {
         let engine = trainer.engine_of_last_stage()?;
@@ -142,6 +182,7 @@ fn complete(mut trainer: Trainer) -> Result<Ending> {
     }
     let saved = trainer.last_saved().map(|path| path.display().to_string()).unwrap_or_default();
     match ending {
+        Ending::Rewound => unreachable!("the run has gone on"),
         Ending::Stopped { step } => {
             out::say(format_args!("stopped after step {step}; saved {saved}"));
             out::say(format_args!("continue with: smolter train --resume {}", quoted(&run)));

@@ -1,6 +1,7 @@
 //! Between a run and its folder: checkpoints and the resolved recipe.
 
 use super::corpus::{Corpus, Known, KnownTokenizer};
+use super::spikes::Detector;
 use super::stages::PlannedStage;
 use crate::checkpoint::{Checkpoint, Contents, Dtype, Part, TrainerState, folder, replace};
 use crate::error::{Error, Result};
@@ -39,7 +40,7 @@ pub fn recipe_of(checkpoint: &Checkpoint) -> Result<Option<Recipe>> {
 }
 
 /// Saves the state after the run's step `step` of `stage`, which has a frozen model's log-probabilities with the key
-/// `reference`; returns the checkpoint's folder and warnings.
+/// `reference`, with the `detector` of its spikes; returns the checkpoint's folder and warnings.
 pub fn save(
     store: &Store,
     recipe: &Recipe,
@@ -48,19 +49,21 @@ pub fn save(
     run: &Path,
     step: u64,
     reference: Option<u64>,
+    detector: &Detector,
 ) -> Result<(PathBuf, Vec<String>)> {
     let (span, architecture) = (&stage.span, &stage.work.architecture);
     let mut state = TrainerState {
         step,
         tokens: span.tokens_at(step),
-        sequences: (step - span.start_step) * span.sequences_per_step as u64,
+        sequences: recipe.sequences_until(span, step),
         extra: json!({
             "micro_batch": stage.shape.micro_batch,
             "recompute": stage.shape.recompute.name(),
             "schedule": stage.schedule,
             "sets": corpus.hashes(recipe),
+            "spikes": detector,
         }),
-        ..TrainerState::new(recipe.key(span.stage), &recipe.stages[span.stage].name)
+        ..TrainerState::new(recipe.key_at(span.stage, step), &recipe.stages[span.stage].name)
     };
     if let Some(key) = reference {
         state.extra["reference"] = json!(format!("{key:016x}"));
@@ -167,11 +170,11 @@ pub fn check(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<(usize, usize)>
     let Some(stage) = recipe.stages.iter().position(|stage| stage.name == state.stage) else {
         return Err(other(format!("it has no stage {}", state.stage)));
     };
+    let span = recipe.span_of(stage);
     // A version that knew no keys of stages took the hash of the whole recipe.
-    if ![recipe.key(stage), recipe.hash()].contains(&state.recipe_hash) {
+    if ![recipe.key_at(stage, state.step), recipe.hash()].contains(&state.recipe_hash) {
         return Err(other(format!("stage {} or one before it has changed", state.stage)));
     }
-    let span = recipe.span_of(stage);
     if state.step <= span.start_step || state.step > span.end_step {
         return Err(damaged(&format!("step {} is not in stage {}", state.step, state.stage)));
     }
@@ -219,6 +222,11 @@ fn origin(dataset: &Dataset) -> Dataset {
 /// The key of the frozen model's log-probabilities that the stage of a checkpoint is trained with.
 pub fn reference_of(checkpoint: &Checkpoint) -> Option<u64> {
     u64::from_str_radix(checkpoint.state.extra["reference"].as_str()?, 16).ok()
+}
+
+/// What the run knew of its losses at a checkpoint; none if an earlier version made that.
+pub fn detector_of(checkpoint: &Checkpoint) -> Option<Detector> {
+    serde_json::from_value(checkpoint.state.extra["spikes"].clone()).ok()
 }
 
 /// The checkpoint of a step that a stage branches off.

@@ -62,14 +62,31 @@ pub fn consumed_before(recipe: &Recipe, corpus: &Corpus) -> Result<Vec<Vec<u64>>
         let before = match span.origin {
             Origin::Noise => vec![0; recipe.datasets.len()],
             Origin::Step { stage: parent, step } => {
-                let steps = step - spans[parent].start_step;
-                let sequences = steps * spans[parent].sequences_per_step as u64;
+                let sequences = recipe.sequences_until(&spans[parent], step);
                 corpus.mixture(recipe, parent, &consumed[parent])?.consumed(sequences)?
             }
         };
         consumed.push(before);
     }
     Ok(consumed)
+}
+
+/// Checks that the data of every stage lasts to its end, and that no cap of epochs is exceeded that must not be.
+///
+/// # Errors
+/// [`Error::Input`] naming the stage or the dataset.
+pub fn check_data(recipe: &Recipe, corpus: &Corpus) -> Result<()> {
+    for (span, before) in recipe.spans().iter().zip(consumed_before(recipe, corpus)?) {
+        check_stage(recipe, corpus, span, &before)?;
+    }
+    Ok(())
+}
+
+fn check_stage(recipe: &Recipe, corpus: &Corpus, span: &Span, before: &[u64]) -> Result<()> {
+    let sequences = recipe.sequences_until(span, span.end_step);
+    recipe.check_caps(span.stage, &corpus.sizes(recipe, span.stage)?, before, sequences)?;
+    // Fails here if the data does not last.
+    corpus.mixture(recipe, span.stage, before)?.consumed(sequences).map(drop)
 }
 
 /// Plans the stages that have steps left after `step`, or the last one, whose state may still be evaluated. `begun` is
@@ -94,10 +111,7 @@ pub fn plan_stages(
         if span.end_step <= step && stage + 1 < recipe.stages.len() {
             continue;
         }
-        // Fails here if the data does not last.
-        let sequences = span.steps() * span.sequences_per_step as u64;
-        recipe.check_caps(stage, &corpus.sizes(recipe, stage)?, &before, sequences)?;
-        corpus.mixture(recipe, stage, &before)?.consumed(sequences)?;
+        check_stage(recipe, corpus, span, &before)?;
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);
         let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);

@@ -15,10 +15,12 @@ use super::made::DATA_FOLDER;
 use super::objective::Batches;
 use super::reference::Reference;
 use super::results::{Results, StepResults};
+use super::rewind;
 use super::run_folder::RunFolder;
 use super::saved;
 use super::score_table;
 use super::stages::{PlannedStage, plan_stages};
+use super::watch::{Place, Watch};
 use crate::checkpoint::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Store};
@@ -65,6 +67,8 @@ pub enum Ending {
         /// Steps done.
         step: u64,
     },
+    /// Gone back behind a loss spike: the run's folder is as after a kill, and its recipe leaves out what caused the spike.
+    Rewound,
 }
 
 /// Why there is an engine.
@@ -85,6 +89,7 @@ pub struct Trainer<'a> {
     engine: Option<Engine>,
     held_out: Option<HeldOut>,
     journal: Journal,
+    watch: Watch,
     evaluation: Evaluation,
     /// Steps submitted.
     step: u64,
@@ -155,6 +160,7 @@ impl<'a> Trainer<'a> {
             Some(checkpoint) => saved::load(&store, checkpoint, architecture)?,
         }
         let journal = Journal::open(options.run, &recipe, step)?;
+        let watch = Watch::open(options.run, &recipe, checkpoint.as_ref())?;
         Ok(Trainer {
             results: Results::new(recipe.datasets.len()),
             recipe,
@@ -166,6 +172,7 @@ impl<'a> Trainer<'a> {
             engine: None,
             held_out: None,
             journal,
+            watch,
             evaluation,
             step,
             step_flops: 0.0,
@@ -200,14 +207,15 @@ impl<'a> Trainer<'a> {
             let end_step = stage.span.end_step;
             let (stage_index, reference) = (stage.span.stage, self.reference.as_ref());
             let data = batches_of(&self.recipe, stage_index, &stage.consumed, &self.corpus, reference)?;
-            data.notes(stage.span.steps(), stage.shape)?.iter().for_each(out::say);
+            let data_steps = self.recipe.stages[stage_index].data_steps(stage.span.steps());
+            data.notes(data_steps, stage.shape)?.iter().for_each(out::say);
             loop {
-                // First what an earlier sitting has left.
-                if self.evaluation_is_due() {
+                // First what an earlier sitting has left. While a spike goes on, the step will come again.
+                if self.evaluation_is_due() && !self.watch.is_holding() {
                     self.evaluate()?;
                 }
                 let until = self.options.until.is_some_and(|until| self.step >= until);
-                if until && self.step < end && self.last_saved.is_some() {
+                if until && self.step < end && self.last_saved.is_some() && !self.watch.is_holding() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
                 if self.step == end_step {
@@ -222,11 +230,20 @@ impl<'a> Trainer<'a> {
                 if last || self.step.is_multiple_of(self.recipe.held_out.every) {
                     self.measure_held_out()?;
                 }
+                if self.step == end_step {
+                    self.drain()?;
+                    self.watch.end_stage();
+                }
                 let (asked, due) = (requests.save.swap(false, Ordering::Relaxed), self.evaluation_is_due());
                 if stop || until || asked || due || self.save_is_due() || kept.contains(&self.step) {
                     self.save()?;
                 }
-                if stop && (due || !last) {
+                if let Some(spike) = self.watch.behind() {
+                    let (run, span) = (self.options.run, &self.stages[index].span);
+                    rewind::go_back(run, &self.recipe, span, spike, self.watch.history())?;
+                    return Ok(Ending::Rewound);
+                }
+                if stop && (due || !last) && !self.watch.is_holding() {
                     return Ok(Ending::Stopped { step: self.step });
                 }
             }
@@ -241,6 +258,7 @@ impl<'a> Trainer<'a> {
         let (stage, run, backend) = (&self.stages[index], self.options.run, &self.options.backend);
         let at_start = self.step == stage.span.start_step;
         if at_start {
+            self.watch.begin_stage();
             beginning::enter(&mut self.store, backend, run, &self.recipe, stage)?;
         }
         self.reference = None;
@@ -272,7 +290,8 @@ impl<'a> Trainer<'a> {
 
     fn train_step(&mut self, data: &dyn Batches) -> Result<()> {
         let stage = &self.stages[self.current];
-        let batches = data.step(self.step - stage.span.start_step, stage.shape)?;
+        let data_step = self.recipe.stages[stage.span.stage].data_step(self.step - stage.span.start_step);
+        let batches = data.step(data_step, stage.shape)?;
         let (hyper, t) = stage.update(self.step + 1);
         self.look_for_norms();
         let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| weight as f64).sum();
@@ -318,13 +337,24 @@ impl<'a> Trainer<'a> {
 
     /// Checks and reports a step whose results are all in.
     fn step_done(&mut self, results: &StepResults) -> Result<()> {
+        if self.watch.behind().is_some() {
+            // It will come again, or something else in its place.
+            return Ok(());
+        }
         let (step, loss, norm) = (results.step, results.loss(), results.grad_norm);
+        let parts = results.parts(&self.recipe);
+        let span = &self.stages[self.current].span;
+        let place = Place { recipe: &self.recipe, corpus: &self.corpus, span };
         if !loss.is_finite() || !norm.is_finite() {
+            if self.watch.not_finite(place, step, loss, &parts)? {
+                return Ok(());
+            }
             return Err(self.diverged(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite")));
         }
         let cost = Cost { flops: self.step_flops, memory: self.allocated() };
-        let (span, held_out) = (&self.stages[self.current].span, self.held_out_loss.take());
+        let held_out = self.held_out_loss.take();
         self.journal.write(&self.recipe, span, results, held_out.as_ref(), &cost)?;
+        self.watch.observe(place, step, loss, &parts)?;
         self.options.run.keep();
         Ok(())
     }
@@ -419,10 +449,15 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self) -> Result<()> {
         self.drain()?;
+        if self.watch.is_holding() {
+            return Ok(());
+        }
         self.journal.sync()?;
         let stage = &self.stages[self.current];
         let (run, reference) = (self.options.run, self.reference.as_ref().map(|reference| reference.key));
-        let saved = saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference);
+        let detector = self.watch.detector();
+        let saved =
+            saved::save(&self.store, &self.recipe, stage, &self.corpus, run, self.step, reference, detector);
         let (path, warnings) = saved.map_err(|error| match error {
             Error::Failure(what) => self.diverged(&what),
             other => other,
@@ -466,6 +501,11 @@ impl<'a> Trainer<'a> {
     /// How the run was to be done.
     pub fn options(&self) -> &Options<'a> {
         &self.options
+    }
+
+    /// Gives back what is needed to go on with the run; all else goes.
+    pub fn into_options(self) -> Options<'a> {
+        self.options
     }
 
     /// The checkpoint that was written last.

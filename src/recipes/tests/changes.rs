@@ -4,7 +4,11 @@ use super::*;
 
 /// What `after` changes of `before`, both given by overrides.
 fn changes(before: &[&str], after: &[&str]) -> Vec<String> {
-    small(after).unwrap().changes_since(&small(before).unwrap()).unwrap()
+    told(&small(after).unwrap(), &small(before).unwrap())
+}
+
+fn told(after: &Recipe, before: &Recipe) -> Vec<String> {
+    after.changes_since(before).unwrap().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -21,6 +25,10 @@ fn each_key_is_told_with_its_place() {
         ("stages.decay.rope_theta=20000.0", "stages.decay.rope_theta = 20000.0 (was not there)"),
         ("datasets.stories.documents=31", "datasets.stories.documents = 31 (was 30)"),
         ("checkpoint.every=51", "checkpoint.every = 51 (was 52)"),
+        (
+            "stages.decay.mixture={stories=0.9999999}",
+            "stages.decay.mixture = { stories = 0.9999999 } (was { stories = 1.0 })",
+        ),
     ] {
         assert_eq!(changes(&[], &[set]), [told]);
     }
@@ -35,9 +43,9 @@ fn stages_are_compared_by_name_and_order() {
     let before = small(&[]).unwrap();
     let mut after = before.clone();
     after.stages.swap(0, 1);
-    assert_eq!(after.changes_since(&before).unwrap(), ["stages are decay, stable (were stable, decay)"]);
+    assert_eq!(told(&after, &before), ["stages are decay, stable (were stable, decay)"]);
     after.stages.pop();
-    assert_eq!(after.changes_since(&before).unwrap(), ["stages are decay (were stable, decay)"]);
+    assert_eq!(told(&after, &before), ["stages are decay (were stable, decay)"]);
 }
 
 #[test]
