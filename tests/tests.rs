@@ -21,6 +21,7 @@ mod plan;
 mod preference;
 mod recipe_docs;
 mod recipes;
+mod report;
 mod robustness;
 mod runs;
 mod scoring;

@@ -4,7 +4,7 @@
 //! stage's programs), [`stages`] (what is decided before the first step).
 
 pub mod beginning;
-mod begun;
+pub mod begun;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;
@@ -24,5 +24,6 @@ pub mod run;
 pub mod run_folder;
 pub mod saved;
 pub mod sft;
+pub mod sitting;
 pub mod stages;
 pub mod trainer;
