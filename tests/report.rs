@@ -253,6 +253,6 @@ fn the_speed_is_a_share_of_a_peak_that_was_measured() {
     report(&place, &["run", "--bench", "other.json", "--bench", "bench.json"]).expect(0, &[]);
     assert_has(
         &files(&place.path("run")).0,
-        &["the peak is 123 GFLOP/s of f32 multiply-adds on A &lt;b&gt;", " %</td>"],
+        &["The peak is 123 GFLOP/s of f32 multiply-adds on A &lt;b&gt;", " %</td>"],
     );
 }

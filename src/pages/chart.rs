@@ -18,6 +18,8 @@ pub struct Chart {
     pub bands: Vec<(f64, f64, String)>,
     /// Whether it is the main one, as wide as the page.
     pub wide: bool,
+    /// Whether equal distances upwards are equal factors, where values differ by large ones.
+    pub logarithmic: bool,
 }
 
 /// A line of a chart.
@@ -39,13 +41,11 @@ pub enum Style {
     Raw,
     /// Thick.
     Solid,
-    /// Thick, with gaps.
-    Dashed,
     /// Dots joined by a thin line.
     Dots,
 }
 
-/// Colours that the style sheet has.
+/// Colours that the style sheet has; as many more are the same with gaps.
 pub const COLORS: usize = 8;
 
 /// Pixels of the drawing for one of the page: `plotters` knows whole ones only.
@@ -58,6 +58,9 @@ const NARROW: (u32, u32) = (480, 300);
 /// Most points of a line for each pixel of width.
 const DENSITY: f64 = 0.7;
 
+/// Factor between values from which a logarithmic axis shows more.
+const LARGE: f64 = 4.0;
+
 /// Height of letters, and an estimate of their width.
 const LETTER: f64 = 13.0;
 const LETTER_WIDTH: f64 = 7.2;
@@ -67,7 +70,6 @@ impl Style {
         match self {
             Style::Raw => "raw",
             Style::Solid => "solid",
-            Style::Dashed => "dashed",
             Style::Dots => "dots",
         }
     }
@@ -91,7 +93,8 @@ impl Chart {
 
     /// Classes of the line in the legend and in the drawing.
     pub fn classes(line: &Line) -> String {
-        format!("c{} {}", line.color % COLORS, line.style.class())
+        let alternative = if line.color / COLORS % 2 == 1 { " alt" } else { "" };
+        format!("c{} {}{alternative}", line.color % COLORS, line.style.class())
     }
 
     fn draw(&self, size: (u32, u32)) -> String {
@@ -104,6 +107,7 @@ impl Chart {
     fn draw_on(&self, backend: SVGBackend, size: (u32, u32)) -> Result<(), Box<dyn std::error::Error>> {
         let root = backend.into_drawing_area();
         let (x, y) = self.ranges();
+        let logarithmic = self.logarithmic && y.start > 0.0 && y.end / y.start > LARGE;
         let label =
             |color: RGBColor| ("sans-serif", LETTER * 1.24 * f64::from(FINE)).into_font().color(&color);
         let mut chart = ChartBuilder::on(&root)
@@ -112,7 +116,7 @@ impl Chart {
             .margin_right(14 * FINE)
             .x_label_area_size(26 * FINE)
             .y_label_area_size(54 * FINE)
-            .build_cartesian_2d(Axis::new(x.clone(), 8), Axis::new(y.clone(), 6))?;
+            .build_cartesian_2d(Axis::new(x.clone(), 8), Axis { logarithmic, ..Axis::new(y.clone(), 6) })?;
         let plot = chart.plotting_area().strip_coord_spec();
         self.draw_bands(&plot, &x)?;
         chart
@@ -122,7 +126,7 @@ impl Chart {
             .light_line_style(TRANSPARENT)
             .x_labels(if size.0 > NARROW.0 { 9 } else { 5 })
             .y_labels(6)
-            .set_all_tick_mark_size(0)
+            .set_all_tick_mark_size(4 * FINE)
             .label_style(label(TEXT))
             .draw()?;
         let columns = (f64::from(size.0) * DENSITY) as usize;
@@ -132,7 +136,7 @@ impl Chart {
                 let points = thinned(piece, columns, line.style);
                 let inside = points.iter().map(|&(px, py)| (px, py.clamp(y.start, y.end)));
                 let width = match line.style {
-                    Style::Solid | Style::Dashed => 2 * FINE,
+                    Style::Solid => 2 * FINE,
                     Style::Raw | Style::Dots => FINE,
                 };
                 chart.draw_series(LineSeries::new(inside.clone(), color.stroke_width(width)))?;
@@ -179,7 +183,11 @@ impl Chart {
         };
         let has_others = points(false).next().is_some();
         let x = range(points(true).map(|(x, _)| x), 0.0);
-        (x, range(points(!has_others).map(|(_, y)| y), 0.06))
+        let y = range(points(!has_others).map(|(_, y)| y), 0.06);
+        let least = points(!has_others).map(|(_, y)| y).fold(f64::INFINITY, f64::min);
+        // A logarithmic axis must not lose its last part to the margin.
+        let low = if self.logarithmic && least > 0.0 { y.start.max(0.9 * least) } else { y.start };
+        (x, low..y.end)
     }
 
     /// The drawing with classes in place of the colours that stand for them, and without a size of its own.
@@ -250,11 +258,12 @@ struct Axis {
     range: Range<f64>,
     /// About so many numbers.
     ticks: usize,
+    logarithmic: bool,
 }
 
 impl Axis {
     fn new(range: Range<f64>, ticks: usize) -> Axis {
-        Axis { range, ticks }
+        Axis { range, ticks, logarithmic: false }
     }
 
     /// Distance of the numbers: 1, 2 or 5 times a power of ten.
@@ -264,6 +273,19 @@ impl Axis {
         let round = [1.0, 2.0, 5.0].into_iter().find(|round| round * power >= least * 0.999);
         round.unwrap_or(10.0) * power
     }
+
+    /// Numbers of one digit that are about equally far from each other on a logarithmic axis.
+    fn round_factors(&self) -> Vec<f64> {
+        let powers = self.range.start.log10().floor() as i32..=self.range.end.log10().floor() as i32;
+        let inside = |digits: &[f64]| {
+            let all =
+                powers.clone().flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
+            all.filter(|x| self.range.contains(x)).collect::<Vec<f64>>()
+        };
+        let sets: [&[f64]; 4] = [&[1.0, 2.0, 3.0, 5.0, 7.0], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]];
+        let fits = |points: &Vec<f64>| points.len() <= 2 * self.ticks;
+        sets.into_iter().map(inside).find(fits).unwrap_or_default()
+    }
 }
 
 impl Ranged for Axis {
@@ -271,11 +293,16 @@ impl Ranged for Axis {
     type ValueType = f64;
 
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        let share = (value - self.range.start) / (self.range.end - self.range.start);
+        let place = |x: f64| if self.logarithmic { x.ln() } else { x };
+        let (start, end) = (place(self.range.start), place(self.range.end));
+        let share = (place(*value) - start) / (end - start);
         limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if self.logarithmic {
+            return self.round_factors();
+        }
         let step = self.step(hint.max_num_points());
         let (first, last) = ((self.range.start / step).ceil(), (self.range.end / step).floor());
         let count = (last - first) as usize;
@@ -293,7 +320,7 @@ impl Ranged for Axis {
 
 impl ValueFormatter<f64> for Axis {
     fn format_ext(&self, value: &f64) -> String {
-        number(*value, self.step(self.ticks))
+        number(*value, if self.logarithmic { *value / 10.0 } else { self.step(self.ticks) })
     }
 }
 
@@ -326,9 +353,9 @@ mod tests {
 
     fn chart(points: Vec<(f64, f64)>) -> Chart {
         let line = |style, color| Line { name: "a".into(), color, style, pieces: vec![points.clone()] };
-        let lines = [Style::Raw, Style::Solid, Style::Dashed, Style::Dots].map(|style| line(style, 3));
-        let bands = vec![(0.0, 10.0, "<b>&\"".into()), (10.0, 11.0, "no room".into())];
-        Chart { title: "loss".into(), x: "steps", lines: lines.into(), bands, wide: true }
+        let lines = [Style::Raw, Style::Solid, Style::Dots].map(|style| line(style, 3));
+        let bands = vec![(0.0, 10.0, "<b>&\"".into()), (10.0, 10.1, "no room".into())];
+        Chart { title: "loss".into(), x: "steps", lines: lines.into(), bands, wide: true, logarithmic: true }
     }
 
     #[test]
@@ -339,14 +366,7 @@ mod tests {
         for (_, svg) in drawings {
             assert!(svg.starts_with("<svg class=\"chart\"") && svg.trim_end().ends_with("</svg>"), "{svg}");
             assert!(!svg.contains("\"#"), "{svg}");
-            for class in [
-                "c3 raw stroke",
-                "c3 solid stroke",
-                "c3 dashed stroke",
-                "c3 dots fill",
-                "band fill",
-                "ink fill",
-            ] {
+            for class in ["c3 raw stroke", "c3 solid stroke", "c3 dots fill", "band fill", "ink fill"] {
                 assert!(svg.contains(&format!("class=\"{class}\"")), "{class}: {svg}");
             }
             assert!(svg.contains("&lt;b&gt;&amp;&quot;") && !svg.contains("no room"), "{svg}");
@@ -378,6 +398,18 @@ mod tests {
         assert!(thin.len() <= 200 && thin.contains(&(5_000.0, 9.0)) && thin.contains(&(7_777.0, -3.0)));
         assert!(thin.is_sorted_by(|a, b| a.0 <= b.0));
         assert_eq!(thinned(&points, 100, Style::Solid).len(), 100);
+    }
+
+    #[test]
+    fn logarithmic_axes_have_round_numbers() {
+        let points = |range: Range<f64>| {
+            let axis = Axis { logarithmic: true, ..Axis::new(range, 6) };
+            axis.key_points(6).iter().map(|point| axis.format_ext(point)).collect::<Vec<_>>()
+        };
+        assert_eq!(points(0.27..7.3), ["0.3", "0.5", "0.7", "1", "2", "3", "5", "7"]);
+        assert_eq!(points(0.9..1e7).len(), 7);
+        let axis = Axis { logarithmic: true, ..Axis::new(1.0..100.0, 6) };
+        assert_eq!([1.0, 10.0, 100.0].map(|value| axis.map(&value, (300, 0))), [300, 150, 0]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn speed(section: &mut Section, runs: &[Run]) {
         let name = if several { format!("{}: ", run.name) } else { String::new() };
         let told = match &run.peak {
             Some(peak) => format!(
-                "{name}the peak is {} GFLOP/s of f32 multiply-adds on {}, measured at {}.",
+                "{name}The peak is {} GFLOP/s of f32 multiply-adds on {}, measured at {}.",
                 digits(peak.gflops),
                 peak.adapter,
                 peak.measured_at

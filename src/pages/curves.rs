@@ -7,8 +7,11 @@ use super::run::Run;
 use crate::report::series::Series;
 use std::collections::BTreeMap;
 
-/// Points over which a smoothed curve is the mean: this share of those of its stage.
+/// Points over which a smoothed curve is the median: this share of those of its stage.
 const SMOOTHING: usize = 40;
+
+/// Points on either side that it takes at least, where there are ten times as many.
+const LEAST: usize = 3;
 
 /// Most lines of a chart by dataset or task.
 pub const MOST_LINES: usize = 16;
@@ -28,15 +31,17 @@ fn raw(series: &Series) -> Points {
     series.points().into_iter().flat_map(ends).collect()
 }
 
-/// The mean around each point.
+/// The median around each point: a spike is told, but bends nothing.
 fn smooth(series: &Series) -> Points {
     let points = means(series);
-    let around = points.len() / SMOOTHING / 2;
-    let mean = |at: usize| {
+    let around = (points.len() / SMOOTHING / 2).max((points.len() / 10).min(LEAST));
+    let median = |at: usize| {
         let near = &points[at.saturating_sub(around)..(at + around + 1).min(points.len())];
-        (points[at].0, near.iter().map(|point| point.1).sum::<f64>() / near.len() as f64)
+        let mut values: Vec<f64> = near.iter().map(|point| point.1).collect();
+        values.sort_by(f64::total_cmp);
+        (points[at].0, 0.5 * (values[values.len() / 2] + values[(values.len() - 1) / 2]))
     };
-    (0..points.len()).map(mean).collect()
+    (0..points.len()).map(median).collect()
 }
 
 /// A line over the stages that `of` gives a series of.
@@ -49,7 +54,7 @@ fn line<'a>(
 ) -> Line {
     let points = |series: &Series| match style {
         Style::Raw => raw(series),
-        Style::Solid | Style::Dashed => smooth(series),
+        Style::Solid => smooth(series),
         Style::Dots => means(series),
     };
     let pieces = run.history.begun().filter_map(|(index, stage)| Some(points(of(index, stage)?)));
@@ -77,7 +82,7 @@ fn bands(run: &Run) -> Vec<(f64, f64, String)> {
 
 fn chart(title: &str, axis: Axis, bands: Vec<(f64, f64, String)>, lines: Vec<Line>) -> Chart {
     let lines = lines.into_iter().filter(|line| !line.pieces.is_empty()).collect();
-    Chart { title: title.into(), x: axis.name(), lines, bands, wide: false }
+    Chart { title: title.into(), x: axis.name(), lines, bands, wide: false, logarithmic: false }
 }
 
 fn block(section: &mut Section, charts: Vec<Chart>) {
@@ -96,7 +101,8 @@ pub fn of_run(run: &Run, axis: Axis) -> Section {
         line(run, "smoothed", 0, Style::Solid, |i, it| text(i).then_some(&it.loss)),
         line(run, "held-out loss", 1, Style::Dots, |i, it| text(i).then_some(&it.held_out)),
     ];
-    let loss = Chart { wide: true, ..chart("loss in nats per token", axis, bands(run), loss) };
+    let loss =
+        Chart { wide: true, logarithmic: true, ..chart("loss in nats per token", axis, bands(run), loss) };
     let lr = vec![line(run, "", 2, Style::Solid, |_, it| Some(&it.lr))];
     let norm = vec![
         line(run, "", 3, Style::Raw, |_, it| Some(&it.grad_norm)),
@@ -218,7 +224,7 @@ pub fn of_runs(runs: &[Run], axis: Axis) -> Section {
     block(
         &mut section,
         vec![
-            Chart { wide: true, ..chart(title, axis, Vec::new(), loss) },
+            Chart { wide: true, logarithmic: true, ..chart(title, axis, Vec::new(), loss) },
             chart("learning rate", axis, Vec::new(), lr),
             chart("gradient norm before clipping, smoothed", axis, Vec::new(), norm),
             chart("tokens per second, smoothed", axis, Vec::new(), speed),
@@ -237,16 +243,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_keeps_places_and_means() {
+    fn smoothing_keeps_places_and_drops_spikes() {
         let mut series = Series::default();
         (0..400).for_each(|i| series.push(i, if i % 2 == 0 { 1.0 } else { 3.0 }));
         let smoothed = smooth(&series);
         assert_eq!((smoothed.len(), smoothed[7].0), (400, 7.0));
-        assert!(smoothed.iter().all(|point| (point.1 - 2.0).abs() < 0.35), "{smoothed:?}");
+        series.push(400, 1e6);
+        assert!(smooth(&series).iter().all(|point| (1.0..=3.0).contains(&point.1)));
         // A few values are not smoothed.
         let mut short = Series::default();
         [5.0, 1.0].iter().for_each(|&value| short.push(0, value));
         assert_eq!(smooth(&short), means(&short));
-        assert_eq!(raw(&series).len(), 400);
+        assert_eq!(raw(&series).len(), 401);
     }
 }

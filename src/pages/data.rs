@@ -3,7 +3,7 @@
 use super::page::{Block, Cell, Section, Table, Tone};
 use super::run::Run;
 use crate::recipes::StageKind;
-use crate::report::number::{digits, short};
+use crate::report::number::short;
 use std::collections::BTreeSet;
 
 /// Most datasets of a table.
@@ -67,8 +67,7 @@ pub fn of_run(run: &Run) -> Section {
     if names.len() > MOST {
         section.note(format!("{} more datasets are left out", names.len() - MOST));
     }
-    let half = digits(100.0 * MUCH);
-    let mut told = format!("Red: more than {half} % of the stage away from the plan, ");
+    let mut told = format!("Italic: more than {} % of the stage away from the plan, ", 100.0 * MUCH);
     told += "as at the beginning of a stage, or where a dataset's cap of epochs gives its share to others.";
     if judged {
         told +=

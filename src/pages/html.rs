@@ -92,10 +92,10 @@ impl Html {
 
     fn table(&mut self, table: &Table) -> fmt::Result {
         let class = |column: usize| if column < table.words { " class=\"word\"" } else { "" };
-        self.0.write_str("<div class=\"box\" tabindex=\"0\"><table>\n")?;
         if !table.caption.is_empty() {
-            writeln!(self.0, "<caption>{}</caption>", Escaped(&table.caption))?;
+            writeln!(self.0, "<p class=\"caption\">{}</p>", Escaped(&table.caption))?;
         }
+        self.0.write_str("<div class=\"box\" tabindex=\"0\"><table>\n")?;
         self.0.write_str("<thead><tr>")?;
         for (column, name) in table.header.iter().enumerate() {
             write!(self.0, "<th scope=\"col\"{}>{}</th>", class(column), Escaped(name))?;

@@ -1,8 +1,8 @@
 //! A report as Markdown, with the main curves in Braille dots.
 
-use super::chart::{Chart, Style};
+use super::chart::{Chart, Line, Style};
 use super::html::is_hidden;
-use super::page::{Block, Page, Table};
+use super::page::{Block, Cell, Page, Table, Tone};
 use crate::report::curve::Curve;
 use std::fmt::{self, Write};
 
@@ -77,7 +77,14 @@ fn table(out: &mut String, table: &Table) -> fmt::Result {
     out.write_str("|\n")?;
     for row in &table.rows {
         for column in 0..columns {
-            write!(out, "| {} ", Escaped(row.get(column).map_or("", |cell| &cell.text)))?;
+            let none = Cell::default();
+            let Cell { text, tone } = row.get(column).unwrap_or(&none);
+            let mark = match tone {
+                Tone::Good => "**",
+                Tone::Bad => "*",
+                Tone::Plain | Tone::Quiet => "",
+            };
+            write!(out, "| {mark}{}{mark} ", Escaped(text))?;
         }
         out.write_str("|\n")?;
     }
@@ -85,15 +92,16 @@ fn table(out: &mut String, table: &Table) -> fmt::Result {
 }
 
 fn chart(out: &mut String, chart: &Chart) -> fmt::Result {
-    let points = |style: Style, color: usize| {
-        let lines = chart.lines.iter().filter(move |line| (line.style, line.color) == (style, color));
-        lines.flat_map(|line| line.pieces.iter().flatten().copied())
-    };
-    let named = chart.lines.iter().filter(|line| line.style == Style::Solid && !line.name.is_empty());
-    for line in named.take(CURVES) {
+    let named: Vec<&Line> =
+        chart.lines.iter().filter(|line| line.style == Style::Solid && !line.name.is_empty()).collect();
+    for line in named.iter().take(CURVES) {
+        // Of several curves, the marks of each have its colour.
+        let mine =
+            |other: &&Line| other.style == Style::Dots && (named.len() == 1 || other.color == line.color);
+        let marks = chart.lines.iter().filter(mine).flat_map(|marks| marks.pieces.iter().flatten());
         let mut curve = Curve::over(chart.x);
         line.pieces.iter().flatten().for_each(|&(x, y)| curve.push(x as u64, y));
-        points(Style::Dots, line.color).for_each(|(x, y)| curve.push_held_out(x as u64, y));
+        marks.for_each(|&(x, y)| curve.push_held_out(x as u64, y));
         let rows = curve.draw(CURVE.0, CURVE.1);
         if !rows.is_empty() {
             writeln!(out, "{}: {}\n", Escaped(&chart.title), Escaped(&line.name))?;

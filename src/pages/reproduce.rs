@@ -12,14 +12,14 @@ const MOST: usize = 200;
 
 /// The section of a run.
 pub fn of_run(run: &Run) -> Section {
-    let mut section = Section::new("Again");
+    let mut section = Section::new("Reproduce");
     blocks(&mut section, run);
     section
 }
 
 /// The section of several runs.
 pub fn of_runs(runs: &[Run]) -> Section {
-    let mut section = Section::new("Again");
+    let mut section = Section::new("Reproduce");
     for run in runs {
         let mut own = Section::new("");
         blocks(&mut own, run);

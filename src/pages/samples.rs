@@ -10,7 +10,7 @@ const LONGEST: usize = 3000;
 
 fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
-        None => text.trim_end().to_string(),
+        None => text.trim().to_string(),
         Some((at, _)) => format!("{} ... ({} more bytes)", &text[..at], text.len() - at),
     }
 }

@@ -126,7 +126,7 @@ fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> V
     let mut tables = Vec::new();
     if !tasks.is_empty() {
         let caption = format!(
-            "right answers in %, ± standard error{}; green: above guessing by {SURE} standard errors, grey: not",
+            "right answers in %, ± standard error{}; bold: above guessing by {SURE} standard errors",
             spread(groups)
         );
         let mut table = Table::new(&caption, header("task", &["guessing", "items"]));
@@ -144,8 +144,8 @@ fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> V
     }
     if !losses.is_empty() {
         let caption = format!(
-            "held-out loss in nats per token, ± standard error{}; green: below the 5-gram by {SURE} standard errors, \
-             red: above it",
+            "held-out loss in nats per token, ± standard error{}; bold: below the 5-gram by {SURE} standard errors, \
+             italic: above it",
             spread(groups)
         );
         let mut table = Table::new(&caption, header("held-out text", &["5-gram", "tokens"]));

@@ -5,6 +5,7 @@ use super::page::{Block, Cell, Section, Table};
 use super::run::Run;
 use super::seeds::groups;
 use crate::nn::Architecture;
+use crate::recipes::Recipe;
 use crate::report::number::{digits, duration, short};
 use crate::report::size;
 
@@ -120,7 +121,6 @@ pub fn side_by_side(runs: &[Run]) -> Section {
     words("data seed", &|run| run.overview.recipe.as_ref().map(|recipe| recipe.data_seed.to_string()));
     words("tokens", &|run| (run.history.tokens > 0).then(|| short(run.history.tokens)));
     words("device memory", &|run| (run.memory() > 0).then(|| size(run.memory())));
-    words("device", &|run| run.sitting().map(|sitting| sitting.device.clone()));
     let figures: [Figure; 4] = [
         ("training loss", Run::final_loss, |loss| format!("{loss:.3}")),
         ("held-out loss", Run::final_held_out, |loss| format!("{loss:.3}")),
@@ -144,23 +144,30 @@ pub fn side_by_side(runs: &[Run]) -> Section {
     section
 }
 
-/// In what the recipes of the other runs differ from that of the first.
+/// On what the runs were trained, and in what their recipes differ from that of the first.
 fn differences(section: &mut Section, runs: &[Run]) {
-    let Some((first, recipe)) = runs.first().and_then(|run| Some((run, run.overview.recipe.as_ref()?)))
-    else {
-        return section.note("what differs between the recipes is not known: the first run has none");
-    };
-    let mut table =
-        Table::new(&format!("recipes, beside that of {}", first.name), ["run", "differs in"]).words(2);
-    for run in &runs[1..] {
-        let Some(other) = &run.overview.recipe else { continue };
-        let changes = other.changes_since(recipe).unwrap_or_default();
-        let more = changes.len().saturating_sub(MOST_CHANGES);
-        let mut told = changes.into_iter().take(MOST_CHANGES).collect::<Vec<_>>().join("; ");
-        if more > 0 {
-            told += &format!("; and {more} more");
-        }
-        table.row([Cell::from(run.name.clone()), Cell::from(Some(told).filter(|it| !it.is_empty()))]);
+    let first = &runs[0];
+    let caption = format!("recipes, beside that of {}", first.name);
+    let mut table = Table::new(&caption, ["run", "device", "differs in"]).words(3);
+    for (index, run) in runs.iter().enumerate() {
+        let told = match (&first.overview.recipe, &run.overview.recipe) {
+            _ if index == 0 => String::new(),
+            (Some(recipe), Some(other)) => changes(other, recipe),
+            _ => "not known".into(),
+        };
+        table.row([
+            Cell::from(run.name.clone()),
+            Cell::from(run.sitting().map(|sitting| sitting.device.clone())),
+            Cell::from(Some(told).filter(|it| !it.is_empty())),
+        ]);
     }
     section.blocks.push(Block::Table(table));
+}
+
+/// The first keys that differ.
+fn changes(recipe: &Recipe, other: &Recipe) -> String {
+    let changes = recipe.changes_since(other).unwrap_or_default();
+    let more = changes.len().saturating_sub(MOST_CHANGES);
+    let told = changes.into_iter().take(MOST_CHANGES).collect::<Vec<_>>().join("; ");
+    if more > 0 { format!("{told}; and {more} more") } else { told }
 }
