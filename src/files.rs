@@ -60,6 +60,16 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     })
 }
 
+/// Whether the regular file `path` begins with these bytes.
+///
+/// # Errors
+/// As [`open`], [`Error::Io`] if reading fails.
+pub fn begins_with(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let mut begin = Vec::new();
+    open(path)?.take(bytes.len() as u64).read_to_end(&mut begin).map_err(Error::io(path))?;
+    Ok(begin == bytes)
+}
+
 /// Creates the file `path`, or empties it. A pipe of that name, which would wait for its reader, goes first; a folder
 /// steps aside.
 ///

@@ -16,6 +16,7 @@ pub mod model;
 pub mod nn;
 pub mod ops;
 pub mod optim;
+pub mod pages;
 pub mod panics;
 pub mod recipes;
 pub mod report;

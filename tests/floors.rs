@@ -16,7 +16,7 @@ enum May {
 use May::{Import, ImportAllBelow};
 
 /// The modules of the crate, from the bottom up.
-const FLOORS: [(&str, May); 22] = [
+const FLOORS: [(&str, May); 23] = [
     ("error", Import(&[])),
     ("panics", Import(&[])),
     ("files", Import(&["error"])),
@@ -32,11 +32,12 @@ const FLOORS: [(&str, May); 22] = [
     ("nn", Import(&["error", "files", "gpu", "ops", "graph", "optim"])),
     ("model", Import(&["error", "files", "checkpoint", "tokenizer", "nn"])),
     ("infer", ImportAllBelow),
-    ("recipes", Import(&["error", "files", "hub", "tokenizer", "data", "optim", "nn", "model"])),
+    ("recipes", Import(&["error", "files", "report", "hub", "tokenizer", "data", "optim", "nn", "model"])),
     ("eval", ImportAllBelow),
     ("train", ImportAllBelow),
     ("check", ImportAllBelow),
     ("bench", ImportAllBelow),
+    ("pages", ImportAllBelow),
     ("cli", ImportAllBelow),
     // The library's root re-exports the error type; the binary's root uses the library.
     ("lib", Import(&["error"])),

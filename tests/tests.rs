@@ -22,6 +22,7 @@ mod plan;
 mod preference;
 mod recipe_docs;
 mod recipes;
+mod report;
 mod robustness;
 mod runs;
 mod scoring;

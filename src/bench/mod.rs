@@ -163,8 +163,24 @@ pub fn run(backend: &Backend, options: &Options) -> Result<Report> {
     let models = bench.models()?;
     bench.progress.finish();
     let adapter = adapter(device);
-    let measured_at = chrono::Local::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, false);
-    Ok(Report { versions: VERSIONS, measured_at, adapter, peaks, models })
+    Ok(Report { versions: VERSIONS, measured_at: now(), adapter, peaks, models })
+}
+
+/// The f32 multiply-add peak of a device alone, as JSON with the keys of a [`Report`].
+///
+/// # Errors
+/// As [`peaks::measure`].
+pub fn compute_peak(device: &Arc<Device>) -> Result<serde_json::Value> {
+    let f32 = peaks::multiply_add_f32(device)?;
+    let (versions, measured_at, adapter) = (VERSIONS, now(), adapter(device));
+    Ok(serde_json::json!({
+        "versions": versions, "measured_at": measured_at, "adapter": adapter, "peaks": { "f32": f32 },
+    }))
+}
+
+/// The time, in local time.
+fn now() -> String {
+    chrono::Local::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, false)
 }
 
 /// What `build.rs` found out.

@@ -81,6 +81,14 @@ pub fn measure(device: &Arc<Device>, window: u64) -> Result<Peaks> {
     })
 }
 
+/// Measures the f32 multiply-add peak alone, in a second or two.
+///
+/// # Errors
+/// As [`measure`].
+pub fn multiply_add_f32(device: &Arc<Device>) -> Result<Peak> {
+    multiply_add(device, false)
+}
+
 /// One kernel launch that can be repeated.
 struct Launch(Recording);
 

@@ -7,6 +7,7 @@ use super::peaks::{Peak, Peaks};
 use super::roofline::OpTime;
 use super::spread::Spread;
 use super::training::Training;
+use crate::report::number::{digits, percent};
 use crate::report::table;
 use comfy_table::Table;
 use std::fmt::Write;
@@ -170,22 +171,8 @@ fn memory(slabs: &[(String, u64)]) -> Table {
     rows
 }
 
-/// Three significant digits.
-fn digits(x: f64) -> String {
-    match x.abs() {
-        size if size >= 100.0 => format!("{x:.0}"),
-        size if size >= 10.0 => format!("{x:.1}"),
-        size if size >= 1.0 => format!("{x:.2}"),
-        _ => format!("{x:.3}"),
-    }
-}
-
 fn time(seconds: f64) -> String {
     if seconds < 1.0 { format!("{} ms", digits(1e3 * seconds)) } else { format!("{} s", digits(seconds)) }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// How far the extremes lie from the median.

@@ -11,6 +11,7 @@ mod generate;
 mod init;
 mod plan;
 mod recipes;
+mod report;
 mod runs;
 mod sampling;
 mod signals;
@@ -57,6 +58,8 @@ enum Command {
     Recipes(recipes::Recipes),
     /// Lists runs, or draws the loss curve of one.
     Runs(runs::Runs),
+    /// Writes what became of a run, or of several beside each other, as HTML and Markdown.
+    Report(report::Report),
     /// Continues text with a model.
     Generate(generate::Generate),
     /// Talks with a chat model.
@@ -308,6 +311,7 @@ pub fn run() -> u8 {
         Command::Init(command) => command.run(),
         Command::Recipes(command) => command.run(),
         Command::Runs(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Chat(command) => command.run(),
         Command::Eval(command) => command.run(),

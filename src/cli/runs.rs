@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::report::curve::Curve;
+use crate::report::number::duration;
 use crate::report::{out, quoted, table};
 use crate::train::history;
 use crate::train::metrics::Metrics;
@@ -88,13 +89,16 @@ fn list(folder: &Path) -> Result<()> {
     out::line(rows)
 }
 
-fn show(run: &Path) -> Result<()> {
+/// The run in the folder `run`, or of that name in `runs`.
+pub fn find(run: &Path) -> Result<Overview> {
     let named = Path::new(FOLDER).join(run);
-    let found = [run, &named].into_iter().find_map(Overview::of);
-    let Some(found) = found else {
-        let why = "no run here; smolter runs lists those that there are";
-        return Err(Error::input(format!("{}: {why}", run.display())));
-    };
+    let why = "no run here; smolter runs lists those that there are";
+    let none = || Error::input(format!("{}: {why}", run.display()));
+    [run, &named].into_iter().find_map(Overview::of).ok_or_else(none)
+}
+
+fn show(run: &Path) -> Result<()> {
+    let found = find(run)?;
     if let Some(recipe) = &found.recipe {
         out::line(recipe.describe())?;
     }
@@ -187,9 +191,4 @@ fn progress(run: &Overview) -> String {
 
 fn ago(time: SystemTime) -> String {
     format!("{} ago", HumanDuration(SystemTime::now().duration_since(time).unwrap_or_default()))
-}
-
-fn duration(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

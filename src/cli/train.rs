@@ -1,5 +1,6 @@
 //! `smolter train`: a recipe from text to checkpoint.
 
+use super::report;
 use super::signals::{self, Signal};
 use super::{DeviceFlag, RecipeFlags, bytes, count};
 use crate::check::resume::{remove_runs, verify_resume};
@@ -63,15 +64,16 @@ impl Train {
             move || way_back(folder.get())
         })?;
         let until = self.until;
-        let ending = match &self.resume {
+        let (ending, backend) = match &self.resume {
             Some(run) => {
                 self.recipe.refuse_beside_resume(run)?;
                 let run = RunFolder::open(run)?;
                 let _ = folder.set(run.to_path_buf());
                 let backend = Backend::open(&self.device.device)?;
                 let memory = self.memory_of(&backend);
-                let options = Options { run: &run, backend, memory, until, requests: &REQUESTS };
-                resume(options, &self.recipe.set)?
+                let options =
+                    Options { run: &run, backend: backend.clone(), memory, until, requests: &REQUESTS };
+                (resume(options, &self.recipe.set)?, backend)
             }
             None => {
                 let recipe = self.recipe.load(&[])?;
@@ -82,9 +84,14 @@ impl Train {
                 };
                 let _ = folder.set(run.to_path_buf());
                 let memory = self.memory_of(&backend);
-                start(recipe, Options { run: &run, backend, memory, until, requests: &REQUESTS })?
+                let options =
+                    Options { run: &run, backend: backend.clone(), memory, until, requests: &REQUESTS };
+                (start(recipe, options)?, backend)
             }
         };
+        if let (Ending::Finished, Some(run)) = (ending, folder.get()) {
+            report::of_ended(run, &backend);
+        }
         match (ending, stopped_by.get()) {
             // So that `train && export` does not go on.
             (Ending::Stopped { .. }, Some(signal)) => std::process::exit(signal.exit_code()),

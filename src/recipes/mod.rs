@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::hub;
 use crate::nn::Architecture;
+use crate::report::number::short;
 use document::Document;
 use problem::{KeyPath, Problem, Problems, key_path, suggest};
 
@@ -308,18 +309,6 @@ impl Recipe {
 fn leading_comment(text: &str) -> String {
     let lines: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
     if lines.is_empty() { String::new() } else { lines.join("\n") + "\n\n" }
-}
-
-/// Three or four digits and a unit: 134.5M, 11.0T.
-fn short(count: u64) -> String {
-    let x = count as f64;
-    match x {
-        _ if x >= 1e12 => format!("{:.2}T", x / 1e12),
-        _ if x >= 1e9 => format!("{:.2}B", x / 1e9),
-        _ if x >= 1e6 => format!("{:.1}M", x / 1e6),
-        _ if x >= 1e3 => format!("{:.1}K", x / 1e3),
-        _ => format!("{count}"),
-    }
 }
 
 #[cfg(test)]

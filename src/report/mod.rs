@@ -1,10 +1,12 @@
 //! What people see: progress while they wait, lines that stay, tables and curves in the end.
 
 pub mod curve;
+pub mod number;
 pub mod out;
 pub mod profile;
 pub mod progress;
 mod quote;
+pub mod series;
 mod table;
 
 pub use quote::{quoted, shell_word};

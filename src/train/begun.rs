@@ -79,6 +79,11 @@ impl Begun {
         hex(xxh3_64(&serde_json::to_vec(self).expect("it is plain data")))
     }
 
+    /// Hashes of the data: of the tokenizer, once it is there, and of the token sets by name.
+    pub fn hashes(&self) -> (Option<&str>, &BTreeMap<String, String>) {
+        (self.tokenizer.as_deref(), &self.sets)
+    }
+
     /// The recipes that the run may have in its file, the newest last.
     pub fn recipes(&self) -> Vec<Recipe> {
         let parsed = self.recipes.iter().map(|text| Recipe::from_toml(BEGUN_FILE, text));

@@ -4,7 +4,7 @@
 //! stage's programs), [`stages`] (what is decided before the first step).
 
 pub mod beginning;
-mod begun;
+pub mod begun;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;
@@ -35,6 +35,7 @@ pub mod saved;
 mod score_table;
 pub mod scores;
 pub mod sft;
+pub mod sitting;
 pub mod spikes;
 pub mod stages;
 pub mod trainer;

@@ -23,6 +23,8 @@ pub struct PlannedStage {
     pub shape: Shape,
     /// Where weights and optimizer state lie; the same for every stage that trains the same parameters.
     pub store: StorePlan,
+    /// Bytes that it takes, by what they are for.
+    pub slabs: Vec<(String, u64)>,
     /// The learning rate over the steps of its schedule.
     pub schedule: Schedule,
     /// Tokens that were taken from each dataset before it.
@@ -116,8 +118,8 @@ pub fn plan_stages(
         let batch = recipe.batch_of(stage);
         let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);
         let same = planned.iter().find(|it| (&it.work, it.given) == (&work, given));
-        let (shape, store) = match same {
-            Some(it) => (it.shape, it.store.clone()),
+        let (shape, store, slabs) = match same {
+            Some(it) => (it.shape, it.store.clone(), it.slabs.clone()),
             None => {
                 let fit = work.choose(caps, given, memory).map_err(|why| {
                     let memory = report::size(memory);
@@ -126,7 +128,8 @@ pub fn plan_stages(
                         "recipe {recipe}: stage {stage} does not fit {memory}: {why}; give more with --memory"
                     ))
                 })?;
-                (fit.training.shape, fit.store)
+                let slabs = fit.slabs();
+                (fit.training.shape, fit.store, slabs)
             }
         };
         recipe.stages[stage].batch = Some(Batch { micro_batch: shape.micro_batch, ..batch });
@@ -137,6 +140,7 @@ pub fn plan_stages(
             given,
             shape,
             store,
+            slabs,
             schedule: schedules[stage].clone(),
             consumed: before,
             reset_optimizer: recipe.stages[stage].reset_optimizer,

@@ -19,6 +19,7 @@ use super::rewind;
 use super::run_folder::RunFolder;
 use super::saved;
 use super::score_table;
+use super::sitting::Sitting;
 use super::stages::{PlannedStage, plan_stages};
 use super::watch::{Place, Watch};
 use crate::checkpoint::{Checkpoint, folder};
@@ -151,6 +152,8 @@ impl<'a> Trainer<'a> {
             beginning.write(options.run)?;
         }
         saved::write_recipe(&recipe, options.run)?;
+        let sitting = Sitting::new(&recipe, &stages, &options.backend, options.memory, step);
+        sitting.append(options.run).unwrap_or_else(|error| out::warn(error));
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {
