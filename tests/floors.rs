@@ -35,6 +35,7 @@ const FLOORS: [(&str, May); 23] = [
     ("recipes", Import(&["error", "files", "report", "hub", "tokenizer", "data", "optim", "nn", "model"])),
     ("eval", ImportAllBelow),
     ("train", ImportAllBelow),
+    ("ablation", ImportAllBelow),
     ("check", ImportAllBelow),
     ("bench", ImportAllBelow),
     ("pages", ImportAllBelow),
