@@ -152,6 +152,7 @@ mod tests {
             held_out_loss,
             preference: None,
             held_out_preference: None,
+            held_out_pairs: None,
             timing: timing.clone(),
         };
         file.append(&step(8, None)).unwrap();

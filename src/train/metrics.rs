@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line per step. Everything in it but the `timing` object repeats bit for bit.
 
+use super::comparison::HeldOutPairs;
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
@@ -38,6 +39,9 @@ pub struct Metrics {
     /// The same of held-out pairs, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_preference: Option<Preference>,
+    /// Of held-out pairs: how often the chosen answer is the likelier one, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_pairs: Option<HeldOutPairs>,
     /// What differs from run to run.
     pub timing: Timing,
 }
@@ -258,6 +262,7 @@ mod tests {
             held_out_loss: None,
             preference: None,
             held_out_preference: None,
+            held_out_pairs: None,
             timing,
         };
         serde_json::to_string(&metrics).unwrap() + "\n"

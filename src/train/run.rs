@@ -194,6 +194,7 @@ fn report(trainer: &mut Trainer) -> Result<()> {
     let held_out = trainer.held_out()?.map(|(loss, held_out)| (loss, held_out.rows.clone()));
     if let Some((loss, _)) = held_out.as_ref().filter(|(loss, _)| loss.preference.is_some()) {
         out::say(format_args!("\nheld-out pairs: {}\n", loss.describe()));
+        loss.pairs.iter().for_each(|pairs| out::say(format_args!("{}\n", pairs.table())));
     } else if let Some((loss, rows)) = held_out {
         let baselines = [2, 3].map(|order| baseline(trainer, order));
         let mut table = table(&["held-out loss (nats/token)", "this model", "bigram", "trigram"]);

@@ -124,7 +124,7 @@ pub struct Trainer<'a> {
     rewards: Rewards,
     step_flops: f64,
     held_out_loss: Option<HeldOutLoss>,
-    /// What the model that the stage began with says of its pairs, where the loss needs that.
+    /// What the model that the stage began with says of its pairs; see [`Frozen`].
     reference: Option<Arc<Reference>>,
     /// Time spent on steps, that of earlier sittings included.
     seconds: f64,
@@ -284,12 +284,12 @@ impl<'a> Trainer<'a> {
             beginning::enter(&mut self.store, backend, run, &self.recipe, stage)?;
         }
         self.reference = None;
-        if stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
+        let (recipe, corpus, folder) = (&self.recipe, &*self.corpus, &run.join(DATA_FOLDER));
+        let frozen = Frozen { recipe, stage, corpus, backend, folder };
+        if frozen.is_asked() {
             // What takes long from here on can be computed again.
             self.options.requests.unsaved.store(false, Ordering::Relaxed);
             self.corpus.verified()?;
-            let (recipe, corpus, folder) = (&self.recipe, &*self.corpus, &run.join(DATA_FOLDER));
-            let frozen = Frozen { recipe, stage, corpus, backend, folder };
             let resumed = (!at_start).then_some(self.step);
             self.reference = Some(beginning::reference(&self.store, run, &frozen, resumed)?);
         }
@@ -431,7 +431,8 @@ impl<'a> Trainer<'a> {
                 .collect(),
             held_out_loss: held_out.as_ref().map(|it| it.mean),
             preference: std::mem::take(&mut self.rewards).mean(),
-            held_out_preference: held_out.and_then(|it| it.preference),
+            held_out_preference: held_out.as_ref().and_then(|it| it.preference),
+            held_out_pairs: held_out.and_then(|it| it.pairs),
             timing: Timing {
                 seconds: self.seconds,
                 tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
@@ -479,7 +480,7 @@ impl<'a> Trainer<'a> {
             self.held_out = HeldOut::new(backend, &self.store, recipe, stage, corpus, reference)?;
         }
         let Some(held_out) = &mut self.held_out else { return Ok(None) };
-        Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
+        Ok(Some((held_out.measure()?, held_out)))
     }
 
     fn evaluate(&mut self) -> Result<()> {
