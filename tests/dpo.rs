@@ -215,7 +215,12 @@ fn every_loss_learns_and_pairs_are_held_out() {
     let place = place();
     let set = |key: &str, value: &str| format!("stages.preferences.{key}={value}");
     for loss in ["sigmoid", "hinge", "ipo", "orpo", "simpo"] {
-        let overrides = [set("dpo.loss", loss), set("epochs", "12"), "held_out.fraction=0.3".into(), "checkpoint.keep=99".into()];
+        let overrides = [
+            set("dpo.loss", loss),
+            set("epochs", "12"),
+            "held_out.fraction=0.3".into(),
+            "checkpoint.keep=99".into(),
+        ];
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
         let outcome = run(&mut place.train(loss, "reference", &overrides)).expect(0, &[]);
         assert!(outcome.stdout.contains("held-out pairs: loss"), "{outcome:#?}");

@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn the_difference_is_that_of_the_single_pairs() {
         // Before and now: how much likelier the chosen answer is; it has twice as many tokens.
-        let pairs = [(1.0, 2.0), (-1.0, 3.0), (-2.0, 1.0), (4.0, -1.0), (-1.0, -9.0), (0.0, 5.0), (-3.0, 0.0)];
+        let pairs =
+            [(1.0, 2.0), (-1.0, 3.0), (-2.0, 1.0), (4.0, -1.0), (-1.0, -9.0), (0.0, 5.0), (-3.0, 0.0)];
         let mut tally = Tally::default();
         assert!(tally.comparison().is_none());
         for (before, now) in pairs {
@@ -141,12 +142,14 @@ mod tests {
         let share = |of: &dyn Fn(&(f64, f64)) -> bool| pairs.map(|it| f64::from(u8::from(of(&it))));
         let check = |found: Change, before: [f64; 7], now: [f64; 7]| {
             let differences: Vec<f64> = now.iter().zip(before).map(|(now, before)| now - before).collect();
-            let squares: Vec<f64> =
-                differences.iter().map(|it| (it - mean(&differences)).powi(2)).collect();
+            let squares: Vec<f64> = differences.iter().map(|it| (it - mean(&differences)).powi(2)).collect();
             let error = (squares.iter().sum::<f64>() / 6.0 / 7.0).sqrt();
             let wanted = [mean(&before), mean(&now), mean(&differences), error];
             let got = [found.before, found.now, found.difference, found.standard_error];
-            assert!(got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-12), "{got:?} {wanted:?}");
+            assert!(
+                got.iter().zip(wanted).all(|(got, wanted)| (got - wanted).abs() < 1e-12),
+                "{got:?} {wanted:?}"
+            );
         };
         assert_eq!(found.pairs, 7);
         check(found.log_prob, share(&|it| it.0 > 0.0), share(&|it| it.1 > 0.0));
@@ -155,7 +158,10 @@ mod tests {
         let mut one = Tally::default();
         one.add([-2.0, -1.0], [-1.0, -2.0], [1, 1]);
         let change = one.comparison().expect("a pair").log_prob;
-        assert_eq!((change.before, change.now, change.difference, change.standard_error), (0.0, 1.0, 1.0, 0.0));
+        assert_eq!(
+            (change.before, change.now, change.difference, change.standard_error),
+            (0.0, 1.0, 1.0, 0.0)
+        );
         assert_eq!(change.cells(), ["0.0", "100.0", "+100.0 ± 0.0"]);
     }
 }

@@ -110,7 +110,9 @@ impl HeldOut {
                 sums[pair.dataset].0 += 1;
                 sums[pair.dataset].1 += loss.loss(*logps, reference, counts);
                 reward(&mut rewards, loss, *logps, reference, counts);
-                [&mut all, &mut tallies[pair.dataset]].map(|it| it.add(pair.first, *logps, counts));
+                for tally in [&mut all, &mut tallies[pair.dataset]] {
+                    tally.add(pair.first, *logps, counts);
+                }
             }
         }
         let count: u64 = sums.iter().map(|sum| sum.0).sum();
@@ -118,7 +120,9 @@ impl HeldOut {
         let datasets = sums.iter().map(|&(count, sum)| (count > 0).then(|| sum / count as f64)).collect();
         let named = self.datasets.iter().zip(&tallies);
         let of_dataset = |(name, tally): (&String, &Tally)| Some((name.clone(), tally.comparison()?));
-        let pairs = all.comparison().map(|all| HeldOutPairs { all, datasets: named.filter_map(of_dataset).collect() });
+        let pairs = all
+            .comparison()
+            .map(|all| HeldOutPairs { all, datasets: named.filter_map(of_dataset).collect() });
         Ok(HeldOutLoss { mean, datasets, preference: rewards.mean(), pairs })
     }
 
