@@ -1,6 +1,9 @@
 //! T2: a stage on preference pairs: what it computes, that it learns, and that it goes on where it was.
 
 use crate::support::{Place, devices, run};
+use smolter::data::pairs::{pair, pair_count};
+use smolter::data::shard::{TokenSet, Verify};
+use smolter::data::tokenize::held_out_name;
 use smolter::graph::Backend;
 use smolter::infer;
 use smolter::infer::scorer::{Bucket, Output, Row, Scorer, ScorerGraph};
@@ -198,12 +201,26 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
     }
 }
 
+/// Which of the pairs a run holds out.
+fn held_out(run: &Path) -> Vec<usize> {
+    let set = TokenSet::open(&run.join("data"), &held_out_name("pairs"), Verify::Full).expect("a set");
+    let tokenizer = Tokenizer::load(run.join(format!("checkpoints/step-{TEXT:06}"))).expect("its tokenizer");
+    let prompts = (0..pair_count(&set)).map(|index| tokenizer.decode(&pair(&set, index).prompt));
+    let is_of = |prompt: &str| pairs().iter().position(|[text, ..]| prompt.contains(text.trim()));
+    prompts.map(|prompt| is_of(&prompt).expect("one of the pairs")).collect()
+}
+
 #[test]
 fn every_loss_learns_and_pairs_are_held_out() {
     let place = place();
     let set = |key: &str, value: &str| format!("stages.preferences.{key}={value}");
     for loss in ["sigmoid", "hinge", "ipo", "orpo", "simpo"] {
-        let overrides = [set("dpo.loss", loss), set("epochs", "12"), "held_out.fraction=0.3".into()];
+        let overrides = [
+            set("dpo.loss", loss),
+            set("epochs", "12"),
+            "held_out.fraction=0.3".into(),
+            "checkpoint.keep=99".into(),
+        ];
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
         let outcome = run(&mut place.train(loss, "reference", &overrides)).expect(0, &[]);
         assert!(outcome.stdout.contains("held-out pairs: loss"), "{outcome:#?}");
@@ -212,6 +229,24 @@ fn every_loss_learns_and_pairs_are_held_out() {
         assert!(last.loss < first.loss, "{loss}: {} after {}", last.loss, first.loss);
         let held_out = last.held_out_preference.expect("what held-out pairs earned");
         assert!(held_out.accuracy > 0.5 && held_out.margin.is_finite(), "{loss}: {held_out:?}");
+        // The same pairs by the checkpoints themselves, before the stage and at its end.
+        let pairs = last.held_out_pairs.as_ref().expect("what became of held-out pairs");
+        let checkpoint = |step: u64| place.path(loss).join(format!("checkpoints/step-{step:06}"));
+        let [first, now] = [TEXT, last.step].map(|step| log_probs(&checkpoint(step), "reference"));
+        let held_out = held_out(&place.path(loss));
+        let likelier = |of: &[[(f64, usize); 2]], per_token: bool| -> Vec<bool> {
+            let value = |(sum, count): (f64, usize)| if per_token { sum / count as f64 } else { sum };
+            held_out.iter().map(|&i| value(of[i][0]) > value(of[i][1])).collect()
+        };
+        assert_eq!(pairs.all.pairs, held_out.len() as u64);
+        assert_eq!(pairs.datasets["pairs"], pairs.all);
+        for (change, per_token) in [(pairs.all.log_prob, false), (pairs.all.per_token, true)] {
+            let share = |of: &[bool]| of.iter().filter(|&&it| it).count() as f64 / of.len() as f64;
+            let (before, after) = (likelier(&first, per_token), likelier(&now, per_token));
+            assert_eq!((change.before, change.now), (share(&before), share(&after)), "{loss}: {change:?}");
+        }
+        let table = ["chosen answer likelier", "difference"];
+        assert!(table.iter().all(|word| outcome.stdout.contains(word)), "{outcome:#?}");
     }
     let chat = place.path("sigmoid").join("checkpoints").join("step-000009/tokenizer_config.json");
     assert!(std::fs::read_to_string(chat).is_ok_and(|text| text.contains("im_start")), "no chat template");

@@ -325,6 +325,7 @@ fn check_reports(problems: &mut Problems, recipe: &Recipe) {
         format!("is {}, but must be from 0 to below 1", held_out.fraction)
     });
     at_least_one(problems, held_out.sequences as u64, key_path!["held_out", "sequences"]);
+    at_least_one(problems, held_out.pairs.unwrap_or(1) as u64, key_path!["held_out", "pairs"]);
     at_least_one(problems, held_out.every, key_path!["held_out", "every"]);
     at_least_one(problems, recipe.checkpoint.every, key_path!["checkpoint", "every"]);
     not_negative(problems, recipe.checkpoint.minutes, key_path!["checkpoint", "minutes"]);

@@ -473,13 +473,16 @@ pub struct HeldOutText {
     pub fraction: f64,
     /// Sequences per dataset that an evaluation reads.
     pub sequences: usize,
+    /// Pairs per dataset that an evaluation of a `dpo` stage reads; if not given, `sequences`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<usize>,
     /// Steps between evaluations; one more follows the last step.
     pub every: u64,
 }
 
 impl Default for HeldOutText {
     fn default() -> Self {
-        HeldOutText { fraction: 0.001, sequences: 64, every: 1000 }
+        HeldOutText { fraction: 0.001, sequences: 64, pairs: None, every: 1000 }
     }
 }
 

@@ -177,6 +177,7 @@ mod tests {
             held_out_datasets: held_out_loss.map(|loss| ("facts".into(), loss)).into_iter().collect(),
             preference: None,
             held_out_preference: None,
+            held_out_pairs: None,
             timing: timing.clone(),
         };
         file.append(&step(8, None)).unwrap();

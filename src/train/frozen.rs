@@ -40,14 +40,24 @@ impl Frozen<'_> {
         &self.recipe.stages[self.stage.span.stage]
     }
 
+    /// The pairs that it is asked about: those that are trained on where the loss has a reference, and in any case those
+    /// that are held out, for what becomes of them is told.
     fn sets(&self) -> Vec<PairSet<'_>> {
         let datasets = self.recipe.datasets.iter().enumerate();
         let wanted = datasets.filter(|(_, dataset)| self.of().mixture.contains_key(&dataset.name));
+        let loss = self.stage.work.objective.preference();
+        let has_reference = loss.is_some_and(|loss| loss.variant.has_reference());
         let sets = wanted.flat_map(|(i, _)| {
+            let training = has_reference.then(|| (Side::Training, i, &self.corpus.sets[i]));
             let held_out = self.corpus.held_out[i].iter().map(move |set| (Side::HeldOut, i, set));
-            [(Side::Training, i, &self.corpus.sets[i])].into_iter().chain(held_out)
+            training.into_iter().chain(held_out)
         });
         sets.collect()
+    }
+
+    /// Whether the stage has pairs that it is asked about.
+    pub fn is_asked(&self) -> bool {
+        self.stage.work.objective.preference().is_some() && !self.sets().is_empty()
     }
 
     /// Identifies the weights in `store`, the pairs, how they are cut, and the device.

@@ -95,6 +95,7 @@ impl Journal {
             held_out_datasets: held_out.map_or_else(BTreeMap::new, |it| it.by_name(recipe)),
             preference,
             held_out_preference: held_out.and_then(|it| it.preference),
+            held_out_pairs: held_out.and_then(|it| it.pairs.clone()),
             timing: Timing {
                 seconds: self.seconds,
                 tokens_per_second: span.tokens_per_step as f64 / seconds,

@@ -67,7 +67,7 @@ impl Objective {
 }
 
 /// The data of a recipe's stage, after `consumed` tokens of each dataset; `reference` has what its first model says of its
-/// pairs, where the loss needs that.
+/// pairs, which the loss may need.
 ///
 /// # Errors
 /// [`Error::Input`](crate::Error::Input) if there is none.
@@ -94,7 +94,8 @@ pub fn batches_of(
             Ok(Box::new(Conversations { corpus, mixture, rows, judged }))
         }
         StageKind::Dpo => {
-            Ok(Box::new(PreferencePairs { corpus, mixture, cut: it.cut(), reference: reference.cloned() }))
+            let reference = reference.filter(|_| dpo::loss_of(it).variant.has_reference()).cloned();
+            Ok(Box::new(PreferencePairs { corpus, mixture, cut: it.cut(), reference }))
         }
     }
 }

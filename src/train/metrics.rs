@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line per step. Everything in it but the `timing` object repeats bit for bit.
 
+use super::comparison::HeldOutPairs;
 use crate::checkpoint::write_file;
 use crate::error::{Error, Result};
 use crate::files::{self, Line};
@@ -41,6 +42,9 @@ pub struct Metrics {
     /// The same of held-out pairs, where it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_preference: Option<Preference>,
+    /// Of held-out pairs: how often the chosen answer is the likelier one, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_pairs: Option<HeldOutPairs>,
     /// What differs from run to run.
     pub timing: Timing,
 }
@@ -262,6 +266,7 @@ mod tests {
             held_out_datasets: BTreeMap::new(),
             preference: None,
             held_out_preference: None,
+            held_out_pairs: None,
             timing,
         };
         serde_json::to_string(&metrics).unwrap() + "\n"

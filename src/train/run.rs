@@ -255,6 +255,7 @@ fn report_held_out(trainer: &mut Trainer) -> Result<()> {
     };
     if loss.preference.is_some() {
         out::say(format_args!("\nheld-out pairs: {}", loss.describe()));
+        loss.pairs.iter().for_each(|pairs| out::say(format_args!("\n{}", pairs.table())));
         return Ok(());
     }
     let sets = trainer.corpus.sets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));

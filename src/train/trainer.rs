@@ -98,7 +98,7 @@ pub struct Trainer<'a> {
     results: Results,
     step_flops: f64,
     held_out_loss: Option<HeldOutLoss>,
-    /// What the model that the stage began with says of its pairs, where the loss needs that.
+    /// What the model that the stage began with says of its pairs; see [`Frozen`].
     reference: Option<Arc<Reference>>,
     last_saved: Option<PathBuf>,
     /// When that was, or when the run began.
@@ -265,12 +265,12 @@ impl<'a> Trainer<'a> {
             beginning::enter(&mut self.store, backend, run, &self.recipe, stage)?;
         }
         self.reference = None;
-        if stage.work.objective.preference().is_some_and(|loss| loss.variant.has_reference()) {
+        let (recipe, corpus, folder) = (&self.recipe, &*self.corpus, &run.join(DATA_FOLDER));
+        let frozen = Frozen { recipe, stage, corpus, backend, folder };
+        if frozen.is_asked() {
             // What takes long from here on can be computed again.
             self.options.requests.unsaved.store(false, Ordering::Relaxed);
             self.corpus.verified()?;
-            let (recipe, corpus, folder) = (&self.recipe, &*self.corpus, &run.join(DATA_FOLDER));
-            let frozen = Frozen { recipe, stage, corpus, backend, folder };
             let resumed = (!at_start).then_some(self.step);
             self.reference = Some(beginning::reference(&self.store, run, &frozen, resumed)?);
         }
@@ -387,7 +387,7 @@ impl<'a> Trainer<'a> {
             self.held_out = HeldOut::new(backend, &self.store, recipe, stage, corpus, reference)?;
         }
         let Some(held_out) = &mut self.held_out else { return Ok(None) };
-        Ok(Some((held_out.measure(self.recipe.datasets.len())?, held_out)))
+        Ok(Some((held_out.measure()?, held_out)))
     }
 
     fn measure_held_out(&mut self) -> Result<()> {
