@@ -4,7 +4,6 @@ use super::problem::{Problems, key_path};
 use super::schema::{Recipe, Stage, StageKind};
 use super::timeline::lineage;
 use crate::data::microcosm::village::Answers;
-use crate::hub;
 use crate::tokenizer::Judged;
 
 impl StageKind {
@@ -139,12 +138,6 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
                 format!("is for text, but '{name}' is of {what}: leave it out")
             });
         }
-        let is_here = !dataset.paths.iter().any(|path| hub::is_remote(path));
-        problems.require(is_here, key_path!["datasets", i, "paths"], || {
-            format!(
-                "has files of the Hub, but {what} are only read from .jsonl and .json files here: name copies of them"
-            )
-        });
         let clean = dataset.decontaminate.is_empty() || first.kind == StageKind::Sft;
         problems.require(clean, key_path!["datasets", i, "decontaminate"], || {
             format!("is for conversations, but '{name}' is of preference pairs")
