@@ -7,7 +7,7 @@
 
 mod set;
 
-pub use set::{Cut, PairTokens, Pairs, pair, pair_count};
+pub use set::{Cut, PairTokens, Pairs, pair, pair_count, pair_lengths};
 
 use serde_json::{Map, Value, json};
 

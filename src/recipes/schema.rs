@@ -310,6 +310,10 @@ pub struct Stage {
     pub epochs: Option<f64>,
     /// Tokens per sequence.
     pub sequence_length: usize,
+    /// Whether `sequence_length` is only a limit: sequences are no longer than the model takes; and where each conversation
+    /// or answer has one of its own, than the longest of these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fit_length: bool,
     /// Whether documents that lie in one sequence do not see each other: attention does not cross, positions restart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub document_mask: bool,

@@ -60,6 +60,20 @@ pub fn pair_count(set: &TokenSet) -> u64 {
     set.documents() / 3
 }
 
+/// Tokens of both sequences of pair `index` of a set, each with its prompt, as [`PairTokens::cut`] leaves them.
+///
+/// # Panics
+/// If there are not so many.
+pub fn pair_lengths(set: &TokenSet, index: u64, cut: Cut) -> [usize; 2] {
+    // Every document of a set is followed by a token that is not its own.
+    let tokens = |i: u64| {
+        let range = set.document(3 * index + i);
+        (range.end - range.start - 1) as usize
+    };
+    let prompt = tokens(0).min(cut.prompt);
+    [1, 2].map(|answer| (prompt + tokens(answer)).min(cut.length))
+}
+
 /// Pair `index` of a set.
 ///
 /// # Panics
