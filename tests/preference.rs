@@ -185,17 +185,15 @@ fn packed_pairs_are_as_if_alone() {
                 labels[first + t] = if t + 1 < of { token(t + 1) } else { IGNORE };
             }
         }
-        let ends = match segmented {
-            true => firsts.iter().zip(LENGTHS).map(|(first, of)| (first + of) as u32).collect(),
-            false => (1..=4).map(|row| (row * length) as u32).collect(),
-        };
+        let ranges =
+            firsts.into_iter().zip(LENGTHS).map(|(first, of)| [first, first + of].map(|at| at as u32)).collect();
         let batch = Batch {
             ids,
             labels,
             weights: vec![1.0; 2],
             datasets: vec![0; rows],
             starts: segments_of(&LENGTHS, length).0,
-            ends,
+            ranges,
             reference: vec![-20.0, -15.5, -40.0, -4.0],
         };
         let ticket = engine.micro_batch(&batch, 0.5).expect("a pass");

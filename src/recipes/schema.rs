@@ -322,6 +322,8 @@ pub struct Stage {
     pub loss_on: Option<Judged>,
     /// `sft`: whether conversations follow one another, cut into sequences wherever one is full. If `false`, each has a
     /// sequence of its own, and what does not fit is cut off behind a turn of the assistant's. `true` if not given.
+    /// `dpo`: whether several answers, uncut, share a sequence in which they do not see each other. It changes what is
+    /// computed in rounding alone, and there is less padding. `true` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<bool>,
     /// Base of the rotary frequencies; that of the model if not given.
@@ -393,7 +395,7 @@ pub enum PreferenceKind {
 }
 
 impl Stage {
-    /// Whether sequences are cut from documents that follow one another.
+    /// Whether sequences are cut from documents that follow one another; of a `dpo` stage, whether answers share rows.
     pub fn packs(&self) -> bool {
         self.packing.unwrap_or(true)
     }

@@ -18,6 +18,7 @@ pub mod measure;
 pub mod metrics;
 pub mod objective;
 pub mod overview;
+mod packing;
 pub mod pretrain;
 pub mod reference;
 pub mod run;

@@ -74,7 +74,7 @@ enum Pending {
     /// pairs, with those of each pair.
     Losses { ticket: Ticket, weights: Vec<f32>, datasets: Vec<usize>, pairs: Option<PairResults> },
     /// Gradient norm, the last result of its step, and when it was first seen to be there.
-    Norm { ticket: Ticket, step: u64, lr: f64, done: Option<Instant> },
+    Norm { ticket: Ticket, step: u64, lr: f64, passes: usize, done: Option<Instant> },
 }
 
 /// What else a micro-batch of pairs brings.
@@ -122,7 +122,7 @@ pub struct Trainer<'a> {
     pending: VecDeque<Pending>,
     sums: Vec<Sum>,
     rewards: Rewards,
-    step_flops: f64,
+    pass_flops: f64,
     held_out_loss: Option<HeldOutLoss>,
     /// What the model that the stage began with says of its pairs, where the loss needs that.
     reference: Option<Arc<Reference>>,
@@ -215,7 +215,7 @@ impl<'a> Trainer<'a> {
             step,
             pending: VecDeque::new(),
             rewards: Rewards::default(),
-            step_flops: 0.0,
+            pass_flops: 0.0,
             held_out_loss: None,
             reference: None,
             last_done: Instant::now(),
@@ -295,7 +295,7 @@ impl<'a> Trainer<'a> {
         }
         let stage = &self.stages[index];
         let graph = stage.work.graph(stage.shape);
-        self.step_flops = graph.step_flops();
+        self.pass_flops = graph.pass_flops();
         self.engine = Some(Engine::new(&self.options.backend, graph, &self.store)?);
         self.last_done = Instant::now();
         self.pace = None;
@@ -319,6 +319,7 @@ impl<'a> Trainer<'a> {
             )));
         }
         self.engine().begin_step()?;
+        let passes = batches.len();
         for batch in batches {
             self.collect_down_to(1)?;
             let ticket = self.engine().micro_batch(&batch, 1.0 / weight)?;
@@ -330,7 +331,7 @@ impl<'a> Trainer<'a> {
         self.step += 1;
         self.collect_down_to(1)?;
         let ticket = self.engine().update(&hyper, t)?;
-        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr, done: None });
+        self.pending.push_back(Pending::Norm { ticket, step: self.step, lr: hyper.lr, passes, done: None });
         self.look_for_norms();
         Ok(())
     }
@@ -358,7 +359,8 @@ impl<'a> Trainer<'a> {
                         self.collect_pairs(pairs, &datasets)?;
                     }
                     let is_text = self.stages[self.current].work.objective.preference().is_none();
-                    let length = nll.len() / datasets.len();
+                    // Of pairs there may be fewer than there is room for.
+                    let length = if is_text { nll.len() / datasets.len() } else { 1 };
                     let rows = nll.chunks(length).zip(weights.chunks(length));
                     for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
                         let sum = &mut self.sums[dataset];
@@ -369,9 +371,9 @@ impl<'a> Trainer<'a> {
                         sum.nll += nll.iter().zip(weights).map(|(&x, &w)| x as f64 * w as f64).sum::<f64>();
                     }
                 }
-                Pending::Norm { ticket, step, lr, done } => {
+                Pending::Norm { ticket, step, lr, passes, done } => {
                     let norm = self.engine().fetch(ticket)?[0] as f64;
-                    self.step_done(step, lr, norm, done.unwrap_or_else(Instant::now))?;
+                    self.step_done(step, lr, norm, passes, done.unwrap_or_else(Instant::now))?;
                 }
             }
         }
@@ -399,7 +401,14 @@ impl<'a> Trainer<'a> {
     }
 
     /// Checks and reports a step whose results are all in since `done`.
-    fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64, done: Instant) -> Result<()> {
+    fn step_done(
+        &mut self,
+        step: u64,
+        lr: f64,
+        grad_norm: f64,
+        passes: usize,
+        done: Instant,
+    ) -> Result<()> {
         let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
         let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
         let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;
@@ -435,7 +444,7 @@ impl<'a> Trainer<'a> {
             timing: Timing {
                 seconds: self.seconds,
                 tokens_per_second: stage.span.tokens_per_step as f64 / seconds,
-                gflops: self.step_flops / seconds / 1e9,
+                gflops: self.pass_flops * passes as f64 / seconds / 1e9,
                 memory: self.allocated(),
             },
         };
