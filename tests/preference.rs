@@ -185,8 +185,11 @@ fn packed_pairs_are_as_if_alone() {
                 labels[first + t] = if t + 1 < of { token(t + 1) } else { IGNORE };
             }
         }
-        let ranges =
-            firsts.into_iter().zip(LENGTHS).map(|(first, of)| [first, first + of].map(|at| at as u32)).collect();
+        let ranges = firsts
+            .into_iter()
+            .zip(LENGTHS)
+            .map(|(first, of)| [first, first + of].map(|at| at as u32))
+            .collect();
         let batch = Batch {
             ids,
             labels,

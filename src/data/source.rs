@@ -373,9 +373,8 @@ impl Source {
                 }
             };
             let parse = parse.clone();
-            let parsed = objects.map(move |entry| {
-                entry.map(|(number, object)| (number, object.and_then(&parse).map(Some)))
-            });
+            let parsed = objects
+                .map(move |entry| entry.map(|(number, object)| (number, object.and_then(&parse).map(Some))));
             Ok(Box::new(parsed))
         })
     }

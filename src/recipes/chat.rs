@@ -73,9 +73,7 @@ pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
     problems.require(
         !stage.document_mask || stage.kind != StageKind::Dpo,
         key_path!["stages", i, "document_mask"],
-        || {
-            "is for text and conversations, but answers of pairs never see each other: leave it out".into()
-        },
+        || "is for text and conversations, but answers of pairs never see each other: leave it out".into(),
     );
     problems.require(!stage.document_mask || stage.packs(), key_path!["stages", i, "document_mask"], || {
         "is for sequences of several documents, but packing is false: leave one of them out".into()

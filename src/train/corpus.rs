@@ -303,16 +303,21 @@ impl Corpus {
     fn settle_lengths(&self, recipe: &mut Recipe) -> Result<()> {
         for stage in 0..recipe.stages.len() {
             let it = &recipe.stages[stage];
-            if !it.fit_length {
+            if !it.fit_length || it.packs() {
+                recipe.stages[stage].fit_length = false;
                 continue;
             }
             let mixed = (0..self.sets.len()).filter(|&i| it.mixture.contains_key(&recipe.datasets[i].name));
             let longest = match it.kind {
-                _ if it.packs() => it.sequence_length,
                 StageKind::Dpo => {
                     let cut = it.cut();
                     let pairs = mixed.flat_map(|i| (0..pair_count(&self.sets[i])).map(move |pair| (i, pair)));
-                    pairs.map(|(i, index)| pair_lengths(&self.sets[i], index, cut)[..].iter().copied().max().unwrap_or(0)).max().unwrap_or(0)
+                    pairs
+                        .map(|(i, index)| {
+                            pair_lengths(&self.sets[i], index, cut)[..].iter().copied().max().unwrap_or(0)
+                        })
+                        .max()
+                        .unwrap_or(0)
                 }
                 _ => {
                     let rows = mixed.map(|i| self.rows(i, it.sequence_length)).collect::<Result<Vec<_>>>()?;

@@ -12,7 +12,6 @@ use crate::data::mixture::{Mixture, Sequence};
 use crate::data::pairs::{Cut, pair, pair_lengths};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::infer::scorer::Row;
 use crate::nn::Llama;
 use crate::ops::host::IGNORE;
 use crate::ops::log_prob::LogProb;
@@ -111,7 +110,8 @@ impl PreferencePairs {
 
     /// Adds a pair whose sequences lie at `firsts` among the positions of the batch.
     fn append(&self, batch: &mut Batch, at: &Sequence, firsts: [usize; 2]) {
-        for (row, first) in rows(pair(&self.corpus.sets[at.dataset], at.window), self.cut).iter().zip(firsts) {
+        for (row, first) in rows(pair(&self.corpus.sets[at.dataset], at.window), self.cut).iter().zip(firsts)
+        {
             let label = |t: usize| if row.scored[t] { row.tokens[t] } else { IGNORE };
             let end = first + row.tokens.len();
             batch.ids[first..end].copy_from_slice(&row.tokens);

@@ -157,7 +157,7 @@ impl Engine {
         let loss = &self.training.loss;
         if let Some(pairs) = loss.pairs {
             // Where there are fewer pairs than there is room for, the others are empty and count for nothing.
-            let room = self.training.graph.ty(pairs.losses).elements();
+            let room = self.training.graph.value(pairs.losses).ty.elements();
             let (mut ranges, mut judged) = (batch.ranges.clone(), batch.judged());
             ranges.resize(2 * room, [0, 0]);
             judged.resize(2 * room, 0);

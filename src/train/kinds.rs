@@ -51,7 +51,9 @@ impl Objective {
                 let rows = Shape { micro_batch: self.rows() * shape.micro_batch, ..shape };
                 // Packed, a pass may have all pairs of the step; each takes four positions or more.
                 let pairs = match packed {
-                    true => (shape.micro_batch * shape.passes).min((rows.micro_batch * shape.length).div_ceil(4)),
+                    true => {
+                        (shape.micro_batch * shape.passes).min((rows.micro_batch * shape.length).div_ceil(4))
+                    }
                     false => shape.micro_batch,
                 };
                 dpo::add_loss(graph, model, rows, loss, pairs, *packed)
@@ -115,7 +117,12 @@ pub fn batches_of(
 ///
 /// # Errors
 /// As [`batches_of`].
-pub fn most_of_a_pass(recipe: &Recipe, stage: usize, consumed: &[u64], corpus: &Arc<Corpus>) -> Result<usize> {
+pub fn most_of_a_pass(
+    recipe: &Recipe,
+    stage: usize,
+    consumed: &[u64],
+    corpus: &Arc<Corpus>,
+) -> Result<usize> {
     let (it, count) = (&recipe.stages[stage], recipe.batch_of(stage).sequences);
     if it.kind != StageKind::Dpo || !it.packs() {
         return Ok(count);

@@ -401,14 +401,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Checks and reports a step whose results are all in since `done`.
-    fn step_done(
-        &mut self,
-        step: u64,
-        lr: f64,
-        grad_norm: f64,
-        passes: usize,
-        done: Instant,
-    ) -> Result<()> {
+    fn step_done(&mut self, step: u64, lr: f64, grad_norm: f64, passes: usize, done: Instant) -> Result<()> {
         let sums = std::mem::replace(&mut self.sums, vec![Sum::default(); self.recipe.datasets.len()]);
         let weight: f64 = sums.iter().map(|sum| sum.weight).sum();
         let loss = sums.iter().map(|sum| sum.nll).sum::<f64>() / weight;

@@ -106,7 +106,8 @@ fn tables_of_the_hub_give_the_tokens_that_they_give_here() {
     // The second file breaks until the program gives up; the run goes on behind the first.
     let order: Vec<String> = {
         let whole = train(&place, "whole", &library.endpoint, &[]).expect(0, &[]);
-        let said = format!("{}{}", whole.stdout, whole.stderr).replace("train-0.parquet", "preferences.parquet");
+        let said =
+            format!("{}{}", whole.stdout, whole.stderr).replace("train-0.parquet", "preferences.parquet");
         counts.iter().for_each(|words| assert!(said.contains(words), "{words}: {said}"));
         library.served().into_iter().map(|(path, _)| path).collect()
     };
@@ -123,7 +124,13 @@ fn tables_of_the_hub_give_the_tokens_that_they_give_here() {
     assert_eq!(library.served().len(), 4, "the first file is not fetched again");
     assert!(library.set().seen.iter().all(|&count| count <= 1), "{:?}", library.set().seen);
     let whole = sets(&place, "whole");
-    assert!(["talk.judged-00000.tokens", "talk.held-out.judged-00000.tokens"].iter().all(|it| whole.contains_key(*it)), "{:?}", whole.keys());
+    assert!(
+        ["talk.judged-00000.tokens", "talk.held-out.judged-00000.tokens"]
+            .iter()
+            .all(|it| whole.contains_key(*it)),
+        "{:?}",
+        whole.keys()
+    );
     assert_eq!(sets(&place, "run"), whole);
 
     // The same files from folders, in the same order.

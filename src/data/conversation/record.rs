@@ -75,9 +75,7 @@ impl Columns {
     pub(super) fn read(&self, record: &Object) -> Outcome<Conversation> {
         let (name, mut messages, ends) = self.read_beginning(record)?;
         if !ends {
-            let Some((answer_name, answer)) =
-                find(record, &self.completion, COMPLETION)
-            else {
+            let Some((answer_name, answer)) = find(record, &self.completion, COMPLETION) else {
                 let wanted = self.completion.as_deref().unwrap_or("completion, response or output");
                 return Err(format!("\"{name}\" without an answer: no {wanted} among: {}", keys(record)));
             };

@@ -181,9 +181,16 @@ fn tables_give_the_conversations_that_lines_give() {
         assert_eq!(rows, lines, "{name}");
         assert_eq!((of_rows.documents, of_rows.broken), (10, 2), "{name}");
         assert_eq!(of_lines.broken, 2, "{name}");
-        let why = |report: &Report, i: usize| report.first_broken[i].split(": ").skip(1).collect::<Vec<_>>().join(": ");
-        assert!(why(&of_rows, 0).starts_with("row 3: ") && why(&of_rows, 1).starts_with("row 8: "), "{of_rows:?}");
-        let what = |report: &Report, i: usize| why(report, i).split_once(": ").unwrap().1.split(" among").next().unwrap().to_string();
+        let why = |report: &Report, i: usize| {
+            report.first_broken[i].split(": ").skip(1).collect::<Vec<_>>().join(": ")
+        };
+        assert!(
+            why(&of_rows, 0).starts_with("row 3: ") && why(&of_rows, 1).starts_with("row 8: "),
+            "{of_rows:?}"
+        );
+        let what = |report: &Report, i: usize| {
+            why(report, i).split_once(": ").unwrap().1.split(" among").next().unwrap().to_string()
+        };
         for i in 0..2 {
             assert_eq!(what(&of_rows, i), what(&of_lines, i), "{name}");
         }

@@ -129,6 +129,9 @@ fn tables_give_the_pairs_that_lines_give() {
     assert_eq!(rows, lines);
     assert_eq!((rows.len(), report.broken), (10, 2));
     assert_eq!(rows.iter().filter(|(_, pair)| pair.is_equal()).count(), 1);
-    assert!(report.first_broken[0].contains("preferences.parquet: row 3: no \"rejected\" among"), "{report:?}");
+    assert!(
+        report.first_broken[0].contains("preferences.parquet: row 3: no \"rejected\" among"),
+        "{report:?}"
+    );
     assert!(report.first_broken[1].contains("row 8: the answer in \"chosen\" is empty"), "{report:?}");
 }

@@ -54,7 +54,18 @@ pub(super) fn objects(
         )));
     }
     let path = path.to_path_buf();
-    Ok(Box::new(Rows { path, file, raw, most, columns, leaves, group: 0, rows: 0, readers: vec![], number: 0 }))
+    Ok(Box::new(Rows {
+        path,
+        file,
+        raw,
+        most,
+        columns,
+        leaves,
+        group: 0,
+        rows: 0,
+        readers: vec![],
+        number: 0,
+    }))
 }
 
 /// Deepest nesting of a column.
@@ -96,7 +107,14 @@ impl Builder {
         self.below(field, defined, repeated, wanted, 1)
     }
 
-    fn below(&mut self, field: &Type, defined: i16, repeated: i16, wanted: bool, depth: usize) -> Option<Node> {
+    fn below(
+        &mut self,
+        field: &Type,
+        defined: i16,
+        repeated: i16,
+        wanted: bool,
+        depth: usize,
+    ) -> Option<Node> {
         self.deepest = self.deepest.max(depth);
         let info = field.get_basic_info();
         let repetition = if info.has_repetition() { info.repetition() } else { Repetition::REQUIRED };
@@ -112,7 +130,14 @@ impl Builder {
     }
 
     /// A field whatever its repetition, which is in the levels.
-    fn bare(&mut self, field: &Type, defined: i16, repeated: i16, wanted: bool, depth: usize) -> Option<Node> {
+    fn bare(
+        &mut self,
+        field: &Type,
+        defined: i16,
+        repeated: i16,
+        wanted: bool,
+        depth: usize,
+    ) -> Option<Node> {
         if field.is_primitive() {
             let index = self.next;
             self.next += 1;
@@ -135,8 +160,11 @@ impl Builder {
                 Some(element) => self.below(element, defined_within, repeated_within, wanted, depth + 1),
                 None => self.bare(middle, defined_within, repeated_within, wanted, depth + 1),
             };
-            return element
-                .map(|element| Node::List { element: element.into(), defined, repeated: repeated_within });
+            return element.map(|element| Node::List {
+                element: element.into(),
+                defined,
+                repeated: repeated_within,
+            });
         }
         let fields = field.get_fields().iter();
         let fields = fields.filter_map(|it| {
@@ -171,7 +199,6 @@ enum Cell {
 }
 
 /// What a row has in one column.
-#[derive(Default)]
 struct Column {
     defined: Vec<i16>,
     repeated: Vec<i16>,

@@ -75,7 +75,9 @@ pub(super) fn check(file: &File, column: &ColumnChunkMetaData) -> parquet::error
             return Err(wrong(what + ": write smaller row groups"));
         }
         if is_list && page.encoding == DELTA_BYTE_ARRAY {
-            return Err(wrong("a list column encoded by DELTA_BYTE_ARRAY: write it with another encoding".into()));
+            return Err(wrong(
+                "a list column encoded by DELTA_BYTE_ARRAY: write it with another encoding".into(),
+            ));
         }
     }
     Ok(())

@@ -23,8 +23,9 @@ impl Side {
 
     fn resume(folder: &Path, name: &str, format: SetFormat, paused: &PausedSide) -> Result<Self> {
         let judged = paused.judged.as_ref();
-        let judged =
-            judged.map(|it| TokenSetWriter::resume(folder, &judged_name(name), flags(format), it)).transpose()?;
+        let judged = judged
+            .map(|it| TokenSetWriter::resume(folder, &judged_name(name), flags(format), it))
+            .transpose()?;
         Ok(Side { tokens: TokenSetWriter::resume(folder, name, format, &paused.tokens)?, judged })
     }
 
@@ -141,7 +142,13 @@ impl Sides {
 
     /// Appends a document of `bytes` bytes to the side that its `hash` chooses. `judged` has a value for each of `ids`
     /// where there are sets of judged tokens.
-    pub(in crate::data) fn push(&mut self, hash: u64, bytes: usize, ids: &[u32], judged: &[bool]) -> Result<()> {
+    pub(in crate::data) fn push(
+        &mut self,
+        hash: u64,
+        bytes: usize,
+        ids: &[u32],
+        judged: &[bool],
+    ) -> Result<()> {
         if ids.len() < self.min_tokens {
             self.counts.short += 1;
             return Ok(());

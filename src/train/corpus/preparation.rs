@@ -2,9 +2,9 @@
 //! beside it.
 
 use super::{is_remote, register, source};
+use crate::data::contents::Contents;
 use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::microcosm::Microcosm;
-use crate::data::contents::Contents;
 use crate::data::pairs::{Pairs, pair_count};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
