@@ -8,6 +8,7 @@ mod doctor;
 mod dpo;
 mod eval;
 mod export;
+mod finetune;
 mod floors;
 mod fuzz;
 mod generation;
