@@ -1,5 +1,5 @@
 // Log-probability of sequences: minus the sum of nll over the positions of each, as a whole number and a rest in
-// (-1, 0]. Rows of the launch are sequences; sequence s is the positions ends[s - 1]..ends[s].
+// (-1, 0]. Rows of the launch are sequences; sequence s is the positions ranges[2 s]..ranges[2 s + 1].
 
 import package::constants::WG;
 import package::shared::rows::{row_of, first_of, STRIDE, leads, row_sum};
@@ -7,14 +7,9 @@ import package::shared::rows::{row_of, first_of, STRIDE, leads, row_sum};
 struct Params { sequences: u32 }
 
 @group(0) @binding(0) var<storage, read> nll: array<f32>;
-@group(0) @binding(1) var<storage, read> ends: array<u32>;
+@group(0) @binding(1) var<storage, read> ranges: array<u32>; // [S, 2]
 @group(0) @binding(2) var<storage, read_write> log_prob: array<f32>; // [S, 2]
 @group(0) @binding(3) var<uniform> p: Params;
-
-fn begin_of(sequence: u32) -> u32 {
-    if (sequence == 0u) { return 0u; }
-    return ends[sequence - 1u];
-}
 
 @compute @workgroup_size(WG)
 fn forward(
@@ -24,11 +19,11 @@ fn forward(
 ) {
     let sequence = row_of(group, groups, lane);
     if (sequence >= p.sequences) { return; }
-    let end = ends[sequence];
+    let end = ranges[2u * sequence + 1u];
     // Whole numbers add up exactly, and what is below 1 rounds little.
     var whole = 0.0;
     var rest = 0.0;
-    for (var n = begin_of(sequence) + first_of(lane); n < end; n += STRIDE) {
+    for (var n = ranges[2u * sequence] + first_of(lane); n < end; n += STRIDE) {
         let sum = rest + fract(nll[n]);
         whole += floor(nll[n]) + floor(sum);
         rest = fract(sum);
@@ -52,6 +47,6 @@ fn backward(
 ) {
     let sequence = row_of(group, groups, lane);
     if (sequence >= p.sequences) { return; }
-    let end = ends[sequence];
-    for (var n = begin_of(sequence) + first_of(lane); n < end; n += STRIDE) { d_nll[n] = -d_log_prob[2u * sequence + 1u]; }
+    let end = ranges[2u * sequence + 1u];
+    for (var n = ranges[2u * sequence] + first_of(lane); n < end; n += STRIDE) { d_nll[n] = -d_log_prob[2u * sequence + 1u]; }
 }

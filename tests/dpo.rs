@@ -189,6 +189,15 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
             assert!(place.state("whole", STEPS) == place.state(name, STEPS), "{device}: {name} differs");
             assert_eq!(lines(&place.path(name)).len(), STEPS as usize);
         }
+        // A row for each answer gives the same but for rounding, with more padding.
+        assert!(whole.stdout.contains("pairs are packed: "), "{whole:#?}");
+        let alone = ["stages.preferences.packing=false", "checkpoint.every=100"];
+        run(&mut place.train("alone", device, &alone)).expect(0, &[]);
+        for (packed, alone) in steps.iter().zip(lines(&place.path("alone"))) {
+            assert!((packed.loss - alone.loss).abs() < 1e-4 * alone.loss, "{device}: {packed:?}, {alone:?}");
+            let tokens = |it: &Metrics| (it.tokens, it.datasets.values().map(|it| it.tokens).sum::<u64>());
+            assert_eq!(tokens(packed), tokens(&alone));
+        }
         // What "lost" asked again serves another beta.
         let other = run(&mut place.train(
             "other",

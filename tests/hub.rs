@@ -1,5 +1,6 @@
 //! `hf://` names, against a server on the loopback that does what the Hub does, or fails as it may fail.
 
+mod conversations;
 mod datasets;
 mod faults;
 mod origins;

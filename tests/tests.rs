@@ -10,6 +10,7 @@ mod dpo;
 mod eval;
 mod evaluation;
 mod export;
+mod finetune;
 mod floors;
 mod fuzz;
 mod generation;

@@ -101,7 +101,11 @@ fn sequences<'a>(recipe: &'a Recipe, stage: usize, batch: &'a Batch, length: usi
     let rows = recipe.stages[stage].kind.rows();
     let sequence = |i: usize| {
         let dataset = batch.datasets[i / rows];
-        let at = i * length..(i + 1) * length;
+        let at = match batch.ranges.get(i) {
+            Some(&[first, end]) => first as usize..end as usize,
+            None => i * length..(i + 1) * length,
+        };
+        let length = at.len();
         let labels = &batch.labels[at.clone()];
         let of_pair = |&label: &u32| if label == IGNORE { 0.0 } else { batch.weights[i / rows] };
         let weights: Vec<f32> = match rows {
@@ -109,7 +113,9 @@ fn sequences<'a>(recipe: &'a Recipe, stage: usize, batch: &'a Batch, length: usi
             _ => labels.iter().map(of_pair).collect(),
         };
         let counts = labels.iter().zip(&weights);
-        let starts = batch.starts.get(at.clone()).map_or(vec![0; length], <[u32]>::to_vec);
+        // A packed answer is shown alone, as if it had a row of its own.
+        let starts = batch.starts.get(at.clone()).filter(|_| rows == 1);
+        let starts = starts.map_or(vec![0; length], <[u32]>::to_vec);
         let begun = |pair: &[u32]| u32::from(pair[0] != pair[1]);
         let segments = starts.windows(2).scan(0, |segment, pair| {
             *segment += begun(pair);

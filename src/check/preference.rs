@@ -79,8 +79,8 @@ impl Input {
         2 * self.pairs
     }
 
-    fn ends(&self) -> Vec<u32> {
-        (1..=self.rows()).map(|row| (row * self.length) as u32).collect()
+    fn ranges(&self) -> Vec<[u32; 2]> {
+        (0..self.rows()).map(|row| [row, row + 1].map(|row| (row * self.length) as u32)).collect()
     }
 
     /// Log-probability of each row under `model`.
@@ -92,7 +92,7 @@ impl Input {
         let program = graph.program("log-probabilities");
         let hidden = decoder.hidden(&mut graph, &tokens);
         let nll = decoder.nll(&mut graph, hidden, labels);
-        let (ends, log_probs) = dpo::add_log_probs(&mut graph, nll, self.rows());
+        let (ranges, log_probs) = dpo::add_log_probs(&mut graph, nll, self.rows());
         graph.keep(log_probs);
         let store = infer::load(backend, model, &[&graph])?;
         let plan = Plan::checked(&graph, &backend.caps(), store.plan()).map_err(|why| self.too_many(&why))?;
@@ -100,7 +100,7 @@ impl Input {
         executor.write(tokens.rope, (&decoder.rope_table(self.length)).into());
         executor.write(tokens.ids, (&self.ids).into());
         executor.write(labels, (&self.labels).into());
-        executor.write(ends, (&self.ends()).into());
+        executor.write(ranges, self.ranges().as_flattened().into());
         executor.run(program)?;
         Ok(executor.read_f64(log_probs)?.chunks(2).map(|parts| parts.iter().sum()).collect())
     }
@@ -144,7 +144,7 @@ pub fn run(
         labels: input.labels.clone(),
         weights: vec![1.0; input.pairs],
         datasets: vec![0; input.rows()],
-        ends: input.ends(),
+        ranges: input.ranges(),
         reference: reference.clone().unwrap_or_default(),
         ..Batch::default()
     };

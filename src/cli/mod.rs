@@ -21,7 +21,7 @@ mod train;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::model::ModelFolder;
-use crate::recipes::{EMBEDDED, Reading, Recipe, open_model, parse_count};
+use crate::recipes::{EMBEDDED, Reading, Recipe, embedded, open_model, parse_count};
 use crate::report::{out, quoted};
 use crate::tokenizer;
 use crate::train::saved::RECIPE_FILE;
@@ -199,7 +199,7 @@ impl RecipeFlags {
     }
 
     fn read_overridden(&self, overrides: &[String]) -> Result<Reading> {
-        let is_recipe = |name: &&String| EMBEDDED.iter().any(|(it, _)| it == name) || name.ends_with(".toml");
+        let is_recipe = |name: &&String| embedded(name).is_some() || name.ends_with(".toml");
         if let (Some(recipe), 2..) = (self.given.iter().find(is_recipe), self.given.len()) {
             return Err(Error::input(format!(
                 "'{recipe}' is a recipe, but {} names are given: give one recipe, or only text; the text of a recipe \
@@ -235,9 +235,8 @@ impl RecipeFlags {
 /// Whether a name means text to train on, and not a recipe.
 fn is_text(name: &str) -> bool {
     let path = Path::new(name);
-    let embedded = EMBEDDED.iter().any(|(it, _)| *it == name);
     let is_recipe = path.extension().is_some_and(|it| it == "toml") || path.join(RECIPE_FILE).is_file();
-    !embedded && !is_recipe && path.exists()
+    embedded(name).is_none() && !is_recipe && path.exists()
 }
 
 /// Whether a folder with a recipe is that of a run, and not of a user's project.

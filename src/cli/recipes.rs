@@ -1,7 +1,7 @@
 //! `smolter recipes`: the embedded recipes, or the text of one.
 
 use crate::error::Result;
-use crate::recipes::{EMBEDDED, Recipe, open_model};
+use crate::recipes::{ADAPTING, EMBEDDED, Recipe, embedded, open_model};
 use crate::report::out;
 use clap::Args;
 
@@ -23,10 +23,14 @@ pub struct Recipes {
 impl Recipes {
     pub fn run(self) -> Result<()> {
         let Some(name) = self.name else {
-            return EMBEDDED.iter().try_for_each(|(name, _)| out::line(Recipe::load(name, &[])?.describe()));
+            EMBEDDED.iter().try_for_each(|(name, _)| out::line(Recipe::load(name, &[])?.describe()))?;
+            return ADAPTING.iter().try_for_each(|(name, text)| {
+                let about = text.lines().next().unwrap_or_default().trim_start_matches("# ");
+                out::line(format_args!("{name}: {about}"))
+            });
         };
-        match EMBEDDED.iter().find(|(it, _)| *it == name) {
-            Some((_, text)) if self.set.is_empty() => out::print(text),
+        match embedded(&name) {
+            Some(text) if self.set.is_empty() => out::print(text),
             _ => out::print(Recipe::read(&name, &self.set, &open_model)?.recipe.to_toml()?),
         }
     }

@@ -116,8 +116,8 @@ fn bare(value: &Value) -> &Value {
 /// # Errors
 /// As [`Source::objects`].
 pub fn conversations(source: &Source, columns: &Columns) -> Result<Records<Conversation>> {
-    let columns = columns.clone();
-    source.parsed(move |record| Conversation::from_record(&record, &columns))
+    let (columns, named) = (columns.clone(), columns.clone());
+    source.parsed(move |name| named.may_use(name), move |record| Conversation::from_record(&record, &columns))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 mod set;
 
-pub use set::{Cut, PairCounts, PairOptions, PairTokens, fingerprint, pair, pair_count, tokenize_pairs};
+pub use set::{Cut, PairTokens, Pairs, pair, pair_count, pair_lengths};
 
 use serde_json::{Map, Value, json};
 
@@ -107,8 +107,9 @@ fn answer(record: &Map<String, Value>, name: &str) -> std::result::Result<(Vec<M
 /// # Errors
 /// As [`Source::objects`].
 pub fn pairs(source: &Source, columns: &Columns) -> Result<Records<Pair>> {
-    let columns = columns.clone();
-    source.parsed(move |record| Pair::from_record(&record, &columns))
+    let (columns, named) = (columns.clone(), columns.clone());
+    let is_wanted = move |name: &str| ["chosen", "rejected"].contains(&name) || named.may_use(name);
+    source.parsed(is_wanted, move |record| Pair::from_record(&record, &columns))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 mod bytes;
 mod files;
 mod json;
+mod objects;
 mod pages;
 mod rows;
 mod score;
@@ -332,22 +333,23 @@ impl Source {
         Ok(score::wanted(texts, self.score.clone()))
     }
 
-    /// Streams whole JSON objects, for records that are more than a text (chats, preference pairs). JSON files
-    /// only; the fields of this source play no part.
+    /// Streams whole records as JSON objects, for those that are more than a text (chats, preference pairs). Plain text
+    /// has none; the fields of this source play no part.
     ///
     /// # Errors
-    /// As [`Source::documents`], and for files of another kind.
+    /// As [`Source::documents`], and for plain text.
     pub fn objects(&self) -> Result<Records<Map<String, Value>>> {
-        self.parsed(Ok)
+        self.parsed(|_| true, Ok)
     }
 
     /// As [`Source::objects`], with what `parse` makes of each object. One of which it makes nothing is broken, for the
-    /// reason that it gives.
+    /// reason that it gives. Of tables, columns of which `is_wanted` says no are null.
     ///
     /// # Errors
     /// As [`Source::objects`].
     pub fn parsed<T: 'static>(
         &self,
+        is_wanted: impl Fn(&str) -> bool + Send + 'static,
         parse: impl Fn(Map<String, Value>) -> std::result::Result<T, String> + Clone + Send + 'static,
     ) -> Result<Records<T>> {
         let most = self.max_record_bytes;
@@ -359,17 +361,21 @@ impl Source {
             });
         }
         Records::new(self, move |path| {
-            let raw = match Kind::of(path)? {
-                Kind::JsonLines => bytes::lines(path, most)?,
-                Kind::JsonArray => bytes::elements(path, most)?,
-                Kind::Text | Kind::Parquet => {
+            let objects = match Kind::of(path)? {
+                Kind::JsonLines => json::objects(bytes::lines(path, most)?),
+                Kind::JsonArray => json::objects(bytes::elements(path, most)?),
+                Kind::Parquet => objects::objects(path, most, &is_wanted)?,
+                Kind::Text => {
                     return Err(Error::input(format!(
-                        "{}: structured records are read from .jsonl and .json files: convert it",
+                        "{}: structured records are read from .jsonl, .json and .parquet files: convert it",
                         path.display()
                     )));
                 }
             };
-            Ok(map(json::objects(raw, parse.clone())?, Some))
+            let parse = parse.clone();
+            let parsed = objects
+                .map(move |entry| entry.map(|(number, object)| (number, object.and_then(&parse).map(Some))));
+            Ok(Box::new(parsed))
         })
     }
 }

@@ -9,16 +9,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use super::contents::Contents;
 use super::shard::TokenSetWriter;
 use super::source::{Report, Source, is_readable};
-use super::tokenize::{
-    Counts, PausedSides, Sides, TokenizeOptions, extend, fingerprint_of, held_out_name, texts,
-};
+use super::tokenize::{Counts, PausedSides, Sides, TokenizeOptions, held_out_name, judged_name};
 use crate::checkpoint::replace;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::datasets::{Datasets, Name, RemoteFile};
-use crate::tokenizer::Tokenizer;
 
 /// Longest end of a file's name that its copy has.
 const NAME_BYTES: usize = 100;
@@ -126,13 +124,13 @@ impl<'a> Stream<'a> {
     }
 
     /// Identifies the sets that [`Stream::tokenize`] makes.
-    pub fn fingerprint(&self, tokenizer: &Tokenizer, options: TokenizeOptions) -> u64 {
-        let mut texts = Xxh3::new();
-        texts.update(format!("{} {:?}", self.source.settings(), self.needed).as_bytes());
+    pub fn fingerprint(&self, contents: &Contents, options: TokenizeOptions) -> u64 {
+        let mut records = Xxh3::new();
+        records.update(format!("{} {:?}", self.source.settings(), self.needed).as_bytes());
         for file in &self.files {
-            texts.update(format!("\n{}/{} {}", file.repo, file.path, file.checksum).as_bytes());
+            records.update(format!("\n{}/{} {}", file.repo, file.path, file.checksum).as_bytes());
         }
-        fingerprint_of(tokenizer, texts.digest(), options)
+        contents.fingerprint_of(records.digest(), options)
     }
 
     /// Makes the set and its held-out set, or goes on making them. `progress` is called before every file and after every
@@ -142,13 +140,13 @@ impl<'a> Stream<'a> {
     /// Those of the Hub and of reading and tokenising the files. What is done stays for the next call.
     pub fn tokenize(
         &self,
-        tokenizer: &Tokenizer,
+        contents: &Contents,
         options: TokenizeOptions,
         mut progress: impl FnMut(&At),
         warn: impl FnOnce(&Error),
     ) -> Result<(Counts, Report)> {
-        let options = TokenizeOptions { fingerprint: self.fingerprint(tokenizer, options), ..options };
-        let (mut sets, mut done, mut report) = self.begin(tokenizer, options, warn)?;
+        let options = TokenizeOptions { fingerprint: self.fingerprint(contents, options), ..options };
+        let (mut sets, mut done, mut report) = self.begin(contents, options, warn)?;
         let downloads = self.downloads();
         let files = self.files.len();
         let mut hub = None;
@@ -163,11 +161,10 @@ impl<'a> Stream<'a> {
                 None => hub.insert(Datasets::open()?),
             };
             hub.fetch(file, &copy)?;
-            let mut documents = self.source.at([&copy]).documents()?;
-            extend(&mut sets, tokenizer, texts(tokenizer, &mut documents), |counts| {
+            let found = contents.extend(&mut sets, &self.source.at([&copy]), |counts| {
                 progress(&At { file: done + 1, files, counts });
             })?;
-            add(&mut report, documents.report());
+            add(&mut report, &found);
             done += 1;
             let journal = Journal {
                 fingerprint: hex(options.fingerprint),
@@ -185,25 +182,23 @@ impl<'a> Stream<'a> {
     /// The sets as an earlier call left them: with the files that are done and what was reported of these.
     fn begin(
         &self,
-        tokenizer: &Tokenizer,
+        contents: &Contents,
         options: TokenizeOptions,
         warn: impl FnOnce(&Error),
     ) -> Result<(Sides, usize, Report)> {
-        let open =
-            |paused: Option<&PausedSides>| Sides::resume(tokenizer, self.folder, self.name, options, paused);
+        let (tokenizer, judged) = (contents.tokenizer(), contents.has_judged());
         let journal: Option<Journal> = read(&self.journal());
         if let Some(journal) = journal.filter(|it| it.fingerprint == hex(options.fingerprint)) {
-            match open(Some(&journal.sets)) {
+            match Sides::resume(tokenizer, self.folder, self.name, options, &journal.sets, judged) {
                 Ok(sets) => return Ok((sets, journal.files, journal.report)),
                 Err(error @ Error::Damaged { .. }) => warn(&error),
                 Err(error) => return Err(error),
             }
         }
         self.clean()?;
-        for name in [self.name, &held_out_name(self.name)] {
-            TokenSetWriter::discard(self.folder, name)?;
-        }
-        Ok((open(None)?, 0, Report::default()))
+        self.sets().iter().try_for_each(|name| TokenSetWriter::discard(self.folder, name))?;
+        let sets = Sides::create(tokenizer, self.folder, self.name, options, judged)?;
+        Ok((sets, 0, Report::default()))
     }
 
     /// Removes what was only needed as long as the sets were not whole.
@@ -219,9 +214,13 @@ impl<'a> Stream<'a> {
         if downloads.is_dir() {
             std::fs::remove_dir_all(&downloads).map_err(Error::io(&downloads))?;
         }
-        [self.name, &held_out_name(self.name)]
-            .iter()
-            .try_for_each(|name| TokenSetWriter::forget(self.folder, name))
+        self.sets().iter().try_for_each(|name| TokenSetWriter::forget(self.folder, name))
+    }
+
+    /// The names that its sets may have.
+    fn sets(&self) -> [String; 4] {
+        let (train, held_out) = (self.name.to_string(), held_out_name(self.name));
+        [judged_name(&train), judged_name(&held_out), train, held_out]
     }
 
     /// Makes the folder of downloads, and removes from it what is not on the way to `copy`.

@@ -1,4 +1,4 @@
-//! Documents to token sets, on all cores, in order and in bounded memory; of conversations in [`chat`].
+//! Texts to token sets, on all cores, in order and in bounded memory; conversations in [`chat`].
 
 pub mod chat;
 mod sides;
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::source::{Documents, Report, Source};
+use super::source::Documents;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 pub(super) use sides::{PausedSides, Sides};
@@ -59,6 +59,9 @@ pub struct Counts {
     /// Conversations that contain a benchmark's text, left out.
     #[serde(default)]
     pub contaminated: u64,
+    /// Pairs with two equal answers, left out.
+    #[serde(default)]
+    pub equal: u64,
 }
 
 impl Counts {
@@ -78,41 +81,13 @@ pub fn judged_name(name: &str) -> String {
     format!("{name}.judged")
 }
 
-/// Identifies the set that [`tokenize_source`] makes of these: an existing set with another
-/// [`TokenSet::fingerprint`](super::shard::TokenSet::fingerprint) is out of date.
-///
-/// # Errors
-/// As [`Source::fingerprint`].
-pub fn fingerprint(tokenizer: &Tokenizer, source: &Source, options: TokenizeOptions) -> Result<u64> {
-    Ok(fingerprint_of(tokenizer, source.fingerprint()?, options))
-}
-
-/// [`fingerprint`] of documents that `texts` identifies.
+/// Identifies the sets of the texts that `texts` identifies.
 pub(super) fn fingerprint_of(tokenizer: &Tokenizer, texts: u64, options: TokenizeOptions) -> u64 {
     let TokenizeOptions { held_out_fraction, min_tokens, shard_bytes, .. } = options;
     let mut parts = vec![tokenizer.hash(), texts, held_out_fraction.to_bits(), shard_bytes];
     // Older sets know nothing of it.
     parts.extend((min_tokens > 0).then_some(min_tokens as u64));
     xxh3_64(&parts.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
-}
-
-/// Tokenises the documents of `source` into the set `name` in `folder`, with [`fingerprint`] as its fingerprint;
-/// also returns the report on broken records. See [`tokenize`].
-///
-/// # Errors
-/// As [`tokenize`] and [`Source::documents`].
-pub fn tokenize_source(
-    tokenizer: &Tokenizer,
-    source: &Source,
-    folder: impl AsRef<Path>,
-    name: &str,
-    options: TokenizeOptions,
-    progress: impl FnMut(&Counts),
-) -> Result<(Counts, Report)> {
-    let options = TokenizeOptions { fingerprint: fingerprint(tokenizer, source, options)?, ..options };
-    let mut documents = source.documents()?;
-    let counts = tokenize(tokenizer, texts(tokenizer, &mut documents), folder, name, options, progress)?;
-    Ok((counts, documents.report().clone()))
 }
 
 /// The texts of `documents` that are not too long for the tokenizer.
@@ -195,8 +170,9 @@ fn next_batch(
 
 #[cfg(test)]
 mod tests {
+    use super::super::contents::Contents;
     use super::super::shard::{TokenSet, Verify};
-    use super::super::source::OnBroken;
+    use super::super::source::{OnBroken, Source};
     use super::*;
     use crate::error::Error;
 
@@ -285,13 +261,14 @@ mod tests {
         let file = folder.path().join("in.jsonl");
         std::fs::write(&file, "{\"text\": \"fox\"}\n{\n{\"text\": \"\"}\n").unwrap();
         let source = Source::new([file]).on_broken(OnBroken::Skip);
+        let text = Contents::Text(&tokenizer);
         let (counts, report) =
-            tokenize_source(&tokenizer, &source, folder.path(), "web", Default::default(), |_| ()).unwrap();
+            text.tokenize(&source, folder.path(), "web", Default::default(), |_| ()).unwrap();
         assert_eq!((counts.documents, counts.bytes, counts.empty, report.broken), (1, 3, 1, 1));
         assert_eq!(documents(folder.path(), "web", &tokenizer), ["fox"]);
         assert!(!folder.path().join("web.held-out.json").exists());
 
-        let current = |source: &Source| fingerprint(&tokenizer, source, Default::default()).unwrap();
+        let current = |source: &Source| text.fingerprint(source, Default::default()).unwrap();
         let set = TokenSet::open(folder.path(), "web", Verify::Full).unwrap();
         assert_eq!(set.fingerprint(), current(&source));
         assert_ne!(set.fingerprint(), current(&source.fields(["body"], "")));

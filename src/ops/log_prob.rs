@@ -1,12 +1,11 @@
 //! Log-probability of sequences: `logp[s] = - sum of nll[n] over the positions of sequence s`. nll [N] is a
-//! cross-entropy's, 0 where the label is ignored, so only judged tokens count. ends [S], u32, never falling: sequence s
-//! is the positions `ends[s - 1]..ends[s]` (the first begins at 0); what lies behind the last end belongs to none.
+//! cross-entropy's, 0 where the label is ignored, so only judged tokens count. ranges [S, 2], u32: sequence s is the
+//! positions `ranges[s, 0]..ranges[s, 1]`, maybe none; no two sequences share one, and some may belong to none.
 //!
 //! logp [S, 2] is in two parts that add up to it, a whole number and a rest in (-1, 0]: losses are of small differences of
 //! such sums, which an f32 for both would round away.
 //!
-//! Backward: `dnll[n] = - dlogp[s, 1]` for the positions of sequence s, 0 behind the last end; the whole number is
-//! constant.
+//! Backward: `dnll[n] = - dlogp[s, 1]` for the positions of sequence s, 0 for those of none; the whole number is constant.
 
 use super::reference::Real;
 use super::{
@@ -15,11 +14,11 @@ use super::{
 };
 use std::ops::Range;
 
-/// nll, ends -> logp. See the module.
+/// nll, ranges -> logp. See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogProb;
 
-/// dlogp, ends -> dnll [N].
+/// dlogp, ranges -> dnll [N].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogProbBackward {
     /// N.
@@ -39,9 +38,8 @@ fn launch(caps: &Caps, entry: &'static str, sequences: usize) -> Command {
 }
 
 /// Positions of each sequence.
-fn sequences(ends: &[u32]) -> impl Iterator<Item = Range<usize>> {
-    let firsts = [0].into_iter().chain(ends.iter().copied());
-    firsts.zip(ends).map(|(first, &end)| first as usize..end as usize)
+fn sequences(ranges: &[u32]) -> impl Iterator<Item = Range<usize>> {
+    ranges.chunks(2).map(|range| range[0] as usize..range[1] as usize)
 }
 
 impl OpDef for LogProb {
@@ -50,8 +48,8 @@ impl OpDef for LogProb {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Signature {
-        let sequences = inputs[1].elements();
-        assert_eq!(inputs[1], TensorType::u32(&[sequences]), "log_prob: ends");
+        let sequences = inputs[1].elements() / 2;
+        assert_eq!(inputs[1], TensorType::u32(&[sequences, 2]), "log_prob: ranges");
         Signature::of([TensorType::f32(&[sequences, 2])])
     }
 
@@ -61,9 +59,9 @@ impl OpDef for LogProb {
 
     fn backward(&self, tape: &mut dyn Tape, node: &NodeIo) {
         let Some(dlogp) = tape.grad(node.outputs[0]) else { return };
-        let (nll, ends) = (node.inputs[0], node.inputs[1]);
+        let (nll, ranges) = (node.inputs[0], node.inputs[1]);
         let positions = tape.ty(nll).elements();
-        let dnll = tape.emit(LogProbBackward { positions }.into(), &[dlogp, ends])[0];
+        let dnll = tape.emit(LogProbBackward { positions }.into(), &[dlogp, ranges])[0];
         tape.give(nll, dnll);
     }
 
@@ -72,8 +70,8 @@ impl OpDef for LogProb {
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
-        let (nll, ends) = (io.input(0), io.indices(1));
-        for (logp, sequence) in io.out(0).chunks_mut(2).zip(sequences(ends)) {
+        let (nll, ranges) = (io.input(0), io.indices(1));
+        for (logp, sequence) in io.out(0).chunks_mut(2).zip(sequences(ranges)) {
             let sum: f64 = nll[sequence].iter().map(|x| x.f64()).sum();
             logp.copy_from_slice(&parts(-sum).map(T::of));
         }
@@ -98,8 +96,8 @@ impl OpDef for LogProbBackward {
     }
 
     fn reference<T: Real>(&self, io: &mut RefIo<T>) {
-        let (dlogp, ends) = (io.input(0), io.indices(1));
-        for (d, sequence) in dlogp.chunks(2).zip(sequences(ends)) {
+        let (dlogp, ranges) = (io.input(0), io.indices(1));
+        for (d, sequence) in dlogp.chunks(2).zip(sequences(ranges)) {
             io.out(0)[sequence].fill(-d[1]);
         }
     }
@@ -107,16 +105,16 @@ impl OpDef for LogProbBackward {
 
 /// See [`super::all_cases`].
 pub fn cases() -> Vec<Case> {
-    let case = |positions: usize, ends: &[u32]| {
+    let case = |positions: usize, ranges: &[[u32; 2]]| {
         Case::new(LogProb)
             .with(&[positions], Fill::Normal(3.0))
-            .fixed(TensorType::u32(&[ends.len()]), Fill::Indices(ends.to_vec()))
+            .fixed(TensorType::u32(&[ranges.len(), 2]), Fill::Indices(ranges.as_flattened().to_vec()))
     };
     vec![
-        case(1, &[1]),
-        // Empty sequences, and positions behind the last one.
-        case(80, &[0, 7, 7, 72]),
-        case(4200, &[65, 66, 131, 4160]),
-        case(90, &(1..=90).collect::<Vec<u32>>()),
+        case(1, &[[0, 1]]),
+        // Empty sequences, positions of none, and no order.
+        case(80, &[[0, 0], [0, 7], [30, 72], [7, 29], [9, 9]]),
+        case(4200, &[[0, 65], [65, 66], [66, 131], [131, 4160]]),
+        case(90, &(0..90).map(|n| [n, n + 1]).collect::<Vec<_>>()),
     ]
 }

@@ -4,7 +4,6 @@ use super::problem::{Problems, key_path};
 use super::schema::{Recipe, Stage, StageKind};
 use super::timeline::lineage;
 use crate::data::microcosm::village::Answers;
-use crate::hub;
 use crate::tokenizer::Judged;
 
 impl StageKind {
@@ -65,19 +64,16 @@ fn of_answers(answers: Option<Answers>) -> &'static str {
 }
 
 pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
-    let given = [("loss_on", stage.loss_on.is_some()), ("packing", stage.packing.is_some())];
-    for (key, given) in given {
-        problems.require(!given || stage.kind == StageKind::Sft, key_path!["stages", i, key], || {
-            "is only for kind = \"sft\"".into()
-        });
-    }
+    let judges = stage.loss_on.is_none() || stage.kind == StageKind::Sft;
+    problems.require(judges, key_path!["stages", i, "loss_on"], || "is only for kind = \"sft\"".into());
+    let may_pack = stage.packing.is_none() || stage.kind.is_chat();
+    problems.require(may_pack, key_path!["stages", i, "packing"], || {
+        "is only for kind = \"sft\" and \"dpo\"".into()
+    });
     problems.require(
         !stage.document_mask || stage.kind != StageKind::Dpo,
         key_path!["stages", i, "document_mask"],
-        || {
-            "is for sequences of several documents, but each answer of a pair has its own: leave it out"
-                .into()
-        },
+        || "is for text and conversations, but answers of pairs never see each other: leave it out".into(),
     );
     problems.require(!stage.document_mask || stage.packs(), key_path!["stages", i, "document_mask"], || {
         "is for sequences of several documents, but packing is false: leave one of them out".into()
@@ -139,12 +135,6 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
                 format!("is for text, but '{name}' is of {what}: leave it out")
             });
         }
-        let is_here = !dataset.paths.iter().any(|path| hub::is_remote(path));
-        problems.require(is_here, key_path!["datasets", i, "paths"], || {
-            format!(
-                "has files of the Hub, but {what} are only read from .jsonl and .json files here: name copies of them"
-            )
-        });
         let clean = dataset.decontaminate.is_empty() || first.kind == StageKind::Sft;
         problems.require(clean, key_path!["datasets", i, "decontaminate"], || {
             format!("is for conversations, but '{name}' is of preference pairs")

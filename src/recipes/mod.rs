@@ -45,13 +45,22 @@ use document::Document;
 pub use problem::suggest;
 use problem::{KeyPath, Problem, Problems, key_path};
 
-/// The recipes inside the program as (name, TOML text); the first is the default.
+/// The recipes inside the program that need nothing else, as (name, TOML text); the first is the default.
 pub const EMBEDDED: [(&str, &str); 4] = [
     ("microcosm", include_str!("microcosm.toml")),
     ("smollm2-135m", include_str!("smollm2-135m.toml")),
     ("smollm2-360m", include_str!("smollm2-360m.toml")),
     ("smollm2-1.7b", include_str!("smollm2-1.7b.toml")),
 ];
+
+/// Those that adapt a model of the user's to data of the user's: `model.from` and `datasets.mine.paths` are to be given.
+pub const ADAPTING: [(&str, &str); 2] =
+    [("finetune", include_str!("finetune.toml")), ("preference", include_str!("preference.toml"))];
+
+/// The text of a recipe inside the program.
+pub fn embedded(name: &str) -> Option<&'static str> {
+    EMBEDDED.iter().chain(&ADAPTING).find(|(it, _)| *it == name).map(|(_, text)| *text)
+}
 
 impl Recipe {
     /// Loads an embedded recipe by name, or a TOML file by path, with `overrides` of the form `path.to.key=value`.
@@ -75,12 +84,12 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::load`], and those of `open`.
     pub fn read(name_or_path: &str, overrides: &[String], open: OpenModel) -> Result<Reading> {
-        if let Some((name, text)) = EMBEDDED.iter().find(|(name, _)| *name == name_or_path) {
-            return Self::parse(&format!("recipe {name}"), text, Path::new(""), overrides, open);
+        if let Some(text) = embedded(name_or_path) {
+            return Self::parse(&format!("recipe {name_or_path}"), text, Path::new(""), overrides, open);
         }
         let path = Path::new(name_or_path);
         if !path.is_file() && path.extension().is_none_or(|e| e != "toml") {
-            let names = EMBEDDED.map(|(name, _)| name);
+            let names: Vec<&str> = EMBEDDED.iter().chain(&ADAPTING).map(|(name, _)| *name).collect();
             let hint = suggest(name_or_path, &names);
             return Err(Error::input(format!(
                 "{name_or_path}: neither a recipe's name nor a .toml file, nor text that exists; {hint}"
@@ -111,6 +120,10 @@ impl Recipe {
         recipe.source = source;
         recipe.comment = leading_comment(text);
         recipe.make_paths_absolute(&document, folder)?;
+        let positions = recipe.model.max_position_embeddings;
+        for stage in recipe.stages.iter_mut().filter(|stage| stage.fit_length) {
+            stage.sequence_length = stage.sequence_length.min(positions);
+        }
         let mut problems = Problems::new(document.stand_ins());
         if let Some(own) = own.flatten() {
             source::conflicts(&recipe, &own).into_iter().for_each(|it| problems.add(it));
@@ -180,7 +193,7 @@ impl Recipe {
     /// # Errors
     /// [`Error::Input`] naming the key that does not fit that length.
     pub fn settle_epochs(&mut self, tokens: impl Fn(usize, usize) -> u64) -> Result<Vec<String>> {
-        if self.stages.iter().all(|stage| stage.epochs.is_none()) {
+        if self.stages.iter().all(|stage| stage.epochs.is_none() && stage.steps.is_none()) {
             return Ok(Vec::new());
         }
         let mut problems = Problems::new(Vec::new());
@@ -276,7 +289,7 @@ impl Recipe {
         written
             .stages
             .iter_mut()
-            .filter(|stage| stage.epochs.is_some())
+            .filter(|stage| stage.epochs.is_some() || stage.steps.is_some())
             .for_each(|stage| stage.tokens = None);
         let mut text =
             toml::to_string(&written).map_err(|e| Error::input(format!("recipe {}: {e}", self.name)))?;

@@ -319,6 +319,10 @@ pub struct Stage {
     pub epochs: Option<f64>,
     /// Tokens per sequence.
     pub sequence_length: usize,
+    /// Whether `sequence_length` is only a limit: sequences are no longer than the model takes; and where each conversation
+    /// or answer has one of its own, than the longest of these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fit_length: bool,
     /// Whether documents that lie in one sequence do not see each other: attention does not cross, positions restart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub document_mask: bool,
@@ -327,6 +331,8 @@ pub struct Stage {
     pub loss_on: Option<Judged>,
     /// `sft`: whether conversations follow one another, cut into sequences wherever one is full. If `false`, each has a
     /// sequence of its own, and what does not fit is cut off behind a turn of the assistant's. `true` if not given.
+    /// `dpo`: whether several answers, uncut, share a sequence in which they do not see each other. It changes what is
+    /// computed in rounding alone, and there is less padding. `true` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<bool>,
     /// Base of the rotary frequencies; that of the model if not given.
@@ -420,7 +426,7 @@ pub enum PreferenceKind {
 }
 
 impl Stage {
-    /// Whether sequences are cut from documents that follow one another.
+    /// Whether sequences are cut from documents that follow one another; of a `dpo` stage, whether answers share rows.
     pub fn packs(&self) -> bool {
         self.packing.unwrap_or(true)
     }

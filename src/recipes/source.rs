@@ -64,8 +64,11 @@ pub(super) fn take_source<'a>(
     let place = from.span();
     let named = !from.get_ref().is_empty();
     if !named && document.is_sound() {
-        document
-            .mistake(place.clone(), "model.from is empty, but must name a folder or hf://owner/name".into());
+        document.mistake(
+            place.clone(),
+            "model.from is empty, but must name a folder or hf://owner/name: give --set model.from=..."
+                .into(),
+        );
     }
     let from = if named { absolute(document, from, folder)? } else { String::new() };
     if let Some(hash) = document.take_string("model", "from_hash") {

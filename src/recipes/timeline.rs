@@ -127,7 +127,8 @@ fn spans_with(recipe: &Recipe, steps: impl Fn(usize, u64) -> Option<u64>) -> Che
 }
 
 /// Writes the lengths of stages as tokens, where they are given in steps or epochs. `tokens` gives those that a dataset
-/// has in a stage; lengths in epochs stay in the recipe unless these are `exact`.
+/// has in a stage; lengths in epochs, and in steps of sequences whose length is to be fitted, stay in the recipe unless
+/// these are `exact`.
 pub(super) fn settle_lengths(
     recipe: &mut Recipe,
     tokens: impl Fn(usize, usize) -> u64,
@@ -145,9 +146,10 @@ pub(super) fn settle_lengths(
     for (stage, span) in recipe.stages.iter_mut().zip(&spans) {
         if stage.steps.is_some() || stage.epochs.is_some() {
             stage.tokens = Some(span.tokens_at(span.end_step));
-            stage.steps = None;
         }
         stage.epochs = stage.epochs.filter(|_| !exact);
+        // How many tokens a step has is known when the length of a sequence is.
+        stage.steps = stage.steps.filter(|_| !exact && stage.fit_length);
     }
     Ok(())
 }

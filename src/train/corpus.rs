@@ -10,7 +10,7 @@ pub use rows::Rows;
 use crate::data::microcosm::village::Answers;
 use crate::data::microcosm::{Register, Village};
 use crate::data::mixture::Mixture;
-use crate::data::pairs::pair_count;
+use crate::data::pairs::{pair_count, pair_lengths};
 use crate::data::shard::{TokenSet, Verify, is_part};
 use crate::data::shared::SharedSets;
 use crate::data::source::{Generated, Source};
@@ -296,11 +296,57 @@ impl Corpus {
         Ok(rows * length as u64 + 1)
     }
 
-    /// Replaces lengths in epochs by tokens, which have been counted now; returns what the user should know.
+    /// Makes the sequences of stages that fit their length to the data no longer than these need.
+    ///
+    /// # Errors
+    /// As [`Corpus::tokens_in`].
+    fn settle_lengths(&self, recipe: &mut Recipe) -> Result<()> {
+        for stage in 0..recipe.stages.len() {
+            let it = &recipe.stages[stage];
+            if !it.fit_length || it.packs() {
+                recipe.stages[stage].fit_length = false;
+                continue;
+            }
+            let mixed = (0..self.sets.len()).filter(|&i| it.mixture.contains_key(&recipe.datasets[i].name));
+            let longest = match it.kind {
+                StageKind::Dpo => {
+                    let cut = it.cut();
+                    let pairs = mixed.flat_map(|i| (0..pair_count(&self.sets[i])).map(move |pair| (i, pair)));
+                    pairs
+                        .map(|(i, index)| {
+                            pair_lengths(&self.sets[i], index, cut)[..].iter().copied().max().unwrap_or(0)
+                        })
+                        .max()
+                        .unwrap_or(0)
+                }
+                _ => {
+                    let rows = mixed.map(|i| self.rows(i, it.sequence_length)).collect::<Result<Vec<_>>>()?;
+                    let tokens = rows.iter().flat_map(|rows| &rows.rows).map(|row| row.end - row.start);
+                    // The last token is only predicted.
+                    tokens.max().unwrap_or(0).saturating_sub(1) as usize
+                }
+            };
+            let it = &mut recipe.stages[stage];
+            it.fit_length = false;
+            // Without any, that is told where they are counted.
+            if longest > 1 {
+                let prompt = it.cut().prompt.min(longest - 1);
+                if it.kind == StageKind::Dpo {
+                    it.dpo.get_or_insert_default().max_prompt_length = Some(prompt);
+                }
+                it.sequence_length = longest;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fits the lengths of sequences to the data, and replaces lengths in epochs by tokens, which have been counted now;
+    /// returns what the user should know.
     ///
     /// # Errors
     /// As [`Corpus::tokens_in`] and [`Recipe::settle_epochs`].
     pub fn settle_epochs(&self, recipe: &mut Recipe) -> Result<Vec<String>> {
+        self.settle_lengths(recipe)?;
         let of_stage = |stage| (0..self.sets.len()).map(move |dataset| (stage, dataset));
         let mut counts = HashMap::new();
         for (stage, dataset) in (0..recipe.stages.len()).flat_map(of_stage) {

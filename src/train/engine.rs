@@ -54,9 +54,14 @@ impl TrainGraph {
         TrainGraph { graph, shape, micro, update, loss, rope: model.rope_table(shape.length), gradients }
     }
 
-    /// Floating-point operations of a step, without the optimizer's.
+    /// Floating-point operations of a pass.
+    pub fn pass_flops(&self) -> f64 {
+        self.graph.cost(self.micro).flops
+    }
+
+    /// Floating-point operations of a step of all passes, without the optimizer's.
     pub fn step_flops(&self) -> f64 {
-        self.graph.cost(self.micro).flops * self.shape.passes as f64
+        self.pass_flops() * self.shape.passes as f64
     }
 }
 
@@ -125,7 +130,7 @@ impl Engine {
         Ok(values)
     }
 
-    /// Losses of the pairs of the last pass, and the log-probabilities of their sequences.
+    /// Losses of the pairs of the last pass, and the log-probabilities of their sequences, also of those that are empty.
     ///
     /// # Panics
     /// If the loss is not of pairs.
@@ -147,13 +152,21 @@ impl Engine {
     /// # Panics
     /// If a position counts whose label is ignored: means would be too small.
     pub fn micro_batch(&mut self, batch: &Batch, scale: f64) -> Result<Ticket> {
-        let weights: Vec<f32> = batch.weights.iter().map(|&weight| (weight as f64 * scale) as f32).collect();
+        let mut weights: Vec<f32> =
+            batch.weights.iter().map(|&weight| (weight as f64 * scale) as f32).collect();
         let loss = &self.training.loss;
         if let Some(pairs) = loss.pairs {
-            self.executor.write(pairs.ends, (&batch.ends).into());
-            self.executor.write(pairs.counts, (&batch.judged()).into());
+            // Where there are fewer pairs than there is room for, the others are empty and count for nothing.
+            let room = self.training.graph.value(pairs.losses).ty.elements();
+            let (mut ranges, mut judged) = (batch.ranges.clone(), batch.judged());
+            ranges.resize(2 * room, [0, 0]);
+            judged.resize(2 * room, 0);
+            weights.resize(room, 0.0);
+            self.executor.write(pairs.ranges, ranges.as_flattened().into());
+            self.executor.write(pairs.counts, (&judged).into());
             if let Some(reference) = pairs.reference {
-                let split: Vec<f64> = batch.reference.iter().flat_map(|&logp| parts(logp)).collect();
+                let mut split: Vec<f64> = batch.reference.iter().flat_map(|&logp| parts(logp)).collect();
+                split.resize(4 * room, 0.0);
                 self.executor.write_f64(reference, &split);
             }
         } else {

@@ -72,7 +72,7 @@ pub fn held_out_scorer(work: &Work, shape: Shape) -> ScorerGraph {
     let Shape { micro_batch, length, .. } = shape;
     let buckets = match work.objective {
         Objective::NextToken { .. } => vec![Bucket { length, rows: micro_batch }],
-        Objective::Preference(_) => buckets(length, work.objective.rows() * micro_batch * length),
+        Objective::Preference { .. } => buckets(length, work.objective.rows() * micro_batch * length),
     };
     ScorerGraph::new(&work.architecture, &buckets, Output::Nll)
 }
@@ -135,7 +135,22 @@ impl Work {
     /// # Errors
     /// One line that says what the smallest candidate would take.
     pub fn choose(&self, caps: &Caps, micro_batch: usize, memory: u64) -> Result<Candidate, String> {
-        let sizes = if micro_batch == 0 { self.micro_batches() } else { vec![micro_batch] };
+        self.choose_up_to(caps, micro_batch, self.sequences, memory)
+    }
+
+    /// [`Work::choose`], where a micro-batch that is not given has at most `most` sequences, at least 1.
+    ///
+    /// # Errors
+    /// As [`Work::choose`].
+    pub fn choose_up_to(
+        &self,
+        caps: &Caps,
+        micro_batch: usize,
+        most: usize,
+        memory: u64,
+    ) -> Result<Candidate, String> {
+        let mut sizes = if micro_batch == 0 { self.micro_batches() } else { vec![micro_batch] };
+        sizes.retain(|&size| size == micro_batch || size <= most);
         let first = |tokens: usize| sizes.iter().position(|&size| self.tokens(size) >= tokens);
         let (last, largest) = (sizes.len() - 1, first(plenty_of_tokens(caps)));
         let enough = sizes[first(ENOUGH_TOKENS).unwrap_or(last)];

@@ -21,8 +21,13 @@ pub enum Objective {
         /// Whether that is so.
         document_mask: bool,
     },
-    /// Which of two answers is preferred.
-    Preference(PreferenceLoss),
+    /// Which of two answers is preferred; with the sequences packed into rows, if so.
+    Preference {
+        /// The loss.
+        loss: PreferenceLoss,
+        /// Whether that is so.
+        packed: bool,
+    },
 }
 
 impl Objective {
@@ -33,7 +38,7 @@ impl Objective {
             StageKind::Pretrain | StageKind::ExtendContext | StageKind::Sft => {
                 Objective::NextToken { document_mask: stage.document_mask }
             }
-            StageKind::Dpo => Objective::Preference(dpo::loss_of(stage)),
+            StageKind::Dpo => Objective::Preference { loss: dpo::loss_of(stage), packed: stage.packs() },
         }
     }
 
@@ -42,9 +47,16 @@ impl Objective {
         match self {
             Objective::NextToken { document_mask: false } => pretrain::add_loss(graph, model, shape),
             Objective::NextToken { document_mask: true } => pretrain::add_segmented_loss(graph, model, shape),
-            Objective::Preference(loss) => {
+            Objective::Preference { loss, packed } => {
                 let rows = Shape { micro_batch: self.rows() * shape.micro_batch, ..shape };
-                dpo::add_loss(graph, model, rows, loss, shape.micro_batch, false)
+                // Packed, a pass may have all pairs of the step; each takes four positions or more.
+                let pairs = match packed {
+                    true => {
+                        (shape.micro_batch * shape.passes).min((rows.micro_batch * shape.length).div_ceil(4))
+                    }
+                    false => shape.micro_batch,
+                };
+                dpo::add_loss(graph, model, rows, loss, pairs, *packed)
             }
         }
     }
@@ -53,7 +65,7 @@ impl Objective {
     pub fn rows(&self) -> usize {
         match self {
             Objective::NextToken { .. } => 1,
-            Objective::Preference(_) => StageKind::Dpo.rows(),
+            Objective::Preference { .. } => StageKind::Dpo.rows(),
         }
     }
 
@@ -61,7 +73,7 @@ impl Objective {
     pub fn preference(&self) -> Option<&PreferenceLoss> {
         match self {
             Objective::NextToken { .. } => None,
-            Objective::Preference(loss) => Some(loss),
+            Objective::Preference { loss, .. } => Some(loss),
         }
     }
 }
@@ -95,7 +107,30 @@ pub fn batches_of(
         }
         StageKind::Dpo => {
             let reference = reference.filter(|_| dpo::loss_of(it).variant.has_reference()).cloned();
-            Ok(Box::new(PreferencePairs { corpus, mixture, cut: it.cut(), reference }))
+            let (cut, packed) = (it.cut(), it.packs());
+            Ok(Box::new(PreferencePairs { corpus, mixture, cut, packed, reference }))
         }
     }
+}
+
+/// The most sequences of a pass that are worth having in a recipe's stage, after `consumed` tokens of each dataset: where
+/// pairs are packed, more would be padding.
+///
+/// # Errors
+/// As [`batches_of`].
+pub fn most_of_a_pass(
+    recipe: &Recipe,
+    stage: usize,
+    consumed: &[u64],
+    corpus: &Arc<Corpus>,
+) -> Result<usize> {
+    let (it, count) = (&recipe.stages[stage], recipe.batch_of(stage).sequences);
+    if it.kind != StageKind::Dpo || !it.packs() {
+        return Ok(count);
+    }
+    let mixture = corpus.mixture(recipe, stage, consumed)?;
+    let pairs =
+        PreferencePairs { corpus: corpus.clone(), mixture, cut: it.cut(), packed: true, reference: None };
+    let rows = pairs.rows_per_step(recipe.span_of(stage).steps(), count)?;
+    Ok(((rows / it.kind.rows() as f64).ceil() as usize).clamp(1, count))
 }

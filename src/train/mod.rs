@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod objective;
 pub mod overview;
 mod pace;
+mod packing;
 pub mod pretrain;
 pub mod records;
 pub mod reference;

@@ -42,8 +42,8 @@ pub struct Loss {
 /// Pairs of sequences, P of them, the chosen one first, as graph values.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs {
-    /// Where each sequence ends among the positions [2 P]; see [`log_prob`](crate::ops::log_prob).
-    pub ends: ValueId,
+    /// The positions of each sequence [2 P, 2]; see [`log_prob`](crate::ops::log_prob).
+    pub ranges: ValueId,
     /// Judged tokens of each sequence [2 P].
     pub counts: ValueId,
     /// Log-probability of each sequence under a frozen model [2 P, 2], where the loss has one.
@@ -69,8 +69,9 @@ pub struct Batch {
     /// Index in its sequence of the first token of each token's document, where the stage's documents do not see each
     /// other; empty elsewhere.
     pub starts: Vec<u32>,
-    /// Where each sequence of the pairs ends among the positions, chosen and rejected in turn; empty without pairs.
-    pub ends: Vec<u32>,
+    /// First position of each sequence of the pairs, and that behind its last one, chosen and rejected in turn; empty
+    /// without pairs. A pass may have fewer pairs than there is room for.
+    pub ranges: Vec<[u32; 2]>,
     /// The log-probability of each under a frozen model; empty without one.
     pub reference: Vec<f64>,
 }
@@ -78,19 +79,18 @@ pub struct Batch {
 impl Batch {
     /// How many tokens are judged of each sequence of the pairs.
     pub fn judged(&self) -> Vec<u32> {
-        let firsts = [0].into_iter().chain(self.ends.iter().copied());
-        let judged = |(first, &end): (u32, &u32)| {
+        let judged = |&[first, end]: &[u32; 2]| {
             let labels = &self.labels[first as usize..end as usize];
             labels.iter().filter(|&&label| label != IGNORE).count() as u32
         };
-        firsts.zip(&self.ends).map(judged).collect()
+        self.ranges.iter().map(judged).collect()
     }
 }
 
 /// The data of one stage.
 pub trait Batches {
-    /// The passes of the stage's step `step`, counted from 0, each of `shape.micro_batch` sequences. A pure function:
-    /// another micro-batch cuts the same sequences otherwise.
+    /// The passes of the stage's step `step`, counted from 0, each of `shape.micro_batch` sequences; fewer passes where
+    /// sequences are packed closer. A pure function: another micro-batch cuts the same sequences otherwise.
     ///
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) if the data has an end and `step` lies behind it.

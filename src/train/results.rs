@@ -50,6 +50,8 @@ pub struct StepResults {
     pub grad_norm: f64,
     /// When it was done.
     pub done: Instant,
+    /// Passes that it took.
+    pub passes: usize,
     /// By dataset.
     pub sums: Vec<Sum>,
     /// What its pairs earned.
@@ -80,6 +82,7 @@ pub struct Results {
     pending: VecDeque<Pending>,
     sums: Vec<Sum>,
     rewards: Rewards,
+    passes: usize,
 }
 
 impl Results {
@@ -89,6 +92,7 @@ impl Results {
             pending: VecDeque::new(),
             sums: vec![Sum::default(); datasets],
             rewards: Rewards::default(),
+            passes: 0,
         }
     }
 
@@ -136,6 +140,7 @@ impl Results {
         while self.pending.len() > open {
             match self.pending.pop_front().expect("the queue is not empty") {
                 Pending::Losses { ticket, weights, datasets, pairs } => {
+                    self.passes += 1;
                     let nll = engine.fetch(ticket)?;
                     match (pairs, loss) {
                         (Some(PairResults { log_probs, judged, reference }), Some(loss)) => {
@@ -144,7 +149,8 @@ impl Results {
                         }
                         _ => self.count_tokens(&weights, &datasets),
                     }
-                    let length = nll.len() / datasets.len();
+                    // Of pairs there may be fewer than there is room for.
+                    let length = if loss.is_some() { 1 } else { nll.len() / datasets.len() };
                     let rows = nll.chunks(length).zip(weights.chunks(length));
                     for (dataset, (nll, weights)) in datasets.into_iter().zip(rows) {
                         let sum = &mut self.sums[dataset];
@@ -160,6 +166,7 @@ impl Results {
                         lr,
                         grad_norm,
                         done: done.unwrap_or_else(Instant::now),
+                        passes: std::mem::take(&mut self.passes),
                         sums: std::mem::replace(&mut self.sums, none),
                         preference: std::mem::take(&mut self.rewards).mean(),
                     }));

@@ -2,6 +2,7 @@
 
 use super::corpus::Corpus;
 use super::fit::Work;
+use super::kinds::most_of_a_pass;
 use super::objective::Shape;
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
@@ -10,6 +11,7 @@ use crate::ops::adamw::Hyper;
 use crate::optim::schedule::Schedule;
 use crate::recipes::{Batch, Origin, Recipe, Span};
 use crate::report;
+use std::sync::Arc;
 
 /// A stage with what was chosen for it.
 pub struct PlannedStage {
@@ -19,6 +21,8 @@ pub struct PlannedStage {
     pub work: Work,
     /// The micro-batch that was asked for, 0 for any.
     given: usize,
+    /// The most sequences of a pass that are worth having.
+    most: usize,
     /// How the work is cut.
     pub shape: Shape,
     /// Where weights and optimizer state lie; the same for every stage that trains the same parameters.
@@ -101,7 +105,7 @@ fn check_stage(recipe: &Recipe, corpus: &Corpus, span: &Span, before: &[u64]) ->
 /// does not fit `memory` bytes.
 pub fn plan_stages(
     recipe: &mut Recipe,
-    corpus: &Corpus,
+    corpus: &Arc<Corpus>,
     caps: &Caps,
     memory: u64,
     step: u64,
@@ -117,11 +121,12 @@ pub fn plan_stages(
         let work = Work::of(recipe, stage);
         let batch = recipe.batch_of(stage);
         let given = begun.filter(|&(it, _)| it == stage).map_or(batch.micro_batch, |(_, given)| given);
-        let same = planned.iter().find(|it| (&it.work, it.given) == (&work, given));
+        let most = most_of_a_pass(recipe, stage, &before, corpus)?;
+        let same = planned.iter().find(|it| (&it.work, it.given, it.most) == (&work, given, most));
         let (shape, store, slabs) = match same {
             Some(it) => (it.shape, it.store.clone(), it.slabs.clone()),
             None => {
-                let fit = work.choose(caps, given, memory).map_err(|why| {
+                let fit = work.choose_up_to(caps, given, most, memory).map_err(|why| {
                     let memory = report::size(memory);
                     let (recipe, stage) = (&recipe.name, &recipe.stages[stage].name);
                     Error::input(format!(
@@ -138,6 +143,7 @@ pub fn plan_stages(
             span: span.clone(),
             work,
             given,
+            most,
             shape,
             store,
             slabs,

@@ -96,7 +96,7 @@ pub struct Trainer<'a> {
     step: u64,
     /// What the device has not told of them yet.
     results: Results,
-    step_flops: f64,
+    pass_flops: f64,
     held_out_loss: Option<HeldOutLoss>,
     /// What the model that the stage began with says of its pairs; see [`Frozen`].
     reference: Option<Arc<Reference>>,
@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
             watch,
             evaluation,
             step,
-            step_flops: 0.0,
+            pass_flops: 0.0,
             held_out_loss: None,
             reference: None,
             last_saved: checkpoint.map(|checkpoint| checkpoint.path),
@@ -275,7 +275,7 @@ impl<'a> Trainer<'a> {
             self.reference = Some(beginning::reference(&self.store, run, &frozen, resumed)?);
         }
         let engine = self.new_engine()?;
-        self.step_flops = engine.training().step_flops();
+        self.pass_flops = engine.training().pass_flops();
         self.engine = Some(engine);
         self.journal.resume_clock();
         Ok(())
@@ -354,7 +354,7 @@ impl<'a> Trainer<'a> {
             }
             return Err(self.diverged(&format!("step {step}: loss {loss}, gradient norm {norm}: not finite")));
         }
-        let cost = Cost { flops: self.step_flops, memory: self.allocated() };
+        let cost = Cost { flops: self.pass_flops * results.passes as f64, memory: self.allocated() };
         let held_out = self.held_out_loss.take();
         self.journal.write(&self.recipe, span, results, held_out.as_ref(), &cost)?;
         self.watch.observe(place, step, loss, &parts)?;

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-const FIRST: &str = "1111111111111111111111111111111111111111";
+pub(super) const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
 
 /// 40 steps of 4 sequences of 16 tokens; a third of them is generated.
@@ -67,9 +67,9 @@ every = 20
 
 /// What the server has and does.
 #[derive(Default)]
-struct Shelf {
+pub(super) struct Shelf {
     /// Files by path, by commit.
-    commits: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    pub(super) commits: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The commit that `main` is at.
     head: String,
     /// Entries of a page of a listing.
@@ -77,7 +77,7 @@ struct Shelf {
     /// What is sent in place of the pages of a listing.
     listing: Option<String>,
     /// Bytes after which the next transfer of a file breaks, or stalls.
-    breaks: HashMap<String, usize>,
+    pub(super) breaks: HashMap<String, usize>,
     stalls: HashMap<String, usize>,
     /// Whether a transfer stalls now.
     stalled: bool,
@@ -86,18 +86,18 @@ struct Shelf {
     /// Paths of files in the order in which they were asked for, and the first byte.
     served: Vec<(String, usize)>,
     /// The folder of downloads, and what was in it whenever a file was asked for.
-    watched: Option<PathBuf>,
-    seen: Vec<usize>,
+    pub(super) watched: Option<PathBuf>,
+    pub(super) seen: Vec<usize>,
 }
 
 /// A Hub with the dataset `owner/texts`. Files of Parquet lie on another server.
-struct Library {
-    endpoint: String,
+pub(super) struct Library {
+    pub(super) endpoint: String,
     shelf: Arc<Mutex<Shelf>>,
 }
 
 impl Library {
-    fn start(files: BTreeMap<String, Vec<u8>>) -> Library {
+    pub(super) fn start(files: BTreeMap<String, Vec<u8>>) -> Library {
         let commits = BTreeMap::from([(FIRST.to_string(), files)]);
         let shelf = Shelf { commits, head: FIRST.into(), page: 3, ..Shelf::default() };
         let shelf = Arc::new(Mutex::new(shelf));
@@ -121,12 +121,12 @@ impl Library {
         Library { endpoint, shelf }
     }
 
-    fn set(&self) -> MutexGuard<'_, Shelf> {
+    pub(super) fn set(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().expect("no panic")
     }
 
     /// Paths of the files that were asked for, and first bytes; they are forgotten then.
-    fn served(&self) -> Vec<(String, usize)> {
+    pub(super) fn served(&self) -> Vec<(String, usize)> {
         std::mem::take(&mut self.set().served)
     }
 }
@@ -243,11 +243,11 @@ fn command(mut command: Command, place: &Place, endpoint: &str) -> Command {
     command
 }
 
-fn train(place: &Place, run_folder: &str, endpoint: &str, overrides: &[&str]) -> Outcome {
+pub(super) fn train(place: &Place, run_folder: &str, endpoint: &str, overrides: &[&str]) -> Outcome {
     run(&mut command(place.train(run_folder, "reference", overrides), place, endpoint))
 }
 
-fn resume(place: &Place, run_folder: &str, endpoint: &str) -> Outcome {
+pub(super) fn resume(place: &Place, run_folder: &str, endpoint: &str) -> Outcome {
     run(&mut command(place.resume(run_folder, "reference"), place, endpoint))
 }
 

@@ -37,7 +37,7 @@ impl Benchmarks {
         let mut benchmarks = Benchmarks::default();
         for path in paths {
             let before = benchmarks.count;
-            for texts in Source::new([path]).parsed(|record| texts_of(&record))? {
+            for texts in Source::new([path]).parsed(|_| true, |record| texts_of(&record))? {
                 texts?.value.iter().for_each(|text| benchmarks.add(text));
             }
             if benchmarks.count == before {

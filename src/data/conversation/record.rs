@@ -1,5 +1,7 @@
 //! From a JSON object to a conversation.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -36,6 +38,14 @@ pub struct Columns {
 /// How many keys a message names.
 const NAMED: usize = 10;
 
+/// The names that columns usually have.
+const MESSAGES: &[&str] = &["messages", "conversations", "conversation"];
+const PROMPT: &[&str] = &["prompt", "instruction"];
+const INPUT: &[&str] = &["input", "context"];
+const COMPLETION: &[&str] = &["completion", "response", "output"];
+const SYSTEM: &[&str] = &["system"];
+const TOOLS: &[&str] = &["tools"];
+
 /// A column that is there: its name and what it holds.
 type Column<'a> = (&'a str, &'a Value);
 
@@ -54,13 +64,18 @@ impl Columns {
         *self == Columns::default()
     }
 
+    /// Whether a conversation, or a prompt, may be made of a column of this name.
+    pub fn may_use(&self, name: &str) -> bool {
+        let Columns { messages, prompt, input, completion, system, tools } = self;
+        [messages, prompt, input, completion, system, tools].iter().any(|it| it.as_deref() == Some(name))
+            || [MESSAGES, PROMPT, INPUT, COMPLETION, SYSTEM, TOOLS].concat().contains(&name)
+    }
+
     /// The conversation of a record, not yet checked.
     pub(super) fn read(&self, record: &Object) -> Outcome<Conversation> {
         let (name, mut messages, ends) = self.read_beginning(record)?;
         if !ends {
-            let Some((answer_name, answer)) =
-                find(record, &self.completion, &["completion", "response", "output"])
-            else {
+            let Some((answer_name, answer)) = find(record, &self.completion, COMPLETION) else {
                 let wanted = self.completion.as_deref().unwrap_or("completion, response or output");
                 return Err(format!("\"{name}\" without an answer: no {wanted} among: {}", keys(record)));
             };
@@ -83,28 +98,28 @@ impl Columns {
     /// # Errors
     /// What is wrong with them.
     pub fn read_tools(&self, record: &Object) -> Outcome<Vec<Value>> {
-        let tools = find(record, &self.tools, &["tools"]);
+        let tools = find(record, &self.tools, TOOLS);
         tools.map_or(Ok(Vec::new()), |(name, tools)| read_tools(name, tools))
     }
 
     /// The column that was found, its messages, and whether they are a whole conversation.
     fn read_beginning<'a>(&'a self, record: &'a Object) -> Outcome<(&'a str, Vec<Message>, bool)> {
         let prompted = self.prompt.is_some() && self.messages.is_none();
-        let list = find(record, &self.messages, &["messages", "conversations", "conversation"]);
+        let list = find(record, &self.messages, MESSAGES);
         let (name, mut messages, ends) = match list.filter(|_| !prompted) {
-            Some((name, Value::Array(list))) => (name, read_messages(name, list)?, true),
-            Some((name, other)) => {
-                return Err(format!("\"{name}\" is {}, not a list of messages", kind(other)));
-            }
+            Some((name, value)) => match listed(value) {
+                Some(list) => (name, read_messages(name, &list)?, true),
+                None => return Err(format!("\"{name}\" is {}, not a list of messages", kind(value))),
+            },
             None => {
-                let prompt = find(record, &self.prompt, &["prompt", "instruction"]);
+                let prompt = find(record, &self.prompt, PROMPT);
                 let Some((name, prompt)) = prompt.filter(|_| self.messages.is_none()) else {
                     return Err(self.nothing_found(record));
                 };
                 (name, self.with_input(record, name, read_side(name, prompt, "user")?)?, false)
             }
         };
-        if let Some((name, system)) = find(record, &self.system, &["system"]) {
+        if let Some((name, system)) = find(record, &self.system, SYSTEM) {
             let text = read_text(name, system)?;
             if !text.is_empty() && messages.first().is_none_or(|message| message.role != "system") {
                 messages.insert(0, Message::new("system", text));
@@ -115,7 +130,7 @@ impl Columns {
 
     /// A prompt with what belongs to it, a line after its last message.
     fn with_input(&self, record: &Object, name: &str, mut prompt: Vec<Message>) -> Outcome<Vec<Message>> {
-        let beside: &[&str] = if name == "instruction" { &["input", "context"] } else { &[] };
+        let beside: &[&str] = if name == "instruction" { INPUT } else { &[] };
         if let Some((name, input)) = find(record, &self.input, beside) {
             let input = read_text(name, input)?;
             if let Some(last) = prompt.last_mut().filter(|_| !input.is_empty()) {
@@ -153,9 +168,29 @@ pub fn read_side(name: &str, value: &Value, role: &str) -> Outcome<Vec<Message>>
     match value {
         // Parts of a text have types.
         Value::Array(list) if list.iter().all(|item| item.get("type").is_none()) => read_messages(name, list),
-        Value::Object(_) => Ok(vec![read_message(&format!("\"{name}\""), value)?]),
+        Value::Object(_) => match listed(value) {
+            Some(list) => read_messages(name, &list),
+            None => Ok(vec![read_message(&format!("\"{name}\""), value)?]),
+        },
         other => Ok(vec![Message::new(role, read_text(name, other)?)]),
     }
+}
+
+/// The items of a list; also of a list of objects that is written as an object of equally long lists, as in tables of old.
+fn listed(value: &Value) -> Option<Cow<'_, [Value]>> {
+    let fields = match value {
+        Value::Array(list) => return Some(Cow::Borrowed(list)),
+        Value::Object(fields) => fields,
+        _ => return None,
+    };
+    let lists = fields.iter().map(|(name, list)| Some((name, list.as_array()?)));
+    let lists = lists.collect::<Option<Vec<_>>>()?;
+    let length = lists.first()?.1.len();
+    let item = |i: usize| {
+        let there = lists.iter().filter(|(_, list)| !list[i].is_null());
+        there.map(|(name, list)| ((*name).clone(), list[i].clone())).collect::<Object>().into()
+    };
+    lists.iter().all(|(_, list)| list.len() == length).then(|| (0..length).map(item).collect())
 }
 
 fn read_messages(name: &str, list: &[Value]) -> Outcome<Vec<Message>> {

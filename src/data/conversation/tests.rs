@@ -1,4 +1,4 @@
-use super::super::source::OnBroken;
+use super::super::source::{OnBroken, Report};
 use super::*;
 
 fn read_with(record: Value, columns: &Columns) -> std::result::Result<Conversation, String> {
@@ -164,4 +164,40 @@ fn prompts_and_answers_of_pairs_are_read_alike() {
     {
         assert_eq!(read_side("chosen", &value, "assistant").unwrap(), answer);
     }
+}
+
+#[test]
+fn tables_give_the_conversations_that_lines_give() {
+    for name in ["messages", "sharegpt", "structs", "alpaca"] {
+        let read = |ending: &str| {
+            let path = format!("{}/tests/fixtures/tables/{name}.{ending}", env!("CARGO_MANIFEST_DIR"));
+            let source = Source::new([path]).on_broken(OnBroken::Skip);
+            let mut records = conversations(&source, &Columns::default()).unwrap();
+            let read: Vec<_> =
+                records.by_ref().map(|it| it.unwrap()).map(|it| (it.number, it.value)).collect();
+            (read, records.report().clone())
+        };
+        let ((lines, of_lines), (rows, of_rows)) = (read("jsonl"), read("parquet"));
+        assert_eq!(rows, lines, "{name}");
+        assert_eq!((of_rows.documents, of_rows.broken), (10, 2), "{name}");
+        assert_eq!(of_lines.broken, 2, "{name}");
+        let why = |report: &Report, i: usize| {
+            report.first_broken[i].split(": ").skip(1).collect::<Vec<_>>().join(": ")
+        };
+        assert!(
+            why(&of_rows, 0).starts_with("row 3: ") && why(&of_rows, 1).starts_with("row 8: "),
+            "{of_rows:?}"
+        );
+        let what = |report: &Report, i: usize| {
+            why(report, i).split_once(": ").unwrap().1.split(" among").next().unwrap().to_string()
+        };
+        for i in 0..2 {
+            assert_eq!(what(&of_rows, i), what(&of_lines, i), "{name}");
+        }
+    }
+    let columns: Columns = serde_json::from_value(json!({"messages": "source"})).unwrap();
+    let table = format!("{}/tests/fixtures/tables/messages.parquet", env!("CARGO_MANIFEST_DIR"));
+    let refused = conversations(&Source::new([table]), &columns).unwrap().next().unwrap().unwrap_err();
+    let words = "messages.parquet: row 1: \"source\" is a text, not a list of messages";
+    assert!(refused.to_string().contains(words), "{refused}");
 }

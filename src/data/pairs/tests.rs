@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::contents::Contents;
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::source::OnBroken;
 use crate::data::tokenize::TokenizeOptions;
@@ -76,20 +77,19 @@ fn sets_hold_what_was_read() {
     std::fs::write(&file, text).unwrap();
     let corpus = std::iter::repeat_n("Name it is nothing 42".to_string(), 9);
     let (tokenizer, template) = (Tokenizer::train(corpus, 320, |_| ()).unwrap(), ChatTemplate::smollm2());
-    let options = PairOptions {
-        template: &template,
-        columns: Columns::default(),
-        tokenize: TokenizeOptions { held_out_fraction: 0.3, ..Default::default() },
-    };
+    let options = TokenizeOptions { held_out_fraction: 0.3, ..Default::default() };
+    let contents =
+        Contents::Pairs(Pairs { tokenizer: &tokenizer, template: &template, columns: Columns::default() });
     let source = Source::new([&file]).on_broken(OnBroken::Skip);
-    let (counts, report) = tokenize_pairs(&tokenizer, &source, folder.path(), "p", &options, |_| ()).unwrap();
-    assert_eq!((counts.pairs, counts.equal, report.broken), (60, 1, 1));
+    let (counts, report) = contents.tokenize(&source, folder.path(), "p", options, |_| ()).unwrap();
+    assert_eq!((counts.documents, counts.equal, report.broken), (180, 1, 1));
     assert!(report.first_broken[0].contains("pairs.jsonl: line 62: no prompt"), "{:?}", report.first_broken);
     let sets = ["p", "p.held-out"].map(|name| TokenSet::open(folder.path(), name, Verify::Full).unwrap());
-    assert_eq!(sets.each_ref().map(pair_count), [60 - counts.held_out_pairs, counts.held_out_pairs]);
+    let held_out = counts.held_out_documents / 3;
+    assert_eq!(sets.each_ref().map(pair_count), [60 - held_out, held_out]);
     assert!(
-        (5..30).contains(&counts.held_out_pairs)
-            && sets[0].fingerprint() == fingerprint(&tokenizer, &source, &options).unwrap()
+        (5..30).contains(&held_out)
+            && sets[0].fingerprint() == contents.fingerprint(&source, options).unwrap()
     );
     for set in &sets {
         for index in 0..pair_count(set) {
@@ -104,8 +104,7 @@ fn sets_hold_what_was_read() {
         }
     }
     let refused = Source::new([&file]);
-    let error =
-        tokenize_pairs(&tokenizer, &refused, folder.path(), "p", &options, |_| ()).unwrap_err().to_string();
+    let error = contents.tokenize(&refused, folder.path(), "p", options, |_| ()).unwrap_err().to_string();
     assert!(error.contains("line 62") && error.contains("on_broken"), "{error}");
 }
 
@@ -115,4 +114,24 @@ fn long_pairs_keep_the_end_of_the_prompt() {
     let cut = tokens.clone().cut(Cut { prompt: 4, length: 10 });
     assert_eq!(cut, PairTokens { prompt: vec![5, 6, 7, 8], answers: [vec![1; 3], vec![2; 6]] });
     assert_eq!(tokens.clone().cut(Cut { prompt: 20, length: 40 }), tokens);
+}
+
+#[test]
+fn tables_give_the_pairs_that_lines_give() {
+    let read = |ending: &str| {
+        let path = format!("{}/tests/fixtures/tables/preferences.{ending}", env!("CARGO_MANIFEST_DIR"));
+        let source = Source::new([path]).on_broken(OnBroken::Skip);
+        let mut records = pairs(&source, &Columns::default()).unwrap();
+        let read: Vec<_> = records.by_ref().map(|it| it.unwrap()).map(|it| (it.number, it.value)).collect();
+        (read, records.report().clone())
+    };
+    let ((lines, _), (rows, report)) = (read("jsonl"), read("parquet"));
+    assert_eq!(rows, lines);
+    assert_eq!((rows.len(), report.broken), (10, 2));
+    assert_eq!(rows.iter().filter(|(_, pair)| pair.is_equal()).count(), 1);
+    assert!(
+        report.first_broken[0].contains("preferences.parquet: row 3: no \"rejected\" among"),
+        "{report:?}"
+    );
+    assert!(report.first_broken[1].contains("row 8: the answer in \"chosen\" is empty"), "{report:?}");
 }

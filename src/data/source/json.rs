@@ -15,12 +15,9 @@ type Object = Map<String, Value>;
 /// Most values of an object that is parsed whole: each takes up to a hundred bytes, whatever its text takes.
 pub(super) const MAX_VALUES: usize = 1 << 20;
 
-/// What `parse` makes of each raw record.
-pub(super) fn objects<T>(
-    raw: Entries<Vec<u8>>,
-    parse: impl Fn(Object) -> std::result::Result<T, String> + Send + 'static,
-) -> Result<Entries<T>> {
-    Ok(Box::new(raw.map(move |entry| and_then(entry, |bytes| whole(&bytes).and_then(&parse)))))
+/// Each raw record as an object.
+pub(super) fn objects(raw: Entries<Vec<u8>>) -> Entries<Object> {
+    Box::new(raw.map(|entry| and_then(entry, |bytes| whole(&bytes))))
 }
 
 /// Joins the `fields` of each raw record, and takes its `score`; nothing else of it is kept in memory.
@@ -41,12 +38,17 @@ fn and_then<A, B>(entry: Entry<A>, f: impl FnOnce(A) -> std::result::Result<B, S
 
 fn whole(bytes: &[u8]) -> std::result::Result<Object, String> {
     if values(bytes) > MAX_VALUES {
-        return Err(format!("more than {MAX_VALUES} values"));
+        return Err(too_many_values());
     }
     match parse(bytes, PhantomData::<Value>)? {
         Value::Object(object) => Ok(object),
         other => Err(format!("{} instead of a JSON object", name(&other))),
     }
+}
+
+/// What is broken about an object of more than [`MAX_VALUES`].
+pub(super) fn too_many_values() -> String {
+    format!("more than {MAX_VALUES} values")
 }
 
 /// The number of values in a JSON text, or a few more.

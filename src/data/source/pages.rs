@@ -13,6 +13,13 @@ use parquet::file::metadata::ColumnChunkMetaData;
 /// Largest page, unpacked, in bytes. Writers aim at 1 MiB, but may put a thousand rows into one.
 const MAX_PAGE: u64 = 512 << 20;
 
+/// Most entries of a list column in one row group: a row that repeats one value takes 40 bytes for each, and of the file
+/// next to nothing.
+const MAX_ENTRIES: i64 = 1 << 24;
+
+/// The encoding of strings by what they share with the one before: a row of many takes any multiple of its page.
+const DELTA_BYTE_ARRAY: i64 = 7;
+
 /// Deepest nesting of a header; the format has three levels.
 const MAX_DEPTH: usize = 8;
 
@@ -26,12 +33,13 @@ pub(super) fn check(file: &File, column: &ColumnChunkMetaData) -> parquet::error
     let end = start.saturating_add(length).min(file.metadata()?.len());
     let mut reader = BufReader::new(file.try_clone()?);
     // As the decoder does: behind the last value there may be anything.
-    let (mut at, mut values) = (start, 0);
+    let (mut at, mut values) = (start, 0i64);
+    let is_list = column.column_descr().max_rep_level() > 0;
     while at < end && values < column.num_values() {
         reader.seek(SeekFrom::Start(at))?;
         let mut header = Header {
             reader: (&mut reader).take(end - at),
-            page: Page { unpacked: 0, packed: 0, entries: 0, values: 0, levels: 0, is_packed: true },
+            page: Page { is_packed: true, ..Page::default() },
         };
         header.structure(0, Struct::Page)?;
         let left = header.reader.limit();
@@ -61,7 +69,16 @@ pub(super) fn check(file: &File, column: &ColumnChunkMetaData) -> parquet::error
             }
         }
         at = end - left + packed;
-        values += page.values.max(0);
+        values = values.saturating_add(page.values.max(0));
+        if is_list && values > MAX_ENTRIES {
+            let what = format!("a list column of more than {MAX_ENTRIES} entries in a row group");
+            return Err(wrong(what + ": write smaller row groups"));
+        }
+        if is_list && page.encoding == DELTA_BYTE_ARRAY {
+            return Err(wrong(
+                "a list column encoded by DELTA_BYTE_ARRAY: write it with another encoding".into(),
+            ));
+        }
     }
     Ok(())
 }
@@ -75,6 +92,8 @@ struct Page {
     /// `num_values` of a dictionary, and of data.
     entries: i64,
     values: i64,
+    /// `encoding` of data.
+    encoding: i64,
     /// Bytes of levels that precede what is packed, and `is_compressed`, in data pages of the second version.
     levels: i64,
     is_packed: bool,
@@ -147,6 +166,7 @@ impl<R: BufRead> Header<R> {
                 (Struct::Page, 8, 12) => self.structure(depth + 1, Struct::DataV2)?,
                 (Struct::Dictionary, 1, 5) => self.page.entries = self.number()?,
                 (Struct::Data | Struct::DataV2, 1, 5) => self.page.values = self.number()?,
+                (Struct::Data, 2, 5) | (Struct::DataV2, 4, 5) => self.page.encoding = self.number()?,
                 (Struct::DataV2, 5 | 6, 5) => {
                     self.page.levels += self.number()?.clamp(0, i64::from(i32::MAX))
                 }

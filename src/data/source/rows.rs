@@ -52,7 +52,7 @@ pub(super) fn texts(
     }))
 }
 
-fn damage(path: &Path, e: &ParquetError) -> Error {
+pub(super) fn damage(path: &Path, e: &ParquetError) -> Error {
     if let Some((_, codec)) = e.to_string().split_once("Disabled feature at compile time: ") {
         return Error::input(format!(
             "{}: compressed by {codec}, which cannot be read: write it again with zstd or snappy",
@@ -66,7 +66,7 @@ fn damage(path: &Path, e: &ParquetError) -> Error {
 }
 
 /// The decoder panics on some damaged files instead of returning an error.
-fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::errors::Result<T> {
+pub(super) fn guarded<T>(read: impl FnOnce() -> parquet::errors::Result<T>) -> parquet::errors::Result<T> {
     // After any error the reader is dropped, not used again.
     caught(read).unwrap_or_else(|why| Err(ParquetError::General(why)))
 }

@@ -1,12 +1,10 @@
 //! Conversations to token sets, beside which it stands which tokens a model is judged on.
 
-use std::path::Path;
-
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::sides::Sides;
-use super::{Counts, TokenizeOptions, fingerprint};
+use super::{Counts, TokenizeOptions, fingerprint_of};
 use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::conversation::{Columns, Conversation, conversations};
 use crate::data::source::{Record, Report, Source};
@@ -32,33 +30,26 @@ pub struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// Identifies the sets that [`Chat::tokenize`] makes of `source`.
-    ///
-    /// # Errors
-    /// As [`Source::fingerprint`].
-    pub fn fingerprint(&self, source: &Source, options: TokenizeOptions) -> Result<u64> {
-        let text = fingerprint(self.tokenizer, source, options)?;
+    /// Identifies the sets of conversations that `records` identifies.
+    pub(in crate::data) fn fingerprint_of(&self, records: u64, options: TokenizeOptions) -> u64 {
+        let text = fingerprint_of(self.tokenizer, records, options);
         let (template, benchmarks) = (self.template.hash(), self.benchmarks.hash());
         let made = format!("chat {text} {template} {:?} {benchmarks} {}", self.columns, self.judged);
-        Ok(xxh3_64(made.as_bytes()))
+        xxh3_64(made.as_bytes())
     }
 
-    /// Tokenises the conversations of `source` into the set `name` in `folder`, each followed by `<|endoftext|>`, in the
-    /// given order; with [`judged_name`](super::judged_name) sets beside it if these are wanted. A conversation that the
-    /// template refuses is broken. The held-out ones are chosen by what is said alone.
+    /// Appends the conversations of `source` to sets, each followed by `<|endoftext|>`, in the given order; with
+    /// [`judged_name`](super::judged_name) sets beside them if these are wanted. A conversation that the template refuses
+    /// is broken. The held-out ones are chosen by what is said alone.
     ///
     /// # Errors
-    /// As [`tokenize`](super::tokenize()) and [`Source::objects`].
-    pub fn tokenize(
+    /// As [`Source::objects`], and [`Error::Io`] naming a file that cannot be written.
+    pub(in crate::data) fn extend(
         &self,
+        sides: &mut Sides,
         source: &Source,
-        folder: impl AsRef<Path>,
-        name: &str,
-        options: TokenizeOptions,
         mut progress: impl FnMut(&Counts),
-    ) -> Result<(Counts, Report)> {
-        let options = TokenizeOptions { fingerprint: self.fingerprint(source, options)?, ..options };
-        let mut sides = Sides::create(self.tokenizer, folder.as_ref(), name, options, self.judged)?;
+    ) -> Result<Report> {
         let mut records = conversations(source, &self.columns)?;
         loop {
             let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -68,7 +59,7 @@ impl Chat<'_> {
                 batch.push(record);
             }
             if batch.is_empty() {
-                return Ok((sides.finish()?, records.report().clone()));
+                return Ok(records.report().clone());
             }
             let encode = |record: &Record<Conversation>| match self.benchmarks.are_in(&record.value) {
                 true => Ok(None),
@@ -110,6 +101,7 @@ impl Chat<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::contents::Contents;
     use crate::data::shard::{TokenSet, Verify};
     use crate::data::source::OnBroken;
     use crate::data::tokenize::{held_out_name, judged_name};
@@ -137,13 +129,13 @@ mod tests {
         std::fs::write(&bench, json!({"question": "how many apples has Ann, who had three?"}).to_string())
             .unwrap();
         let template = ChatTemplate::smollm2();
-        let chat = Chat {
+        let chat = Contents::Conversations(Chat {
             tokenizer: &tokenizer,
             template: &template,
             columns: Columns::default(),
             benchmarks: Benchmarks::load(&[bench]).unwrap(),
             judged: true,
-        };
+        });
         let source = Source::new([&path]).on_broken(OnBroken::Skip);
         let options = TokenizeOptions { held_out_fraction: 0.3, ..Default::default() };
         let (counts, report) = chat.tokenize(&source, folder.path(), "chat", options, |_| ()).unwrap();

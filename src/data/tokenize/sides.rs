@@ -17,14 +17,21 @@ struct Side {
 
 impl Side {
     fn create(folder: &Path, name: &str, format: SetFormat, judged: bool) -> Result<Self> {
-        // The end-of-text token is never said by anybody.
-        let flags = SetFormat { vocab_size: 2, eos: 0, ..format };
-        let judged = judged.then(|| TokenSetWriter::create(folder, &judged_name(name), flags));
+        let judged = judged.then(|| TokenSetWriter::create(folder, &judged_name(name), flags(format)));
         Ok(Side { tokens: TokenSetWriter::create(folder, name, format)?, judged: judged.transpose()? })
     }
 
-    fn resume(folder: &Path, name: &str, format: SetFormat, paused: &Paused) -> Result<Self> {
-        Ok(Side { tokens: TokenSetWriter::resume(folder, name, format, paused)?, judged: None })
+    fn resume(folder: &Path, name: &str, format: SetFormat, paused: &PausedSide) -> Result<Self> {
+        let judged = paused.judged.as_ref();
+        let judged = judged
+            .map(|it| TokenSetWriter::resume(folder, &judged_name(name), flags(format), it))
+            .transpose()?;
+        Ok(Side { tokens: TokenSetWriter::resume(folder, name, format, &paused.tokens)?, judged })
+    }
+
+    fn pause(&mut self) -> Result<PausedSide> {
+        let judged = self.judged.as_mut().map(TokenSetWriter::pause).transpose()?;
+        Ok(PausedSide { tokens: self.tokens.pause()?, judged })
     }
 
     fn push(&mut self, ids: &[u32], judged: &[bool]) -> Result<()> {
@@ -41,6 +48,20 @@ impl Side {
     }
 }
 
+/// The format of judged tokens. The end-of-text token is never said by anybody.
+fn flags(format: SetFormat) -> SetFormat {
+    SetFormat { vocab_size: 2, eos: 0, ..format }
+}
+
+/// How far a side is on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct PausedSide {
+    #[serde(flatten)]
+    tokens: Paused,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    judged: Option<Paused>,
+}
+
 /// Training and held-out documents.
 pub(in crate::data) struct Sides {
     train: Side,
@@ -53,40 +74,41 @@ pub(in crate::data) struct Sides {
     pub(in crate::data) counts: Counts,
 }
 
-/// How far sets without judged tokens are on disk.
+/// How far sets are on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(in crate::data) struct PausedSides {
     counts: Counts,
-    train: Paused,
-    held_out: Option<Paused>,
+    train: PausedSide,
+    held_out: Option<PausedSide>,
 }
 
 impl Sides {
     /// Begins the sets of dataset `name` in `folder`, with those of judged tokens if `judged`.
-    pub(super) fn create(
+    pub(in crate::data) fn create(
         tokenizer: &Tokenizer,
         folder: &Path,
         name: &str,
         options: TokenizeOptions,
         judged: bool,
     ) -> Result<Self> {
-        let side = |name: &str, format, _: Option<&Paused>| Side::create(folder, name, format, judged);
+        let side = |name: &str, format, _: Option<&PausedSide>| Side::create(folder, name, format, judged);
         Self::open(tokenizer, name, options, None, side)
     }
 
-    /// Begins sets without judged tokens, or goes on where they were paused; see [`TokenSetWriter::resume`].
+    /// Goes on where sets were paused; see [`TokenSetWriter::resume`].
     pub(in crate::data) fn resume(
         tokenizer: &Tokenizer,
         folder: &Path,
         name: &str,
         options: TokenizeOptions,
-        paused: Option<&PausedSides>,
+        paused: &PausedSides,
+        judged: bool,
     ) -> Result<Self> {
-        let side = |name: &str, format, paused: Option<&Paused>| match paused {
+        let side = |name: &str, format, paused: Option<&PausedSide>| match paused {
             Some(paused) => Side::resume(folder, name, format, paused),
-            None => Side::create(folder, name, format, false),
+            None => Side::create(folder, name, format, judged),
         };
-        Self::open(tokenizer, name, options, paused, side)
+        Self::open(tokenizer, name, options, Some(paused), side)
     }
 
     fn open(
@@ -94,7 +116,7 @@ impl Sides {
         name: &str,
         options: TokenizeOptions,
         paused: Option<&PausedSides>,
-        open: impl Fn(&str, SetFormat, Option<&Paused>) -> Result<Side>,
+        open: impl Fn(&str, SetFormat, Option<&PausedSide>) -> Result<Side>,
     ) -> Result<Self> {
         let fraction = options.held_out_fraction;
         if !(0.0..1.0).contains(&fraction) {
@@ -120,7 +142,13 @@ impl Sides {
 
     /// Appends a document of `bytes` bytes to the side that its `hash` chooses. `judged` has a value for each of `ids`
     /// where there are sets of judged tokens.
-    pub(super) fn push(&mut self, hash: u64, bytes: usize, ids: &[u32], judged: &[bool]) -> Result<()> {
+    pub(in crate::data) fn push(
+        &mut self,
+        hash: u64,
+        bytes: usize,
+        ids: &[u32],
+        judged: &[bool],
+    ) -> Result<()> {
         if ids.len() < self.min_tokens {
             self.counts.short += 1;
             return Ok(());
@@ -139,10 +167,10 @@ impl Sides {
         }
     }
 
-    /// See [`TokenSetWriter::pause`]; for sets without judged tokens.
+    /// See [`TokenSetWriter::pause`].
     pub(in crate::data) fn pause(&mut self) -> Result<PausedSides> {
-        let held_out = self.held_out.as_mut().map(|side| side.tokens.pause()).transpose()?;
-        Ok(PausedSides { counts: self.counts, train: self.train.tokens.pause()?, held_out })
+        let held_out = self.held_out.as_mut().map(Side::pause).transpose()?;
+        Ok(PausedSides { counts: self.counts, train: self.train.pause()?, held_out })
     }
 
     /// Makes the sets whole. That for training comes last: where it exists, so do the others.

@@ -70,7 +70,10 @@ fn check_paths(problems: &mut Problems, i: usize, dataset: &Dataset) {
     for (j, path) in dataset.paths.iter().enumerate() {
         let place = key_path!["datasets", i, "paths", j];
         problems.require(!path.as_os_str().is_empty(), place, || {
-            "is empty, but must name a file or a folder".into()
+            format!(
+                "is empty, but must name a file or a folder: give --set datasets.{}.paths=...",
+                dataset.name
+            )
         });
         if hub::is_remote(path)
             && let Err(why) = hub::datasets::Name::parse(&path.to_string_lossy())

@@ -115,14 +115,11 @@ fn mistakes_about_datasets_have_their_places() {
 }
 
 #[test]
-fn conversations_and_pairs_are_files_here() {
+fn only_text_is_chosen_by_scores_and_lengths() {
     for (kind, what) in [("sft", "conversations"), ("dpo", "preference pairs")] {
         let stage = format!(
             "stages=[{{name='chat',kind='{kind}',tokens=1_000_000,sequence_length=32,mixture={{code=1.0}}}}]"
         );
-        let error = line(&[&stage]);
-        let words = format!("datasets.1.paths has files of the Hub, but {what} are only read from");
-        assert!(error.contains(&words) && error.lines().count() == 1, "{error}");
         for (set, key) in [("score={field='a',keep=[0.5]}", "score"), ("min_tokens=5", "min_tokens")] {
             let error = line(&[&stage, "datasets.code.paths=src", &format!("datasets.code.{set}")]);
             let words = format!("datasets.1.{key} is for text, but 'code' is of {what}");

@@ -2,17 +2,16 @@
 //! beside it.
 
 use super::{is_remote, register, source};
+use crate::data::contents::Contents;
 use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::microcosm::Village;
-use crate::data::pairs::{self, PairCounts, PairOptions};
+use crate::data::pairs::{Pairs, pair_count};
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
 use crate::data::source::Report;
 use crate::data::stream::{At, Stream};
 use crate::data::tokenize::chat::Chat;
-use crate::data::tokenize::{
-    Counts, TokenizeOptions, fingerprint, held_out_name, judged_name, tokenize, tokenize_source,
-};
+use crate::data::tokenize::{Counts, TokenizeOptions, held_out_name, judged_name, tokenize};
 use crate::error::{Error, Result};
 use crate::recipes::{Dataset, Recipe};
 use crate::report::out;
@@ -143,7 +142,7 @@ impl Preparation<'_> {
                     let tokens: u64 = sets().map(TokenSet::len).sum();
                     let held_out: u64 = sets().skip(1).map(TokenSet::len).sum();
                     let documents = match self.recipe.is_of_pairs(index) {
-                        true => format!("{} pairs", sets().map(pairs::pair_count).sum::<u64>()),
+                        true => format!("{} pairs", sets().map(pair_count).sum::<u64>()),
                         false => format!("{documents} documents"),
                     };
                     out::say(format_args!(
@@ -168,48 +167,20 @@ impl Preparation<'_> {
         Ok(false)
     }
 
-    /// How a dataset of conversations becomes tokens; none if it is text.
-    fn chat(&self, index: usize) -> Result<Option<Chat<'_>>> {
+    /// What a dataset is of, and how it becomes tokens.
+    fn contents(&self, index: usize) -> Result<Contents<'_>> {
+        let (dataset, tokenizer) = (&self.recipe.datasets[index], self.tokenizer);
+        let template = || self.template.expect("a recipe with conversations has a template");
+        let columns = dataset.columns.clone();
+        if self.recipe.is_of_pairs(index) {
+            return Ok(Contents::Pairs(Pairs { tokenizer, template: template(), columns }));
+        }
         if !self.recipe.is_chat(index) {
-            return Ok(None);
+            return Ok(Contents::Text(tokenizer));
         }
-        let dataset = &self.recipe.datasets[index];
-        Ok(Some(Chat {
-            tokenizer: self.tokenizer,
-            template: self.template.expect("a recipe with conversations has a template"),
-            columns: dataset.columns.clone(),
-            benchmarks: Benchmarks::load(&dataset.decontaminate)?,
-            judged: self.recipe.needs_judged(index),
-        }))
-    }
-
-    /// How a dataset of preference pairs becomes tokens; none if it is something else.
-    fn pairs(&self, index: usize) -> Option<PairOptions<'_>> {
-        let template = self.template.filter(|_| self.recipe.is_of_pairs(index))?;
-        let columns = self.recipe.datasets[index].columns.clone();
-        Some(PairOptions { template, columns, tokenize: self.options })
-    }
-
-    fn tokenize_pairs(&self, dataset: &Dataset, options: &PairOptions) -> Result<()> {
-        let name = &dataset.name;
-        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
-        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
-        let (counts, report) = pairs::tokenize_pairs(
-            self.tokenizer,
-            &source(dataset, self.recipe.world_seed()),
-            self.folder,
-            name,
-            options,
-            show,
-        )?;
-        progress.finish();
-        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
-        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out)"));
-        if equal > 0 {
-            out::say(format_args!("{name}: {equal} pairs left out whose answers are equal"));
-        }
-        tell_of_broken(name, &report);
-        Ok(())
+        let (benchmarks, judged) =
+            (Benchmarks::load(&dataset.decontaminate)?, self.recipe.needs_judged(index));
+        Ok(Contents::Conversations(Chat { tokenizer, template: template(), columns, benchmarks, judged }))
     }
 
     fn options(&self, dataset: &Dataset) -> TokenizeOptions {
@@ -226,43 +197,45 @@ impl Preparation<'_> {
     fn fingerprint(&self, index: usize) -> Result<u64> {
         let (dataset, seed) = (&self.recipe.datasets[index], self.recipe.world_seed());
         let options = self.options(dataset);
-        if let Some(options) = self.pairs(index) {
-            return pairs::fingerprint(self.tokenizer, &source(dataset, seed), &options);
+        if let Some((register, _)) = register(dataset)? {
+            let shortest =
+                if options.min_tokens > 0 { format!(" {}", options.min_tokens) } else { String::new() };
+            let made = format!("{} {:?} {seed} {}", register.name(), dataset.documents, settings(options));
+            return Ok(xxh3_64(format!("{made} {}{shortest}", self.tokenizer.hash()).as_bytes()));
         }
-        if let Some(chat) = self.chat(index)? {
-            return chat.fingerprint(&source(dataset, seed), options);
+        let contents = self.contents(index)?;
+        match is_remote(dataset) {
+            true => Ok(self.stream(index)?.fingerprint(&contents, options)),
+            false => contents.fingerprint(&source(dataset, seed), options),
         }
-        let Some(register) = &dataset.microcosm else {
-            return match is_remote(dataset) {
-                true => Ok(self.stream(index)?.fingerprint(self.tokenizer, options)),
-                false => fingerprint(self.tokenizer, &source(dataset, seed), options),
-            };
-        };
-        let shortest =
-            if options.min_tokens > 0 { format!(" {}", options.min_tokens) } else { String::new() };
-        let made = format!("{register} {:?} {seed} {}", dataset.documents, settings(options));
-        Ok(xxh3_64(format!("{made} {}{shortest}", self.tokenizer.hash()).as_bytes()))
     }
 
     fn tokenize(&self, index: usize, print: u64) -> Result<()> {
         let dataset = &self.recipe.datasets[index];
-        if let Some(options) = self.pairs(index) {
-            return self.tokenize_pairs(dataset, &options);
-        }
         let (name, options) = (&dataset.name, self.options(dataset));
         let (counts, report) = if is_remote(dataset) {
             self.tokenize_stream(index, options)?
         } else {
             self.tokenize_here(index, TokenizeOptions { fingerprint: print, ..options })?
         };
-        out::say(format_args!(
-            "{name}: {} documents, {} tokens ({} held out)",
-            counts.documents, counts.tokens, counts.held_out_tokens
-        ));
+        match self.recipe.is_of_pairs(index) {
+            // Each has three documents, behind which no token is learned.
+            true => out::say(format_args!(
+                "{name}: {} pairs, {} tokens ({} pairs held out)",
+                counts.documents / 3,
+                counts.tokens - counts.documents,
+                counts.held_out_documents / 3
+            )),
+            false => out::say(format_args!(
+                "{name}: {} documents, {} tokens ({} held out)",
+                counts.documents, counts.tokens, counts.held_out_tokens
+            )),
+        }
         for (left_out, why) in [
             (report.unwanted, "documents left out for their score"),
             (counts.short, "documents left out for fewer than min_tokens"),
             (counts.contaminated, "conversations left out that contain a benchmark's text"),
+            (counts.equal, "pairs left out whose answers are equal"),
         ] {
             if left_out > 0 {
                 out::say(format_args!("{name}: {left_out} {why}"));
@@ -276,20 +249,18 @@ impl Preparation<'_> {
     fn tokenize_here(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
         let Preparation { village, tokenizer, folder, .. } = *self;
         let dataset = &self.recipe.datasets[index];
-        let (name, source) = (&dataset.name, || source(dataset, self.recipe.world_seed()));
+        let name = &dataset.name;
         let made = register(dataset)?;
         // How many documents files hold is known in the end.
         let total = made.as_ref().map(|&(_, count)| count);
         let mut progress = Progress::new(&format!("tokenising {name}"), total, 0);
         let show = |counts: &Counts| progress.set(counts.documents, &format!("{} tokens", counts.tokens));
-        match (self.chat(index)?, made) {
-            (Some(chat), _) => chat.tokenize(&source(), folder, name, options, show),
-            (None, Some((register, count))) => {
-                let documents = (0..count).map(|index| Ok(village.document(register, index)));
-                Ok((tokenize(tokenizer, documents, folder, name, options, show)?, Report::default()))
-            }
-            (None, None) => tokenize_source(tokenizer, &source(), folder, name, options, show),
-        }
+        let Some((register, count)) = made else {
+            let source = source(dataset, self.recipe.world_seed());
+            return self.contents(index)?.tokenize(&source, folder, name, options, show);
+        };
+        let documents = (0..count).map(|index| Ok(village.document(register, index)));
+        Ok((tokenize(tokenizer, documents, folder, name, options, show)?, Report::default()))
     }
 
     /// Tokenises files of the Hub.
@@ -302,7 +273,7 @@ impl Preparation<'_> {
         let warn = |error: &Error| {
             out::warn(format_args!("{error}; {name} is fetched and tokenised again from its first file"));
         };
-        stream.tokenize(self.tokenizer, options, show, warn)
+        stream.tokenize(&self.contents(index)?, options, show, warn)
     }
 }
 
