@@ -198,8 +198,10 @@ mod tests {
             grad_norm: 1.0,
             datasets: BTreeMap::from([("a".into(), DatasetMetrics { tokens: 8, loss: None })]),
             held_out_loss: (step == 4).then_some(2.5),
+            held_out_datasets: BTreeMap::new(),
             preference: None,
             held_out_preference: None,
+            held_out_pairs: None,
             timing: Timing { seconds, tokens_per_second: 16.0, gflops: 3.0, memory: step },
         }
     }

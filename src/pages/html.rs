@@ -138,7 +138,7 @@ impl Html {
         }
         self.0.write_str("</ul>\n")?;
         for (size, svg) in chart.drawings() {
-            write!(self.0, "<div class=\"{size}\" role=\"img\" aria-label=\"{title}\">{svg}</div>\n")?;
+            writeln!(self.0, "<div class=\"{size}\" role=\"img\" aria-label=\"{title}\">{svg}</div>")?;
         }
         self.0.write_str("</figure>\n")
     }

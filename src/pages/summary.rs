@@ -5,7 +5,7 @@ use super::page::{Block, Cell, Section, Table};
 use super::run::Run;
 use super::seeds::groups;
 use crate::nn::Architecture;
-use crate::recipes::Recipe;
+use crate::recipes::{Change, Recipe};
 use crate::report::number::{digits, duration, short};
 use crate::report::size;
 
@@ -168,6 +168,6 @@ fn differences(section: &mut Section, runs: &[Run]) {
 fn changes(recipe: &Recipe, other: &Recipe) -> String {
     let changes = recipe.changes_since(other).unwrap_or_default();
     let more = changes.len().saturating_sub(MOST_CHANGES);
-    let told = changes.into_iter().take(MOST_CHANGES).collect::<Vec<_>>().join("; ");
+    let told = changes.iter().take(MOST_CHANGES).map(Change::to_string).collect::<Vec<_>>().join("; ");
     if more > 0 { format!("{told}; and {more} more") } else { told }
 }

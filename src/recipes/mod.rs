@@ -29,8 +29,8 @@ pub use draft::{Draft, draft};
 pub use reading::Reading;
 pub use schema::{
     Batch, ChatFormat, Dataset, Evaluation, HeldOutText, LearningRate, ModelSource, OnExhausted, Optimizer,
-    Preference, PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Skip, SpikeAction, Spikes, Stage, StageKind,
-    TokenizerChoice, TokenizerTraining,
+    Preference, PreferenceKind, Recipe, Sample, Saving, ScheduleKind, Skip, SpikeAction, Spikes, Stage,
+    StageKind, TokenizerChoice, TokenizerTraining,
 };
 pub use source::{OpenModel, open_model};
 pub use timeline::{Origin, Span};

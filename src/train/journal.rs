@@ -72,7 +72,7 @@ impl Journal {
         held_out: Option<&HeldOutLoss>,
         cost: &Cost,
     ) -> Result<()> {
-        let &StepResults { step, lr, grad_norm, done, ref sums, preference } = results;
+        let &StepResults { step, lr, grad_norm, done, ref sums, preference, .. } = results;
         // Never zero: a speed that is not finite is no JSON.
         let seconds = done.saturating_duration_since(self.last_done).as_secs_f64().max(1e-9);
         self.last_done = done;

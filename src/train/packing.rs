@@ -77,7 +77,7 @@ mod tests {
     fn every_sequence_has_a_place_of_its_own() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         for case in 0..200 {
-            let (rows, length) = (rng.random_range(2..7), rng.random_range(4..50));
+            let (rows, length): (usize, usize) = (rng.random_range(2..7), rng.random_range(4..50));
             let count = rng.random_range(1..300);
             let longest = if case % 2 == 0 { length } else { length.div_ceil(4) };
             let lengths: Vec<[usize; 2]> =
@@ -90,8 +90,8 @@ mod tests {
                     seen[index] += 1;
                     for (side, (first, of)) in firsts.into_iter().zip(lengths[index]).enumerate() {
                         assert_eq!(first / length, (first + of - 1) / length, "over the end of a row");
-                        for at in first..first + of {
-                            assert!(owner[at].replace((index, side)).is_none(), "two at {at}");
+                        for place in &mut owner[first..first + of] {
+                            assert!(place.replace((index, side)).is_none(), "two from {first} on");
                         }
                     }
                 }
@@ -100,7 +100,7 @@ mod tests {
                 for (at, start) in pass.starts(length).into_iter().enumerate() {
                     let first = at / length * length + start as usize;
                     assert!(first <= at && owner[first] == owner[at], "case {case}");
-                    assert!(first % length == 0 || owner[first] != owner[first - 1], "case {case}");
+                    assert!(first.is_multiple_of(length) || owner[first] != owner[first - 1], "case {case}");
                 }
             }
             assert!(seen.iter().all(|&times| times == 1));

@@ -153,7 +153,7 @@ impl<'a> Trainer<'a> {
         }
         saved::write_recipe(&recipe, options.run)?;
         let sitting = Sitting::new(&recipe, &stages, &options.backend, options.memory, step);
-        sitting.append(options.run).unwrap_or_else(|error| out::warn(error));
+        sitting.append(options.run).unwrap_or_else(out::warn);
         let store = options.backend.store(stages[0].store.clone())?;
         let architecture = &stages[0].work.architecture;
         match &checkpoint {

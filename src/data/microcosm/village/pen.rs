@@ -1,7 +1,7 @@
 //! Writes documents about a village: sentences from templates, statements of facts, questions.
 
-use super::super::random::Random;
 use super::super::phrase::{alternatives, bracketed};
+use super::super::random::Random;
 use super::template::fill;
 use super::{Fact, Kind, Village};
 
