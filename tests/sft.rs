@@ -128,8 +128,10 @@ fn a_base_model_becomes_a_chat_model_and_a_resumed_run_is_the_same_to_the_bit() 
                 "chat.jsonl: line 6: the role of message 1 is \"wizard\"",
                 "line 7",
             ];
-            let whole = run(&mut place.train("whole", device, overrides)).expect(0, &words);
-            assert!(whole.stdout.contains("assistant\n"), "{name}: no sample of a chat: {whole:#?}");
+            run(&mut place.train("whole", device, overrides)).expect(0, &words);
+            let samples = std::fs::read_to_string(place.path("whole/samples.jsonl")).expect("samples");
+            let chat: Vec<bool> = samples.lines().map(|line| line.contains("\"chat\":true")).collect();
+            assert_eq!(chat, [false, true], "{name}: {samples}");
             let (steps, losses) = (steps(&place, "whole"), losses(&place, "whole"));
             assert!(losses[losses.len() - 1] < losses[4] - 0.2, "{name} on {device}: {losses:?}");
             for until in [4, 7] {

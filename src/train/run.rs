@@ -297,11 +297,11 @@ fn before_and_after(samples: &[SampleText]) -> Option<String> {
     let of_prompt = |now: &SampleText| {
         if first == last {
             let gap = if now.chat { "\n" } else { "" };
-            return format!("{}{gap}{}", now.prompt, now.text);
+            return format!("{}{gap}{}", now.prompt, harmless(&now.text));
         }
         let same = samples.iter().filter(told).filter(|sample| sample.prompt == now.prompt);
         let line = |sample: &SampleText| {
-            let text = sample.text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = harmless(&sample.text).split_whitespace().collect::<Vec<_>>().join(" ");
             let text = console::truncate_str(&text, TOLD_CHARACTERS, "...").into_owned();
             format!("\n  {:width$}  {text}", sample.stage)
         };
@@ -309,4 +309,9 @@ fn before_and_after(samples: &[SampleText]) -> Option<String> {
     };
     let texts = samples.iter().filter(|sample| sample.step == last).map(of_prompt);
     Some(texts.collect::<Vec<_>>().join("\n\n"))
+}
+
+/// Without what a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "?")
 }
