@@ -1,5 +1,6 @@
 //! smolter trains SmolLM2 language models on any GPU.
 
+pub mod ablation;
 pub mod bench;
 pub mod check;
 pub mod checkpoint;

@@ -16,7 +16,7 @@ enum May {
 use May::{Import, ImportAllBelow};
 
 /// The modules of the crate, from the bottom up.
-const FLOORS: [(&str, May); 22] = [
+const FLOORS: [(&str, May); 23] = [
     ("error", Import(&[])),
     ("panics", Import(&[])),
     ("files", Import(&["error"])),
@@ -35,6 +35,7 @@ const FLOORS: [(&str, May); 22] = [
     ("recipes", Import(&["error", "files", "hub", "tokenizer", "data", "optim", "nn", "model"])),
     ("eval", ImportAllBelow),
     ("train", ImportAllBelow),
+    ("ablation", ImportAllBelow),
     ("check", ImportAllBelow),
     ("bench", ImportAllBelow),
     ("cli", ImportAllBelow),

@@ -1,5 +1,6 @@
 //! The one integration-test binary: what needs a device, the program itself, or the whole source tree.
 
+mod ablate;
 mod bench;
 mod chat;
 mod corpus;

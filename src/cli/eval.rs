@@ -33,7 +33,7 @@ pub struct Eval {
     /// Seed that draws the items.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Seed of the village that is asked about [default: data_seed of the run's recipe, or 8].
+    /// Seed of the village that is asked about [default: that of the run's recipe, or 8].
     #[arg(long)]
     world: Option<u64>,
     /// Asks in the form of a chat instead of as text to continue.
@@ -70,7 +70,7 @@ impl Eval {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(out::warn);
         let run = run_of(&model.path)?;
-        let seed = self.world.or(run.as_ref().map(|(_, recipe)| recipe.data_seed)).unwrap_or(WORLD);
+        let seed = self.world.or(run.as_ref().map(|(_, recipe)| recipe.world_seed())).unwrap_or(WORLD);
         let mut suite = match &run {
             Some((folder, recipe)) => Suite::of_run(recipe, &folder.join(DATA_FOLDER), self.world)?,
             None => Suite::of_world(seed),

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, flags only.
 
+mod ablate;
 mod bench;
 mod chat;
 mod data;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Trains a model: by default the embedded recipe `microcosm`, which needs no files and takes minutes.
     Train(train::Train),
+    /// Compares candidates for a mixture under the same conditions, or what the stages of whole runs do.
+    Ablate(ablate::Ablate),
     /// Tells what a recipe needs (memory per slab, micro-batch, recomputation) without touching a device.
     Plan(plan::Plan),
     /// Proves that this device computes right values and right gradients.
@@ -297,6 +300,7 @@ pub fn run() -> u8 {
     tokenizer::confine_templates();
     let result: Result<()> = match cli.command {
         Command::Train(command) => command.run(),
+        Command::Ablate(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Bench(command) => command.run(),

@@ -153,7 +153,7 @@ impl Train {
 }
 
 /// What signals ask of the command.
-static REQUESTS: Requests =
+pub(super) static REQUESTS: Requests =
     Requests { stop: AtomicBool::new(false), save: AtomicBool::new(false), unsaved: AtomicBool::new(false) };
 
 /// How often a proof that is stopped in preparation is removed, and the time between.
@@ -185,7 +185,7 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Passes signals on as [`REQUESTS`]. The first one to stop finishes the step; it ends the process at once where there is
 /// nothing to save, with the line that `leave` gives, and so does a second one. Returns where the first one will be.
-fn stop_on_signals(leave: impl Fn() -> String + Send + 'static) -> Result<Arc<OnceLock<Signal>>> {
+pub(super) fn stop_on_signals(leave: impl Fn() -> String + Send + 'static) -> Result<Arc<OnceLock<Signal>>> {
     let requests = &REQUESTS;
     let stopped_by = Arc::new(OnceLock::new());
     let first = stopped_by.clone();

@@ -15,7 +15,9 @@ use crate::hub;
 /// Adds all mistakes but those of schedules to `problems`.
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
     problems.require(is_name(&recipe.name), key_path!["name"], || name_rule(&recipe.name));
-    for (key, seed) in [("seed", recipe.seed), ("data_seed", recipe.data_seed)] {
+    for (key, seed) in
+        [("seed", recipe.seed), ("data_seed", recipe.data_seed), ("world_seed", recipe.world_seed())]
+    {
         problems.require(i64::try_from(seed).is_ok(), key_path![key], || "must be below 2^63".into());
     }
     for (field, why) in recipe.model.problems() {

@@ -39,7 +39,8 @@ use crate::files;
 use crate::hub;
 use crate::nn::Architecture;
 use document::Document;
-use problem::{KeyPath, Problem, Problems, key_path, suggest};
+pub use problem::suggest;
+use problem::{KeyPath, Problem, Problems, key_path};
 
 /// The recipes inside the program as (name, TOML text); the first is the default.
 pub const EMBEDDED: [(&str, &str); 4] = [
@@ -146,6 +147,11 @@ impl Recipe {
     /// [`Error::Input`] with the line and column of what cannot be read.
     pub fn from_toml(label: &str, text: &str) -> Result<Recipe> {
         Ok(Self::parse(label, text, Path::new(""), &[], &source::open_local)?.recipe)
+    }
+
+    /// The seed of generated text.
+    pub fn world_seed(&self) -> u64 {
+        self.world_seed.unwrap_or(self.data_seed)
     }
 
     /// About how many tokens each dataset has, where a stage's length is given in epochs.

@@ -75,7 +75,7 @@ pub(super) fn nearest<'k>(word: &str, known: &'k [impl AsRef<str>]) -> Option<&'
 const LISTED: usize = 40;
 
 /// "did you mean ...?" if `word` is close to one of `known`, else all of `known`.
-pub(super) fn suggest(word: &str, known: &[&str]) -> String {
+pub fn suggest(word: &str, known: &[&str]) -> String {
     match nearest(word, known) {
         Some(name) => format!("did you mean '{name}'?"),
         None if known.is_empty() => "there is none".into(),

@@ -27,9 +27,12 @@ pub struct Recipe {
     /// Seed of the initial weights.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Seed of the data order and of generated text.
+    /// Seed of the data order, and of generated text where `world_seed` is not given.
     #[serde(default = "default_seed")]
     pub data_seed: u64,
+    /// Seed of generated text, if it is not `data_seed`: the same text in another order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub world_seed: Option<u64>,
     /// `[model]`: its shape. What is not given follows: `intermediate_size` is 8/3 of `hidden_size` in multiples of 32,
     /// `head_dim` is `hidden_size` / `num_attention_heads`, `num_key_value_heads` is `num_attention_heads`,
     /// `initializer_std` is 1 / sqrt(`hidden_size`), `vocab_size` is that of `tokenizer.train`, `rope_theta` is 10,000,

@@ -94,7 +94,7 @@ impl Begun {
         let origins = |recipe: &Recipe| recipe.datasets.iter().map(origin).collect::<Vec<_>>();
         let hash = |recipe: &Recipe| recipe.source.as_ref().and_then(|source| source.hash.clone());
         if before.tokenizer != recipe.tokenizer
-            || before.data_seed != recipe.data_seed
+            || (before.data_seed, before.world_seed()) != (recipe.data_seed, recipe.world_seed())
             || hash(&before) != hash(recipe)
             || recipe.tokenizer.train.is_some() && origins(&before) != origins(recipe)
         {

@@ -4,7 +4,7 @@
 //! stage's programs), [`stages`] (what is decided before the first step).
 
 pub mod beginning;
-mod begun;
+pub mod begun;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;

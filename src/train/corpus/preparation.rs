@@ -196,7 +196,7 @@ impl Preparation<'_> {
         let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
         let (counts, report) = pairs::tokenize_pairs(
             self.tokenizer,
-            &source(dataset, self.recipe.data_seed),
+            &source(dataset, self.recipe.world_seed()),
             self.folder,
             name,
             options,
@@ -224,7 +224,7 @@ impl Preparation<'_> {
     }
 
     fn fingerprint(&self, index: usize) -> Result<u64> {
-        let (dataset, seed) = (&self.recipe.datasets[index], self.recipe.data_seed);
+        let (dataset, seed) = (&self.recipe.datasets[index], self.recipe.world_seed());
         let options = self.options(dataset);
         if let Some(options) = self.pairs(index) {
             return pairs::fingerprint(self.tokenizer, &source(dataset, seed), &options);
@@ -276,7 +276,7 @@ impl Preparation<'_> {
     fn tokenize_here(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
         let Preparation { world, tokenizer, folder, .. } = *self;
         let dataset = &self.recipe.datasets[index];
-        let (name, source) = (&dataset.name, || source(dataset, self.recipe.data_seed));
+        let (name, source) = (&dataset.name, || source(dataset, self.recipe.world_seed()));
         let made = register(dataset)?;
         // How many documents files hold is known in the end.
         let total = made.as_ref().map(|&(_, count)| count);

@@ -68,7 +68,7 @@ pub(super) fn prepare(
     let texts: Vec<_> = texts.collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
     let samples = texts.iter().map(|&(i, dataset)| {
-        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.data_seed), share)
+        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.world_seed()), share)
     });
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
@@ -100,7 +100,8 @@ const NOTE: &str = "made-from";
 /// What [`NOTE`] says of where a tokenizer comes from; its hash follows.
 fn note(recipe: &Recipe) -> String {
     let source = recipe.source.as_ref().map(|source| &source.hash);
-    let made = format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.data_seed);
+    let made =
+        format!("{:?} {:?} {} {source:?}", recipe.tokenizer.train, recipe.datasets, recipe.world_seed());
     let made = made + remote(recipe).unwrap_or_default();
     format!("{} ", xxh3_64(made.as_bytes()))
 }

@@ -1,0 +1,270 @@
+//! What the stages of a whole life do to a model, by the scores that its runs kept: the paper's findings as effects.
+
+use super::estimate::Estimate;
+use super::scores;
+use crate::error::{Error, Result};
+use crate::recipes::{Origin, Recipe, StageKind};
+use crate::report::{quoted, table};
+use crate::train::records;
+use crate::train::saved::RECIPE_FILE;
+use crate::train::scores::{SCORES_FILE, TaskScore};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// A finding that a stage brings about.
+#[derive(Debug)]
+pub struct Effect {
+    /// What is asked; of several tasks, the mean counts.
+    pub tasks: &'static [&'static str],
+    /// What these are called.
+    pub about: &'static str,
+    /// The stage after which it shows; what it goes on from is the stage before it.
+    pub stage: Role,
+    /// What happens.
+    pub change: Change,
+}
+
+/// A stage by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The last of kind `pretrain`, in which the learning rate falls and the best text comes.
+    Decay,
+    /// The first of this kind.
+    First(StageKind),
+}
+
+/// What a stage does to a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It rises.
+    Rises,
+    /// It rises faster by the token than in the stage before. "Before" is what the pace of that stage would have given.
+    RisesFaster,
+    /// It rises, and was not above guessing before.
+    Begins,
+    /// It does not fall.
+    Stays,
+}
+
+impl Change {
+    fn name(self) -> &'static str {
+        match self {
+            Change::Rises => "rises",
+            Change::RisesFaster => "rises faster",
+            Change::Begins => "begins",
+            Change::Stays => "stays",
+        }
+    }
+}
+
+/// How many standard errors make an effect.
+pub const ENOUGH: f64 = 2.0;
+
+/// What is asked in contexts that are short enough for all stages.
+const SHORT: &[&str] = &["facts", "facts-cloze", "arithmetic", "programs", "needle-short"];
+
+/// SmolLM2's findings (arXiv 2502.02737, sections 4.5 to 4.7, 5.1 and 5.3).
+pub const EFFECTS: [Effect; 6] = [
+    Effect { tasks: &["arithmetic"], about: "sums", stage: Role::Decay, change: Change::RisesFaster },
+    Effect { tasks: &["programs"], about: "program output", stage: Role::Decay, change: Change::RisesFaster },
+    Effect {
+        tasks: &["needle-long"],
+        about: "far needle",
+        stage: Role::First(StageKind::ExtendContext),
+        change: Change::Begins,
+    },
+    Effect {
+        tasks: SHORT,
+        about: "short contexts",
+        stage: Role::First(StageKind::ExtendContext),
+        change: Change::Stays,
+    },
+    Effect {
+        tasks: &["constraints"],
+        about: "constraints",
+        stage: Role::First(StageKind::Sft),
+        change: Change::Rises,
+    },
+    Effect {
+        tasks: &["preference"],
+        about: "preference",
+        stage: Role::First(StageKind::Dpo),
+        change: Change::Rises,
+    },
+];
+
+/// A run that went through the stages.
+pub struct Life {
+    folder: PathBuf,
+    recipe: Recipe,
+    scores: Vec<TaskScore>,
+}
+
+impl Life {
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is none, and those of reading it.
+    pub fn open(folder: &Path) -> Result<Life> {
+        let path = folder.join(RECIPE_FILE);
+        if !path.is_file() {
+            return Err(Error::input(format!(
+                "{}: is no run folder: it has no {RECIPE_FILE}",
+                folder.display()
+            )));
+        }
+        let recipe = Recipe::load(&path.to_string_lossy(), &[])?;
+        Ok(Life { folder: folder.into(), recipe, scores: records::read(&folder.join(SCORES_FILE)) })
+    }
+
+    /// The mean of tasks at a step of a stage, with its standard error over items, and guessing.
+    fn score(&self, tasks: &[&str], stage: usize, step: u64) -> Result<[f64; 3]> {
+        let name = &self.recipe.stages[stage].name;
+        let mut sums = [0.0; 3];
+        for task in tasks {
+            let score = scores::last(&self.scores, task, name, step).ok_or_else(|| {
+                let group = tasks.iter().map(|task| format!("\"{task}\"")).collect::<Vec<_>>().join(", ");
+                Error::input(format!(
+                    "{}: no score of {task} in stage {name} up to step {step}: it must be trained to there with \
+                     stages.{name}.evaluate = [{group}]",
+                    quoted(&self.folder)
+                ))
+            })?;
+            sums[0] += score.score;
+            sums[1] += score.standard_error.powi(2);
+            sums[2] += score.guessing.unwrap_or(0.0);
+        }
+        let count = tasks.len() as f64;
+        Ok([sums[0] / count, sums[1].sqrt() / count, sums[2] / count])
+    }
+}
+
+/// A stage of a recipe by what it does, and what it goes on from: stage and step.
+fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
+    let of_kind = |kind| (0..recipe.stages.len()).filter(move |&i| recipe.stages[i].kind == kind);
+    let stage = match role {
+        Role::Decay => of_kind(StageKind::Pretrain).next_back(),
+        Role::First(kind) => of_kind(kind).next(),
+    }?;
+    match recipe.span_of(stage).origin {
+        Origin::Noise => None,
+        Origin::Step { stage: before, step } => Some((stage, before, step)),
+    }
+}
+
+/// Checks that a recipe's stages ask what effects need, before hours are spent on them.
+///
+/// # Errors
+/// [`Error::Input`] with the stage and what to ask there.
+pub fn check(recipe: &Recipe) -> Result<()> {
+    for effect in &EFFECTS {
+        let Some((stage, before, _)) = stage_of(recipe, effect.stage) else { continue };
+        for stage in [stage, before] {
+            let (name, asked) = (&recipe.stages[stage].name, recipe.evaluated_at(stage));
+            if let Some(task) = effect.tasks.iter().find(|task| !asked.contains(task)) {
+                return Err(Error::input(format!(
+                    "recipe {}: stage {name} does not ask {task}: give --set 'stages.{name}.evaluate=[\"microcosm\"]'",
+                    recipe.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An effect as some runs show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What is asked, and what happens in which stage.
+    pub effect: String,
+    /// Score before, or what the pace of before would have given.
+    pub before: Estimate,
+    /// Score after.
+    pub after: Estimate,
+    /// How much higher that is, run by run.
+    pub difference: Estimate,
+    /// The same in standard errors.
+    pub in_errors: f64,
+    /// Whether it is an effect by [`ENOUGH`] standard errors.
+    pub appears: bool,
+}
+
+/// Looks for an effect in runs; none if their recipe has no such stage.
+///
+/// # Errors
+/// [`Error::Input`] naming the run that lacks a score.
+pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
+    let (mut befores, mut afters, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+    let mut above_guessing = Vec::new();
+    let mut name = "";
+    for life in lives {
+        let Some((stage, parent, from)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
+        name = &life.recipe.stages[stage].name;
+        let span = life.recipe.span_of(stage);
+        let [after, after_error, _] = life.score(effect.tasks, stage, span.end_step)?;
+        let [mut before, mut before_error, guessing] = life.score(effect.tasks, parent, from)?;
+        above_guessing.push((before - guessing, before_error));
+        if effect.change == Change::RisesFaster {
+            let parent_span = life.recipe.span_of(parent);
+            // A model of noise has no answer right.
+            let [start, start_error] = match parent_span.origin {
+                Origin::Noise => [0.0; 2],
+                Origin::Step { stage, step } => {
+                    let [start, error, _] = life.score(effect.tasks, stage, step)?;
+                    [start, error]
+                }
+            };
+            let tokens = (span.tokens_at(span.end_step) - span.start_tokens) as f64;
+            let longer = tokens / (span.start_tokens - parent_span.start_tokens) as f64;
+            before_error = ((1.0 + longer) * before_error).hypot(longer * start_error);
+            before += longer * (before - start);
+        }
+        befores.push((before, before_error));
+        afters.push((after, after_error));
+        differences.push((after - before, after_error.hypot(before_error)));
+    }
+    let [before, after, difference] = [&befores, &afters, &differences].map(|values| Estimate::of(values));
+    let appears = match effect.change {
+        Change::Rises | Change::RisesFaster => difference.in_errors() >= ENOUGH,
+        Change::Begins => {
+            difference.in_errors() >= ENOUGH && Estimate::of(&above_guessing).in_errors() < ENOUGH
+        }
+        Change::Stays => difference.in_errors() > -ENOUGH,
+    };
+    let effect = format!("{} {} in {name}", effect.about, effect.change.name());
+    Ok(Some(Finding { effect, before, after, difference, in_errors: difference.in_errors(), appears }))
+}
+
+/// The findings as a table of 80 columns.
+pub fn draw(findings: &[Finding]) -> String {
+    let mut rows = table(&["effect", "before", "after", "difference", "in errors", ""]);
+    for it in findings {
+        rows.add_row([
+            it.effect.clone(),
+            format!("{:.3}", it.before.mean),
+            format!("{:.3}", it.after.mean),
+            format!("{:+.3} +- {:.3}", it.difference.mean, it.difference.standard_error),
+            format!("{:+.1}", it.in_errors),
+            if it.appears { "yes" } else { "no" }.into(),
+        ]);
+    }
+    rows.to_string()
+}
+
+/// In words: which do not appear.
+pub fn summary(findings: &[Finding]) -> String {
+    let missing: Vec<String> = findings
+        .iter()
+        .filter(|it| !it.appears)
+        .map(|it| format!("{} ({:+.1} standard errors)", it.effect, it.in_errors))
+        .collect();
+    match &missing[..] {
+        [] => format!("all {} effects appear by {ENOUGH} standard errors", findings.len()),
+        missing => format!(
+            "{} of {} effects appear by {ENOUGH} standard errors; not: {}",
+            findings.len() - missing.len(),
+            findings.len(),
+            missing.join("; ")
+        ),
+    }
+}
