@@ -49,10 +49,10 @@ pub enum Change {
 impl Change {
     fn name(self) -> &'static str {
         match self {
-            Change::Rises => "rises",
-            Change::RisesFaster => "rises faster",
+            Change::Rises => "rise",
+            Change::RisesFaster => "faster rise",
             Change::Begins => "begins",
-            Change::Stays => "stays",
+            Change::Stays => "no fall",
         }
     }
 }
@@ -231,7 +231,7 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
         }
         Change::Stays => difference.in_errors() > -ENOUGH,
     };
-    let effect = format!("{} {} in {name}", effect.about, effect.change.name());
+    let effect = format!("{}: {} in {name}", effect.about, effect.change.name());
     Ok(Some(Finding { effect, before, after, difference, in_errors: difference.in_errors(), appears }))
 }
 
