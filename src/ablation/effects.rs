@@ -159,7 +159,13 @@ fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
 pub fn check(recipe: &Recipe) -> Result<()> {
     for effect in &EFFECTS {
         let Some((stage, before, _)) = stage_of(recipe, effect.stage) else { continue };
-        for stage in [stage, before] {
+        let mut asked_in = vec![stage, before];
+        if let (Change::RisesFaster, Origin::Step { stage, .. }) =
+            (effect.change, recipe.span_of(before).origin)
+        {
+            asked_in.push(stage);
+        }
+        for stage in asked_in {
             let (name, asked) = (&recipe.stages[stage].name, recipe.evaluated_at(stage));
             if let Some(task) = effect.tasks.iter().find(|task| !asked.contains(task)) {
                 return Err(Error::input(format!(
