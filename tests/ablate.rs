@@ -6,7 +6,7 @@ use smolter::recipes::Recipe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The tiny recipe with text of a kind that helps nobody, and a file without any.
+/// The tiny recipe with text that helps nobody.
 fn place() -> Place {
     let place = Place::new();
     let mut seed = 7u64;
@@ -16,8 +16,7 @@ fn place() -> Place {
     };
     // One document, so that none of it is held out.
     std::fs::write(place.path("noise.txt"), (0..6000).map(|_| letter()).collect::<String>()).expect("a file");
-    std::fs::write(place.path("empty.txt"), "").expect("a file");
-    let more = "[[datasets]]\nname = \"noise\"\npaths = [\"noise.txt\"]\n\n[[datasets]]\nname = \"nothing\"\npaths = [\"empty.txt\"]\n\n[[stages]]";
+    let more = "[[datasets]]\nname = \"noise\"\npaths = [\"noise.txt\"]\n\n[[stages]]";
     place.recipe(&RECIPE.replacen("[[stages]]", more, 1));
     place
 }
@@ -50,7 +49,18 @@ fn candidates_have_the_same_conditions() {
     let place = place();
     run(&mut place.train("base", "reference", &[])).expect(0, &[]);
     let base = place.path("base/checkpoints/step-000012").to_string_lossy().into_owned();
-    let flags = ["--from", &base, "--candidates", "facts,noise,none", "--steps", "20", "--seeds", "1,2"];
+    let flags = [
+        "--from",
+        &base,
+        "--candidates",
+        "facts,noise,none",
+        "--steps",
+        "20",
+        "--seeds",
+        "1,2",
+        "--tasks",
+        "loss",
+    ];
     let told = run(&mut ablate(&place, "math", "runs", &flags)).expect(0, &[]).stdout;
     assert!(told.contains("protocol math: 2560 tokens in 20 steps for each candidate, seeds 1, 2"), "{told}");
     assert!(told.lines().all(|line| !line.contains("+-") || line.chars().count() <= 80), "{told}");
@@ -88,7 +98,8 @@ fn candidates_have_the_same_conditions() {
     assert_eq!((told["stage"].as_str(), told["steps"].as_u64()), (Some("long"), Some(20)));
     assert_eq!(told["candidates"].as_array().map(Vec::len), Some(3));
     // The same folder is not for other conditions, which would be compared in vain.
-    let flags = ["--from", &base, "--candidates", "facts", "--steps", "21", "--seeds", "1"];
+    let flags =
+        ["--from", &base, "--candidates", "facts", "--steps", "21", "--seeds", "1", "--tasks", "loss"];
     let refused = run(&mut ablate(&place, "math", "runs", &flags));
     refused.expect(2, &["under other conditions", "2688", "--runs"]).is_one_line();
 }
@@ -96,18 +107,21 @@ fn candidates_have_the_same_conditions() {
 #[test]
 fn a_better_candidate_wins() {
     let place = place();
-    let flags = ["--candidates", "noise,facts+sums", "--steps", "40", "--seeds", "1,2"];
+    let flags = ["--candidates", "noise,facts+sums", "--steps", "40", "--seeds", "1,2", "--tasks", "loss"];
     let told = run(&mut ablate(&place, "web", "runs", &flags)).expect(0, &[]).stdout;
-    let row = told.lines().find(|line| line.trim_start().starts_with("held-out loss ")).expect("its row");
+    let row = told.lines().find(|line| line.trim_start().starts_with("loss/facts ")).expect("its row");
     assert!(row.trim_end().ends_with('*'), "{told}");
     let told = json(&place.path("runs.json"));
-    assert_eq!(told["best"]["held-out loss"].as_str(), Some("facts+sums"), "{told:#}");
+    assert_eq!(told["best"]["loss/facts"].as_str(), Some("facts+sums"), "{told:#}");
 }
 
 #[test]
 fn interrupted_ablations_go_on() {
     let place = place();
-    let flags = ["--candidates", "facts,sums", "--steps", "30", "--seeds", "1,2"];
+    let set = ["model.max_position_embeddings=128", "evaluation.items=6"];
+    let flags =
+        ["--candidates", "facts,sums", "--steps", "30", "--seeds", "1,2", "--tasks", "facts-cloze,loss"];
+    let flags = [&flags[..], &["--set", set[0], "--set", set[1]]].concat();
     let command = || ablate(&place, "web", "runs", &flags);
     let mut child = spawn_until(&mut command(), &place.path("runs/facts-seed-2"), 3);
     signal(&child, "-INT");
@@ -128,6 +142,10 @@ fn interrupted_ablations_go_on() {
         told["candidates"].as_array().expect("some").iter().map(|it| it["scores"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(scores("runs.json"), scores("undisturbed.json"));
+    let scores = scores("runs.json")[0].clone();
+    let tasks: Vec<&str> =
+        scores.as_array().expect("some").iter().filter_map(|it| it["task"].as_str()).collect();
+    assert_eq!(tasks, ["facts-cloze", "loss/facts", "loss/sums"]);
 }
 
 #[test]
@@ -137,22 +155,29 @@ fn mistakes_are_told_before_anything_is_trained() {
     let base = place.path("base").to_string_lossy().into_owned();
     std::fs::create_dir_all(place.path("young/checkpoints")).expect("a folder");
     let young = place.path("young").to_string_lossy().into_owned();
+    std::fs::write(place.path("empty.txt"), "").expect("a file");
+    let nothing = format!("datasets.noise.paths={}", place.path("empty.txt").display());
     for (protocol, flags, words) in [
         ("web", &["--candidates", "fact"][..], &["candidate fact", "did you mean 'facts'?"][..]),
-        ("web", &["--candidates", "facts,nothing"], &["candidate nothing", "no text", "empty.txt"]),
+        (
+            "web",
+            &["--candidates", "facts,noise", "--set", &nothing],
+            &["candidate noise", "no text", "empty.txt"],
+        ),
         ("web", &["--candidates", "none"], &["candidate none", "all tokens"]),
         ("web", &["--candidates", "facts,facts"], &["candidate facts", "twice"]),
         ("web", &[], &["--candidates"]),
         ("web", &["--candidates", "facts", "--from", &base], &["begins with noise", "--from"]),
         ("web", &["--candidates", "facts", "--stage", "lon"], &["--stage lon", "did you mean 'long'?"]),
         ("web", &["--candidates", "facts", "--tasks", "sums"], &["--tasks sums", "known: facts"]),
-        ("web", &["--candidates", "facts", &base], &["takes no run folders"]),
+        ("web", &["--candidates", "facts", &base], &["cannot be used with", "--recipe"]),
         ("web", &["--candidates", "facts", "--seeds", "1,1"], &["--seeds", "twice"]),
         ("math", &["--candidates", "facts"], &["begins with a model", "--from"]),
         ("math", &["--candidates", "facts", "--from", &young], &["no checkpoint yet"]),
         ("code", &["--candidates", "facts:2+sums", "--from", &base], &["the same of each"]),
         ("sft", &["--candidates", "facts", "--from", &base], &["no stage of kind 'sft'", "--recipe"]),
         ("life", &["--candidates", "facts"], &["--candidates", "whole recipes"]),
+        ("life", &[], &["stage long does not ask arithmetic", "--set"]),
         ("meth", &[], &["possible values", "math"]),
     ] {
         let outcome = run(&mut ablate(&place, protocol, "runs", flags));
@@ -160,17 +185,68 @@ fn mistakes_are_told_before_anything_is_trained() {
         assert!(!place.path("runs").exists(), "{flags:?}");
     }
     run(&mut smolter(&["ablate", "--protocol", "life", &young])).expect(2, &["no run folder"]).is_one_line();
+    run(&mut smolter(&["ablate", "--protocol", "web", &young]))
+        .expect(2, &["takes no run folders"])
+        .is_one_line();
 }
 
-/// A run folder of the village's recipe with these scores: stage, step, task, chat, score, standard error.
+/// The stages of a life: 11 steps, 9 that decay, and a few of each other kind.
+const STAGES: &str = r#"
+[[datasets]]
+name = "talk"
+microcosm = "everyday"
+documents = 20
+
+[[datasets]]
+name = "pairs"
+microcosm = "pairs"
+documents = 20
+
+[[stages]]
+name = "stable"
+steps = 11
+sequence_length = 16
+mixture = { facts = 1.0 }
+
+[[stages]]
+name = "decay"
+steps = 9
+sequence_length = 16
+mixture = { sums = 1.0 }
+
+[[stages]]
+name = "extend"
+kind = "extend_context"
+steps = 1
+sequence_length = 32
+mixture = { facts = 1.0 }
+
+[[stages]]
+name = "chat"
+kind = "sft"
+steps = 2
+sequence_length = 32
+mixture = { talk = 1.0 }
+
+[[stages]]
+name = "prefer"
+kind = "dpo"
+steps = 1
+sequence_length = 32
+mixture = { pairs = 1.0 }
+
+"#;
+
+/// A run folder of such a life with these scores: stage, step, task, chat, score, standard error.
 fn life(place: &Place, name: &str, scores: &[(&str, u64, &str, bool, f64, f64)]) -> String {
     let folder = place.path(name);
     std::fs::create_dir_all(&folder).expect("a folder");
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/village.toml");
-    std::fs::copy(recipe, folder.join("recipe.toml")).expect("the recipe");
+    let [head, tail] = ["[[stages]]", "[held_out]"].map(|it| RECIPE.find(it).expect("it is there"));
+    let recipe = [&RECIPE[..head], STAGES, &RECIPE[tail..]].concat();
+    std::fs::write(folder.join("recipe.toml"), recipe).expect("the recipe");
     let line = |&(stage, step, task, chat, score, error): &(&str, u64, &str, bool, f64, f64)| {
         let line = serde_json::json!({
-            "step": step, "stage": stage, "tokens": 1024 * step, "task": task, "chat": chat, "items": 100,
+            "step": step, "stage": stage, "tokens": 64 * step, "task": task, "chat": chat, "items": 100,
             "score": score, "standard_error": error, "guessing": 0.1,
         });
         format!("{line}\n")
@@ -182,7 +258,7 @@ fn life(place: &Place, name: &str, scores: &[(&str, u64, &str, bool, f64, f64)])
 /// Scores with a rise of `up` in each effect, and of `programs` in program output; `short` is what short contexts lose.
 fn scores(up: f64, programs: f64, short: f64) -> Vec<(&'static str, u64, &'static str, bool, f64, f64)> {
     let mut all = Vec::new();
-    for (stage, step, rise) in [("stable", 1100, 0.2), ("decay", 2000, 0.0), ("extend", 2060, 0.0)] {
+    for (stage, step, rise) in [("stable", 11, 0.2), ("decay", 20, 0.0), ("extend", 21, 0.0)] {
         let at = |before: f64, rises: f64| if stage == "stable" { before } else { before + rises };
         let short = if stage == "extend" { short } else { 0.0 };
         all.push((stage, step, "arithmetic", false, at(0.2, up) - short, 0.01));
@@ -192,13 +268,13 @@ fn scores(up: f64, programs: f64, short: f64) -> Vec<(&'static str, u64, &'stati
         }
         all.push((stage, step, "needle-long", false, if stage == "extend" { 0.1 + up } else { 0.1 }, 0.01));
     }
-    all.push(("extend", 2060, "constraints", false, 0.1, 0.01));
+    all.push(("extend", 21, "constraints", false, 0.1, 0.01));
     // In the middle of the stage, and as plain text: neither counts.
-    all.push(("chat", 2300, "constraints", true, 0.9, 0.01));
-    all.push(("chat", 2560, "constraints", false, 0.0, 0.01));
-    all.push(("chat", 2560, "constraints", true, 0.1 + up, 0.01));
-    all.push(("chat", 2560, "preference", true, 0.5, 0.01));
-    all.push(("prefer", 2620, "preference", true, 0.5 + up, 0.01));
+    all.push(("chat", 22, "constraints", true, 0.9, 0.01));
+    all.push(("chat", 23, "constraints", false, 0.0, 0.01));
+    all.push(("chat", 23, "constraints", true, 0.1 + up, 0.01));
+    all.push(("chat", 23, "preference", true, 0.5, 0.01));
+    all.push(("prefer", 24, "preference", true, 0.5 + up, 0.01));
     all
 }
 
@@ -216,7 +292,7 @@ fn effects_are_computed_from_scores() {
     let told = json(&place.path("told.json"))["effects"].clone();
     let number = |effect: usize, what: &str, key: &str| told[effect][what][key].as_f64().expect("a number");
     let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}: {told:#}");
-    // Decay has 921,600 tokens, stable before it 1,126,400: at its pace from 0 to 0.2 they would give 0.2 * 9 / 11.
+    // Decay has 9 steps, stable before it 11: at its pace from 0 to 0.2 they would give 0.2 * 9 / 11.
     let longer = 9.0 / 11.0;
     close(number(0, "before", "mean"), 0.2 + 0.2 * longer);
     close(number(0, "after", "mean"), 0.7);
@@ -234,7 +310,9 @@ fn effects_are_computed_from_scores() {
     let appears: Vec<bool> = (0..6).map(|i| told[i]["appears"] == true).collect();
     assert_eq!(appears, [true, false, true, true, true, true]);
     assert!(
-        text.contains("3 runs; 5 of 6 effects appear by 2 standard errors; not: program output rises"),
+        text.contains(
+            "3 runs; 5 of 6 effects appear by 2 standard errors; not: program output: faster rise in decay"
+        ),
         "{text}"
     );
     assert!(text.lines().take(7).all(|line| line.chars().count() <= 80), "{text}");
@@ -243,7 +321,7 @@ fn effects_are_computed_from_scores() {
     let mut fallen = scores(0.5, 0.5, 0.05);
     fallen.iter_mut().filter(|it| it.0 == "decay" && it.2 == "needle-long").for_each(|it| it.4 = 0.3);
     let text = command(&[life(&place, "fallen", &fallen)], &[]).expect(0, &[]).stdout;
-    for missing in ["far needle begins in extend (+", "short contexts stays in extend (-"] {
+    for missing in ["far needle: begins in extend (+", "short contexts: no fall in extend (-"] {
         assert!(text.contains(missing), "no {missing}: {text}");
     }
     // What is not there is named.

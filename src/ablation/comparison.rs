@@ -7,6 +7,8 @@ use super::scores::{self, is_loss};
 use crate::error::{Error, Result};
 use crate::report::table;
 use crate::train::overview::Overview;
+use crate::train::records;
+use crate::train::scores::{SCORES_FILE, TaskScore};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -45,7 +47,7 @@ impl Row {
 /// Gathers the scores of finished runs, which lie in the order of candidates and, for each, of seeds.
 ///
 /// # Errors
-/// [`Error::Failure`] naming the run that has no score, and those of reading them.
+/// [`Error::Failure`] if there is nothing that all runs have.
 pub fn rows(plan: &Plan, runs: &[Run]) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     let mut add = |task: &str, run: usize, value: (f64, f64)| {
@@ -56,7 +58,7 @@ pub fn rows(plan: &Plan, runs: &[Run]) -> Result<Vec<Row>> {
         rows[at].values[run / plan.seeds.len()].push(value);
     };
     for (i, run) in runs.iter().enumerate() {
-        for (task, value) in outcome(&run.folder, plan.protocol.name)? {
+        for (task, value) in outcome(&run.folder, plan.protocol.name) {
             add(&task, i, value);
         }
     }
@@ -70,8 +72,8 @@ pub fn rows(plan: &Plan, runs: &[Run]) -> Result<Vec<Row>> {
 
 /// The scores at the end of a run of one stage, with their standard errors over items. A run that was asked nothing tells
 /// what it measured on the text, conversations or pairs that it held out.
-fn outcome(run: &Path, stage: &str) -> Result<Vec<(String, (f64, f64))>> {
-    let all = scores::read(run)?;
+fn outcome(run: &Path, stage: &str) -> Vec<(String, (f64, f64))> {
+    let all: Vec<TaskScore> = records::read(&run.join(SCORES_FILE));
     let last = all.iter().map(|score| score.step).max();
     let its = all.iter().filter(|score| Some(score.step) == last && score.stage == stage);
     let mut found: Vec<_> = its.map(|it| (it.task.clone(), (it.score, it.standard_error))).collect();
@@ -82,7 +84,7 @@ fn outcome(run: &Path, stage: &str) -> Result<Vec<(String, (f64, f64))>> {
         let own = [(scores::OWN_LOSS, last.held_out_loss), (scores::OWN_ACCURACY, accuracy)];
         found.extend(own.into_iter().filter_map(|(name, value)| Some((name.into(), (value?, 0.0)))));
     }
-    Ok(found)
+    found
 }
 
 /// The rows as tables of at most [`COLUMNS`], with as many candidates each as there is room for.

@@ -1,11 +1,13 @@
 //! What the stages of a whole life do to a model, by the scores that its runs kept: the paper's findings as effects.
 
 use super::estimate::Estimate;
-use super::scores::{self, Score};
+use super::scores;
 use crate::error::{Error, Result};
 use crate::recipes::{Origin, Recipe, StageKind};
 use crate::report::{quoted, table};
+use crate::train::records;
 use crate::train::saved::RECIPE_FILE;
+use crate::train::scores::{SCORES_FILE, TaskScore};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -47,10 +49,10 @@ pub enum Change {
 impl Change {
     fn name(self) -> &'static str {
         match self {
-            Change::Rises => "rises",
-            Change::RisesFaster => "rises faster",
+            Change::Rises => "rise",
+            Change::RisesFaster => "faster rise",
             Change::Begins => "begins",
-            Change::Stays => "stays",
+            Change::Stays => "no fall",
         }
     }
 }
@@ -95,7 +97,7 @@ pub const EFFECTS: [Effect; 6] = [
 pub struct Life {
     folder: PathBuf,
     recipe: Recipe,
-    scores: Vec<Score>,
+    scores: Vec<TaskScore>,
 }
 
 impl Life {
@@ -112,7 +114,7 @@ impl Life {
             )));
         }
         let recipe = Recipe::load(&path.to_string_lossy(), &[])?;
-        Ok(Life { folder: folder.into(), recipe, scores: scores::read(folder)? })
+        Ok(Life { folder: folder.into(), recipe, scores: records::read(&folder.join(SCORES_FILE)) })
     }
 
     /// The mean of tasks at a step of a stage, with its standard error over items, and guessing.
@@ -130,7 +132,7 @@ impl Life {
             })?;
             sums[0] += score.score;
             sums[1] += score.standard_error.powi(2);
-            sums[2] += score.guessing;
+            sums[2] += score.guessing.unwrap_or(0.0);
         }
         let count = tasks.len() as f64;
         Ok([sums[0] / count, sums[1].sqrt() / count, sums[2] / count])
@@ -148,6 +150,32 @@ fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
         Origin::Noise => None,
         Origin::Step { stage: before, step } => Some((stage, before, step)),
     }
+}
+
+/// Checks that a recipe's stages ask what effects need, before hours are spent on them.
+///
+/// # Errors
+/// [`Error::Input`] with the stage and what to ask there.
+pub fn check(recipe: &Recipe) -> Result<()> {
+    for effect in &EFFECTS {
+        let Some((stage, before, _)) = stage_of(recipe, effect.stage) else { continue };
+        let mut asked_in = vec![stage, before];
+        if let (Change::RisesFaster, Origin::Step { stage, .. }) =
+            (effect.change, recipe.span_of(before).origin)
+        {
+            asked_in.push(stage);
+        }
+        for stage in asked_in {
+            let (name, asked) = (&recipe.stages[stage].name, recipe.evaluated_at(stage));
+            if let Some(task) = effect.tasks.iter().find(|task| !asked.contains(task)) {
+                return Err(Error::input(format!(
+                    "recipe {}: stage {name} does not ask {task}: give --set 'stages.{name}.evaluate=[\"microcosm\"]'",
+                    recipe.name
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An effect as some runs show it.
@@ -209,7 +237,7 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
         }
         Change::Stays => difference.in_errors() > -ENOUGH,
     };
-    let effect = format!("{} {} in {name}", effect.about, effect.change.name());
+    let effect = format!("{}: {} in {name}", effect.about, effect.change.name());
     Ok(Some(Finding { effect, before, after, difference, in_errors: difference.in_errors(), appears }))
 }
 

@@ -11,15 +11,13 @@ use crate::hub;
 use crate::model::ModelFolder;
 use crate::nn::Base;
 use crate::recipes::TokenizerChoice;
+use crate::recipes::evaluation::LOSS;
 use crate::recipes::{
-    Batch, Dataset, LearningRate, ModelSource, Recipe, ScheduleKind, Stage, StageKind, suggest,
+    Batch, Dataset, Evaluation, LearningRate, ModelSource, Recipe, ScheduleKind, Stage, StageKind, suggest,
 };
 use crate::train::saved::RECIPE_FILE;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// The loss of held-out text, as a task.
-pub const LOSS: &str = "loss";
 
 /// How long each run is.
 #[derive(Clone, Copy, Debug)]
@@ -96,16 +94,17 @@ impl Plan {
         }
         let all: f64 = rest.values().sum();
         rest.values_mut().for_each(|share| *share /= all);
+        let is_chat = protocol.kind.is_chat();
+        let text = Some(LOSS).filter(|_| !is_chat && recipe.held_out.fraction > 0.0);
+        let usual = protocol.tasks.iter().copied().filter(|_| is_village(&recipe)).chain(text);
         let tasks = match request.tasks {
-            [] => protocol
-                .tasks
-                .iter()
-                .filter(|_| is_village(&recipe))
-                .chain(&[LOSS])
-                .map(|it| it.to_string())
-                .collect(),
+            [] => usual.map(String::from).collect(),
             tasks => tasks.to_vec(),
         };
+        if is_chat && tasks.iter().any(|task| task == LOSS) {
+            let why = "is of held-out text, but its runs have none: leave it out";
+            return Err(Error::input(format!("--tasks {LOSS}: protocol {}: the loss {why}", protocol.name)));
+        }
         let used =
             |dataset: &Dataset| in_candidates.contains(&dataset.name) || rest.contains_key(&dataset.name);
         let mut common = conditions(protocol, &recipe, index, request.length);
@@ -132,7 +131,7 @@ impl Plan {
 
     /// The recipe of the run of a candidate with a seed.
     ///
-    /// The seed decides the initial weights and the order of the data; the text, and what is held out of it, are always the
+    /// The seed decides the initial weights, the order of the data and the items that are asked; the text, and what is held out of it, are always the
     /// same.
     ///
     /// # Errors
@@ -141,6 +140,9 @@ impl Plan {
         let mut recipe = self.common.clone();
         recipe.name = format!("{}-{}", self.protocol.name, candidate.file_name());
         (recipe.seed, recipe.data_seed) = (seed, seed);
+        // Other items too: how seeds differ then tells how far items may mislead.
+        recipe.evaluation = Evaluation { seed, every: 0, ..recipe.evaluation };
+        recipe.stages[0].evaluate = self.tasks.clone();
         let share = if candidate.parts.is_empty() { 0.0 } else { self.protocol.share };
         let mixture = &mut recipe.stages[0].mixture;
         for (shares, weight) in [(&candidate.parts, share), (&self.rest, 1.0 - share)] {
@@ -295,7 +297,7 @@ fn conditions(protocol: &Protocol, recipe: &Recipe, index: usize, length: Length
 fn is_village(recipe: &Recipe) -> bool {
     let village = |name: &String| {
         Answers::named(name).is_some()
-            || Register::ALL.iter().any(|register| register.name() == name.as_str())
+            || Register::VILLAGE.iter().any(|register| register.name() == name.as_str())
     };
     recipe.datasets.iter().any(|dataset| dataset.microcosm.as_ref().is_some_and(village))
 }

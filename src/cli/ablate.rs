@@ -4,7 +4,7 @@ use super::train::{REQUESTS, stop_on_signals};
 use super::{DeviceFlag, bytes, count};
 use crate::ablation::comparison;
 use crate::ablation::effects::{self, EFFECTS, Finding, Life};
-use crate::ablation::plan::{LOSS, Length, Plan, Request, run_of};
+use crate::ablation::plan::{Length, Plan, Request, run_of};
 use crate::ablation::protocol::{PROTOCOLS, Protocol};
 use crate::ablation::runs::{Run, train};
 use crate::checkpoint::write_file;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::Backend;
 use crate::hub;
 use crate::model::ModelFolder;
-use crate::recipes::evaluation::TASKS;
+use crate::recipes::evaluation::{LOSS, TASKS};
 use crate::recipes::{EMBEDDED, Recipe, open_model, suggest};
 use crate::report::{out, quoted};
 use crate::train::run::default_memory;
@@ -203,6 +203,7 @@ impl Ablate {
             let mut runs = Vec::new();
             for seed in self.seeds(&[8, 9, 10])? {
                 let recipe = self.read(name, &[format!("seed={seed}"), format!("data_seed={seed}")])?;
+                effects::check(&recipe)?;
                 let folder = self.folder().join(format!("seed-{seed}"));
                 runs.push(Run { title: format!("{}, seed {seed}", recipe.name), folder, recipe });
             }

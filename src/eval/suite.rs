@@ -42,7 +42,7 @@ impl Suite {
     /// # Errors
     /// As [`TokenSet::open`].
     pub fn of_run(recipe: &Recipe, data: &Path, world: Option<u64>) -> Result<Suite> {
-        let mut suite = Suite::of_world(world.unwrap_or(recipe.world_seed()));
+        let mut suite = Suite::of_world(world.unwrap_or_else(|| recipe.world_seed()));
         let open = |name: &str| TokenSet::open(data, name, Verify::Header);
         let is_about = |kind: &String| Register::ALL.iter().any(|register| register.name() == kind.as_str());
         for (i, dataset) in recipe.datasets.iter().enumerate() {
