@@ -211,7 +211,7 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
 }
 
 /// Which of the pairs a run holds out.
-fn held_out(run: &Path) -> Vec<usize> {
+fn held_out_pairs(run: &Path) -> Vec<usize> {
     let set = TokenSet::open(&run.join("data"), &held_out_name("pairs"), Verify::Full).expect("a set");
     let tokenizer = Tokenizer::load(run.join(format!("checkpoints/step-{TEXT:06}"))).expect("its tokenizer");
     let prompts = (0..pair_count(&set)).map(|index| tokenizer.decode(&pair(&set, index).prompt));
@@ -242,7 +242,7 @@ fn every_loss_learns_and_pairs_are_held_out() {
         let pairs = last.held_out_pairs.as_ref().expect("what became of held-out pairs");
         let checkpoint = |step: u64| place.path(loss).join(format!("checkpoints/step-{step:06}"));
         let [first, now] = [TEXT, last.step].map(|step| log_probs(&checkpoint(step), "reference"));
-        let held_out = held_out(&place.path(loss));
+        let held_out = held_out_pairs(&place.path(loss));
         let likelier = |of: &[[(f64, usize); 2]], per_token: bool| -> Vec<bool> {
             let value = |(sum, count): (f64, usize)| if per_token { sum / count as f64 } else { sum };
             held_out.iter().map(|&i| value(of[i][0]) > value(of[i][1])).collect()

@@ -64,11 +64,11 @@ impl Counts {
 
     fn change(&self, pairs: u64) -> Change {
         let (n, won, lost) = (pairs as f64, self.won as f64, self.lost as f64);
-        let (before, difference) = (self.before as f64 / n, (won - lost) / n);
+        let (before, difference) = (self.before as f64, (won - lost) / n);
         // Each pair's difference is 1, 0 or -1.
         let variance = (won + lost - n * difference * difference) / (n - 1.0).max(1.0);
         let standard_error = (variance.max(0.0) / n).sqrt();
-        Change { before, now: before + difference, difference, standard_error }
+        Change { before: before / n, now: (before + won - lost) / n, difference, standard_error }
     }
 }
 
