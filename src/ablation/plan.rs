@@ -297,7 +297,7 @@ fn conditions(protocol: &Protocol, recipe: &Recipe, index: usize, length: Length
 fn is_village(recipe: &Recipe) -> bool {
     let village = |name: &String| {
         Answers::named(name).is_some()
-            || Register::VILLAGE.iter().any(|register| register.name() == name.as_str())
+            || Register::ALL.iter().any(|register| register.name() == name.as_str())
     };
     recipe.datasets.iter().any(|dataset| dataset.microcosm.as_ref().is_some_and(village))
 }

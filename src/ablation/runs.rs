@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::recipes::Recipe;
+use crate::recipes::{Change, Recipe};
 use crate::report::{out, quoted};
 use crate::train::begun::Begun;
 use crate::train::overview::{Overview, Record, State};
@@ -37,7 +37,7 @@ pub fn train(runs: &[Run], backend: &Backend, memory: u64, requests: &Requests) 
         out::say(format_args!("run {number} of {of}: {title}"));
         let options = |run| Options { run, backend: backend.clone(), memory, until: None, requests };
         let ending = match can_be_resumed(folder) {
-            true => resume(options(&RunFolder::open(folder)?))?,
+            true => resume(options(&RunFolder::open(folder)?), &[])?,
             false => start(recipe.clone(), options(&RunFolder::claim(folder)?))?,
         };
         if ending != Ending::Finished {
@@ -69,7 +69,7 @@ fn check(run: &Run) -> Result<()> {
         changes => Err(Error::input(format!(
             "{}: holds a run under other conditions ({}): give another folder with --runs, or remove it",
             quoted(folder),
-            changes.join(", ")
+            changes.iter().map(Change::to_string).collect::<Vec<_>>().join(", ")
         ))),
     }
 }

@@ -153,7 +153,7 @@ impl Corpus {
     /// [`Error::Input`] naming a dataset whose tokens are not those that are known.
     pub fn prepare(recipe: &Recipe, folder: &Path, known: Option<Known>) -> Result<Corpus> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let world = &Microcosm::new(recipe.world_seed());
+        let village = &Village::new(recipe.world_seed());
         let template_of = |tokenizer: &Tokenizer| template::prepare(recipe, tokenizer, folder);
         let (tokenizer, template, known) = match known {
             None => {

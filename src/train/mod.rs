@@ -5,6 +5,7 @@
 
 pub mod beginning;
 pub mod begun;
+pub mod comparison;
 pub mod corpus;
 pub mod dpo;
 pub mod engine;

@@ -178,43 +178,9 @@ impl Preparation<'_> {
         if !self.recipe.is_chat(index) {
             return Ok(Contents::Text(tokenizer));
         }
-        let dataset = &self.recipe.datasets[index];
-        Ok(Some(Chat {
-            tokenizer: self.tokenizer,
-            template: self.template.expect("a recipe with conversations has a template"),
-            columns: dataset.columns.clone(),
-            benchmarks: Benchmarks::load(&dataset.decontaminate)?,
-            judged: self.recipe.needs_judged(index),
-        }))
-    }
-
-    /// How a dataset of preference pairs becomes tokens; none if it is something else.
-    fn pairs(&self, index: usize) -> Option<PairOptions<'_>> {
-        let template = self.template.filter(|_| self.recipe.is_of_pairs(index))?;
-        let columns = self.recipe.datasets[index].columns.clone();
-        Some(PairOptions { template, columns, tokenize: self.options })
-    }
-
-    fn tokenize_pairs(&self, dataset: &Dataset, options: &PairOptions) -> Result<()> {
-        let name = &dataset.name;
-        let mut progress = Progress::new(&format!("tokenising {name}"), None, 0);
-        let show = |counts: &PairCounts| progress.set(counts.pairs, &format!("{} tokens", counts.tokens));
-        let (counts, report) = pairs::tokenize_pairs(
-            self.tokenizer,
-            &source(dataset, self.recipe.world_seed()),
-            self.folder,
-            name,
-            options,
-            show,
-        )?;
-        progress.finish();
-        let PairCounts { pairs, held_out_pairs, tokens, equal } = counts;
-        out::say(format_args!("{name}: {pairs} pairs, {tokens} tokens ({held_out_pairs} pairs held out)"));
-        if equal > 0 {
-            out::say(format_args!("{name}: {equal} pairs left out whose answers are equal"));
-        }
-        tell_of_broken(name, &report);
-        Ok(())
+        let (benchmarks, judged) =
+            (Benchmarks::load(&dataset.decontaminate)?, self.recipe.needs_judged(index));
+        Ok(Contents::Conversations(Chat { tokenizer, template: template(), columns, benchmarks, judged }))
     }
 
     fn options(&self, dataset: &Dataset) -> TokenizeOptions {
@@ -283,7 +249,7 @@ impl Preparation<'_> {
     fn tokenize_here(&self, index: usize, options: TokenizeOptions) -> Result<(Counts, Report)> {
         let Preparation { village, tokenizer, folder, .. } = *self;
         let dataset = &self.recipe.datasets[index];
-        let (name, source) = (&dataset.name, || source(dataset, self.recipe.world_seed()));
+        let name = &dataset.name;
         let made = register(dataset)?;
         // How many documents files hold is known in the end.
         let total = made.as_ref().map(|&(_, count)| count);

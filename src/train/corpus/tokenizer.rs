@@ -68,7 +68,7 @@ pub(super) fn prepare(
     let texts: Vec<_> = texts.collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
     let samples = texts.iter().map(|&(i, dataset)| {
-        Sample::of(world, dataset, recipe.is_chat(i).then_some(recipe.world_seed()), share)
+        Sample::of(village, dataset, recipe.is_chat(i).then_some(recipe.world_seed()), share)
     });
     let samples = samples.collect::<Result<Vec<_>>>()?;
     let total: u64 = samples.iter().map(|sample| sample.count).sum();
