@@ -316,13 +316,11 @@ fn text_between_conversations_is_learned_as_in_pretraining() {
     run(&mut place.resume("stopped", "reference")).expect(0, &[]);
     let steps = steps(&place, "whole");
     assert!(place.state("whole", steps) == place.state("stopped", steps));
+    let columns = [&replay[..], &["datasets.facts.columns={messages = 'a'}"]].concat();
     for (overrides, words) in [
-        (
-            &["stages.chat.mixture={facts = 1.0}", "datasets.facts.replay=true"][..],
-            "no conversations, only text",
-        ),
-        (&["datasets.chat.replay=true", "datasets.chat.columns={messages = 'a'}"], "datasets.chat.columns"),
-        (&["stages.chat.mixture={chat = 0.5, facts = 0.5}"], "replay = true"),
+        (&["stages.chat.mixture={facts = 1.0}", replay[1]][..], "no conversations, only text"),
+        (&columns, "datasets.facts.columns"),
+        (&replay[..1], "replay = true"),
     ] {
         run(&mut place.train("bad", "reference", overrides)).expect(2, &[words]);
     }
