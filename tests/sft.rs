@@ -288,6 +288,47 @@ fn packed_conversations_follow_one_another_and_a_mask_divides_them() {
 }
 
 #[test]
+fn text_between_conversations_is_learned_as_in_pretraining() {
+    let place = place();
+    let replay = ["stages.chat.mixture={chat = 0.5, facts = 0.5}", "datasets.facts.replay=true"];
+    let said = ["held_out.fraction=0", "batch.sequences=8", "stages.chat.loss_on=assistant"];
+    for more in [&[][..], &["stages.chat.document_mask=true"], &["stages.chat.packing=false"]] {
+        let (file, _) = batch(&place, &[&replay[..], &said, more].concat());
+        let rows = file["rows"].as_array().expect("rows");
+        let of = |name: &str| rows.iter().filter(|row| row["dataset"] == name).collect::<Vec<_>>();
+        let (text, chat) = (of("facts"), of("chat"));
+        assert_eq!((text.len(), chat.len()), (4, 4), "{more:?}");
+        for row in text {
+            let (ids, labels) = (numbers(&row["input_ids"]), numbers(&row["labels"]));
+            assert_eq!(ids.len(), 64);
+            // Every token, but for the first one of a document that sees no other.
+            let begun = |t: usize| more.contains(&"stages.chat.document_mask=true") && ids[t] == 0;
+            assert!((0..63).all(|t| labels[t] == if begun(t) { -100 } else { ids[t + 1] }), "{row}");
+            assert!(!ids.contains(&1), "text has no template: {row}");
+        }
+        for row in chat {
+            assert!(numbers(&row["labels"]).contains(&-100), "{row}");
+        }
+    }
+    // What is held out of it is judged there too; and a run goes on as it would have.
+    let rows = [&replay[..], &["stages.chat.packing=false", "stages.chat.loss_on=assistant"]].concat();
+    let whole = run(&mut place.train("whole", "reference", &rows)).expect(0, &[]);
+    assert!(whole.stdout.contains("facts"), "{}", whole.stdout);
+    run(place.train("stopped", "reference", &rows).args(["--until", "7"])).expect(0, &[]);
+    run(&mut place.resume("stopped", "reference")).expect(0, &[]);
+    let steps = steps(&place, "whole");
+    assert!(place.state("whole", steps) == place.state("stopped", steps));
+    let columns = [&replay[..], &["datasets.facts.columns={messages = 'a'}"]].concat();
+    for (overrides, words) in [
+        (&["stages.chat.mixture={facts = 1.0}", replay[1]][..], "no conversations, only text"),
+        (&columns, "datasets.facts.columns"),
+        (&replay[..1], "replay = true"),
+    ] {
+        run(&mut place.train("bad", "reference", overrides)).expect(2, &[words]);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_one_line() {
     let place = place();
     for (overrides, words) in [

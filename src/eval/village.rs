@@ -2,7 +2,7 @@
 
 use super::task::{Expected, Item, Task};
 use crate::data::microcosm::Random;
-use crate::data::microcosm::village::{Fact, Question, Village};
+use crate::data::microcosm::village::{Choice, Fact, Question, Village};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -72,12 +72,13 @@ impl Exam<'_> {
         Item { text: String::new(), question: fact.question(fact.unasked()), expected, guess }
     }
 
-    /// Four lettered answers in the prompt, of which the letter is scored.
+    /// Four lettered values in the prompt; the answers are the sentences with these, and the letter behind them.
     fn lettered(&self, fact: &Fact) -> Item {
-        let (question, letter) = self.village.exam_choice(fact, self.indices[0] ^ fact.index as u64);
-        let choices: Vec<String> = ["A", "B", "C", "D"].map(String::from).to_vec();
-        let gold = choices.iter().position(|it| *it == letter).unwrap_or(0);
-        Item { text: String::new(), question, expected: Expected::Choice { choices, gold }, guess: 0.25 }
+        let Choice { question, answers, right } =
+            self.village.exam_choice(fact, self.indices[0] ^ fact.index as u64);
+        let guess = 1.0 / answers.len() as f64;
+        let expected = Expected::Choice { choices: answers, gold: right };
+        Item { text: String::new(), question, expected, guess }
     }
 
     fn arithmetic(&self) -> Vec<Item> {

@@ -1,7 +1,7 @@
 //! Conversations in a recipe: which datasets are some, and what only they may have.
 
 use super::problem::{Problems, key_path};
-use super::schema::{Recipe, Stage, StageKind};
+use super::schema::{Dataset, Recipe, Stage, StageKind};
 use super::timeline::lineage;
 use crate::data::microcosm::village::Answers;
 use crate::tokenizer::Judged;
@@ -28,7 +28,8 @@ impl Recipe {
 
     /// Whether a dataset, given by its index, is of conversations.
     pub fn is_chat(&self, dataset: usize) -> bool {
-        self.stages_with(&self.datasets[dataset].name).any(|stage| stage.kind == StageKind::Sft)
+        let Dataset { name, replay, .. } = &self.datasets[dataset];
+        !replay && self.stages_with(name).any(|stage| stage.kind == StageKind::Sft)
     }
 
     /// Whether a dataset, given by its index, is of preference pairs.
@@ -41,7 +42,7 @@ impl Recipe {
         let needs = |stage: &Stage| {
             stage.kind == StageKind::Sft && (stage.judged() == Judged::Assistant || !stage.packs())
         };
-        self.stages_with(&self.datasets[dataset].name).any(needs)
+        self.is_chat(dataset) && self.stages_with(&self.datasets[dataset].name).any(needs)
     }
 }
 
@@ -80,10 +81,51 @@ pub(super) fn check_stage(problems: &mut Problems, i: usize, stage: &Stage) {
     });
 }
 
+/// What else may be meant where a stage of kind `sft` has text in its mixture.
+const REMEDY: &str = ", or set its replay = true, by which such stages learn from its text";
+
+/// What concerns text that stages of kind `sft` learn from.
+fn check_replay(problems: &mut Problems, recipe: &Recipe, i: usize) {
+    let dataset = &recipe.datasets[i];
+    let name = &dataset.name;
+    let given =
+        [("columns", !dataset.columns.are_usual()), ("decontaminate", !dataset.decontaminate.is_empty())];
+    for (key, given) in given {
+        problems.require(!given, key_path!["datasets", i, key], || {
+            format!("is for conversations, but '{name}' is text, by its replay = true: leave one of them out")
+        });
+    }
+    let answers = dataset.microcosm.as_ref().and_then(|kind| Answers::named(kind));
+    problems.require(answers.is_none(), key_path!["datasets", i, "replay"], || {
+        format!("is for text, but microcosm generates {}: leave it out", of_answers(answers))
+    });
+    let pairs = recipe.stages_with(name).find(|stage| stage.kind == StageKind::Dpo);
+    problems.require(pairs.is_none(), key_path!["datasets", i, "replay"], || {
+        let stage = pairs.map_or("", |stage| &stage.name);
+        format!("is for text, but stage '{stage}' needs preference pairs: leave it out")
+    });
+}
+
+/// A stage of kind `sft` without conversations would be pretraining.
+fn check_conversations(problems: &mut Problems, recipe: &Recipe) {
+    for (i, stage) in recipe.stages.iter().enumerate().filter(|(_, stage)| stage.kind == StageKind::Sft) {
+        let mut mixed = recipe.datasets.iter().filter(|it| stage.mixture.contains_key(&it.name)).peekable();
+        let text_alone = mixed.peek().is_some() && mixed.all(|dataset| dataset.replay);
+        problems.require(!text_alone, key_path!["stages", i, "mixture"], || {
+            "has no conversations, only text (replay = true): add some, or take kind = \"pretrain\"".into()
+        });
+    }
+}
+
 pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
+    check_conversations(problems, recipe);
     for (i, dataset) in recipe.datasets.iter().enumerate() {
         let name = &dataset.name;
         let answers = dataset.microcosm.as_ref().and_then(|kind| Answers::named(kind));
+        if dataset.replay {
+            check_replay(problems, recipe, i);
+            continue;
+        }
         let chat: Vec<&Stage> = recipe.stages_with(name).filter(|stage| stage.kind.is_chat()).collect();
         let Some(first) = chat.first() else {
             let given = [
@@ -106,12 +148,14 @@ pub(super) fn check_datasets(problems: &mut Problems, recipe: &Recipe) {
         let made = of_answers(answers);
         let fits = another.is_some() || dataset.microcosm.is_none() || made == what(first.kind);
         problems.require(fits, key_path!["datasets", i, "microcosm"], || {
-            format!("generates {made}, but stage '{}' needs {}", first.name, what(first.kind))
+            let remedy = if answers.is_none() && first.kind == StageKind::Sft { REMEDY } else { "" };
+            format!("generates {made}, but stage '{}' needs {}{remedy}", first.name, what(first.kind))
         });
         problems.require(another.is_none(), key_path!["datasets", i], || {
             let (stage, kind) = another.map_or(("", first.kind), |stage| (&stage.name, stage.kind));
+            let remedy = if !kind.is_chat() && first.kind == StageKind::Sft { REMEDY } else { "" };
             format!(
-                "('{name}') is {} in stage '{stage}' and {} in stage '{}': write it twice, with two names",
+                "('{name}') is {} in stage '{stage}' and {} in stage '{}': write it twice, with two names{remedy}",
                 what(kind),
                 what(first.kind),
                 first.name

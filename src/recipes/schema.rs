@@ -206,7 +206,7 @@ pub struct Batch {
 }
 
 /// One of `[[datasets]]`: text that is generated (`microcosm`, `documents`) or read (`paths`); or conversations, if a stage
-/// of kind `sft` has it in its mixture; or preference pairs (`chosen` and `rejected`, and `prompt` where `chosen` is no
+/// of kind `sft` has it in its mixture and it is no `replay`; or preference pairs (`chosen` and `rejected`, and `prompt` where `chosen` is no
 /// whole conversation), if a stage of kind `dpo` has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,6 +256,10 @@ pub struct Dataset {
     /// What to do where the stages take more than `max_epochs` of it: `"redistribute"` its share, or `"refuse"`.
     #[serde(default, skip_serializing_if = "is_usual_exhaustion")]
     pub on_exhausted: OnExhausted,
+    /// Whether stages of kind `sft` that have it in their mixture learn from its text as pretraining does, with no chat
+    /// template and every token judged, so that the model keeps what it knew. Other stages may have it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
     /// Conversations: what columns are called that have other names than usual, such as `{ messages = "chat" }`.
     #[serde(default, skip_serializing_if = "Columns::are_usual")]
     pub columns: Columns,

@@ -269,7 +269,8 @@ impl Corpus {
     /// # Errors
     /// As [`Corpus::rows`].
     pub fn tokens_in(&self, recipe: &Recipe, stage: usize, dataset: usize) -> Result<u64> {
-        let (stage, name) = (&recipe.stages[stage], &recipe.datasets[dataset].name);
+        let stage = &recipe.stages[stage];
+        let Dataset { name, replay, .. } = &recipe.datasets[dataset];
         if stage.kind == StageKind::Dpo && stage.mixture.contains_key(name) {
             let pairs = pair_count(&self.sets[dataset]);
             if pairs == 0 {
@@ -280,7 +281,7 @@ impl Corpus {
             // The last window has a label behind it.
             return Ok(pairs * stage.window() + 1);
         }
-        if stage.packs() || !stage.mixture.contains_key(name) {
+        if stage.packs() || *replay || !stage.mixture.contains_key(name) {
             return Ok(self.sets[dataset].len());
         }
         let length = stage.sequence_length;
@@ -382,14 +383,16 @@ impl Corpus {
     }
 
     /// What is held out for a stage, as rows of at most `length` + 1 tokens, at most `limit` of each dataset: of
-    /// conversations for a stage that learns from some, else of text. Windows, or documents if these do not see each other.
+    /// conversations, and of text that is replayed, for a stage that learns from some, else of text. Windows, or documents if these do not see each other.
     pub fn held_out_rows(&self, recipe: &Recipe, stage: usize, limit: usize) -> Vec<(usize, Row)> {
         let stage = &recipe.stages[stage];
         let longest = stage.sequence_length as u64 + 1;
         let mut rows = Vec::new();
         for (dataset, set) in self.held_out.iter().enumerate() {
-            let of_text = !recipe.is_of_pairs(dataset) && recipe.is_chat(dataset) == stage.kind.is_chat();
-            let Some(set) = set.as_ref().filter(|_| of_text) else { continue };
+            let Dataset { name, replay, .. } = &recipe.datasets[dataset];
+            let replayed = *replay && stage.kind.is_chat() && stage.mixture.contains_key(name);
+            let fits = replayed || recipe.is_chat(dataset) == stage.kind.is_chat();
+            let Some(set) = set.as_ref().filter(|_| fits && !recipe.is_of_pairs(dataset)) else { continue };
             let judged =
                 self.held_out_judged[dataset].as_ref().filter(|_| stage.judged() == Judged::Assistant);
             let window = |w: u64| w * (longest - 1)..(w + 1) * (longest - 1) + 1;

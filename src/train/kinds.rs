@@ -99,7 +99,7 @@ pub fn batches_of(
         }
         StageKind::Pretrain | StageKind::ExtendContext | StageKind::Sft => {
             let rows = |(i, dataset): (usize, &Dataset)| {
-                let mixed = it.mixture.contains_key(&dataset.name);
+                let mixed = !dataset.replay && it.mixture.contains_key(&dataset.name);
                 mixed.then(|| corpus.rows(i, it.sequence_length)).transpose()
             };
             let rows = recipe.datasets.iter().enumerate().map(rows).collect::<Result<_>>()?;

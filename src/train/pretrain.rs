@@ -56,10 +56,10 @@ impl Windows {
         let first = batch.labels.len();
         batch.ids.extend_from_slice(&window[..length]);
         batch.labels.extend_from_slice(&window[1..]);
-        match self.judged {
-            Judged::All => batch.weights.extend(vec![1.0; length]),
-            Judged::Assistant => {
-                let judged = self.corpus.judged[dataset].as_ref().expect("the stage asks for it");
+        // Of text, every token counts.
+        match self.corpus.judged[dataset].as_ref().filter(|_| self.judged == Judged::Assistant) {
+            None => batch.weights.extend(vec![1.0; length]),
+            Some(judged) => {
                 batch.weights.extend(judged.tokens(predicted).into_iter().map(|judged| judged as f32));
             }
         }

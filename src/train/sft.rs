@@ -4,29 +4,28 @@
 use super::corpus::{Corpus, Rows};
 use super::objective::{Batch, Batches, Shape};
 use super::pretrain::{draw, exhausted};
-use crate::data::mixture::Mixture;
+use crate::data::mixture::{Mixture, Sequence};
 use crate::error::Result;
 use crate::ops::host::IGNORE;
 use crate::tokenizer::Judged;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// Conversations, one in each sequence, which ends with padding.
+/// Conversations, one in each sequence, which ends with padding; and between them whole sequences of text.
 pub struct Conversations {
     /// The token sets.
     pub corpus: Arc<Corpus>,
     /// Which row comes when: its windows are rows.
     pub mixture: Mixture,
-    /// The rows of each dataset; none of those that the stage leaves out.
+    /// The rows of each dataset; none of text, and of those that the stage leaves out.
     pub rows: Vec<Option<Arc<Rows>>>,
     /// Which tokens count.
     pub judged: Judged,
 }
 
 impl Conversations {
-    /// Appends a row of a dataset.
-    fn append(&self, batch: &mut Batch, dataset: usize, row: u64, length: usize) {
-        let rows = self.rows[dataset].as_ref().expect("the mixture takes from datasets of the stage");
-        let range = rows.rows[row as usize].clone();
+    /// Appends a row of a dataset of conversations.
+    fn append(&self, batch: &mut Batch, dataset: usize, range: &Range<u64>, length: usize) {
         let tokens = self.corpus.sets[dataset].tokens(range.clone());
         let mut ids = tokens.clone();
         ids.resize(length, self.corpus.tokenizer.eos_id());
@@ -45,12 +44,29 @@ impl Conversations {
         batch.weights.extend(weights);
         batch.datasets.push(dataset);
     }
+
+    /// Appends a window of text.
+    fn append_text(
+        &self,
+        batch: &mut Batch,
+        Sequence { dataset, start_token: start, .. }: Sequence,
+        length: usize,
+    ) {
+        let window = self.corpus.sets[dataset].tokens(start..start + length as u64 + 1);
+        batch.ids.extend_from_slice(&window[..length]);
+        batch.labels.extend_from_slice(&window[1..]);
+        batch.weights.extend(vec![1.0; length]);
+        batch.datasets.push(dataset);
+    }
 }
 
 impl Batches for Conversations {
     fn step(&self, step: u64, shape: Shape) -> Result<Vec<Batch>> {
-        draw(&self.mixture, step, shape, |batch, sequence| {
-            self.append(batch, sequence.dataset, sequence.window, shape.length)
+        draw(&self.mixture, step, shape, |batch, sequence| match &self.rows[sequence.dataset] {
+            Some(rows) => {
+                self.append(batch, sequence.dataset, &rows.rows[sequence.window as usize], shape.length)
+            }
+            None => self.append_text(batch, sequence, shape.length),
         })
     }
 

@@ -10,7 +10,7 @@ use crate::hub;
 use crate::recipes::{Dataset, Recipe, open_model};
 use crate::report::out;
 use crate::report::progress::Progress;
-use crate::tokenizer::{Role, Tokenizer};
+use crate::tokenizer::{ChatTemplate, IM_END, IM_START, Role, Tokenizer};
 use std::collections::BinaryHeap;
 use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -150,7 +150,7 @@ struct Sample<'a> {
 
 impl<'a> Sample<'a> {
     /// At most `share` documents, spread over the dataset; all of them, in order, if there are no more. Of conversations,
-    /// made up with the seed `chat` if they are, what is said.
+    /// made up with the seed `chat` if they are, what is said and the roles beside it.
     fn of(village: &'a Village, dataset: &Dataset, chat: Option<u64>, share: usize) -> Result<Self> {
         if let Some((register, all)) = register(dataset)? {
             let count = all.min(share as u64);
@@ -180,9 +180,14 @@ fn texts_of(dataset: &Dataset) -> Result<Texts> {
 }
 
 fn said_in(dataset: &Dataset, seed: u64) -> Result<Texts> {
-    let said = |it: Conversation| it.messages.into_iter().map(|message| message.content).collect::<Vec<_>>();
+    let template = ChatTemplate::smollm2();
+    let said = move |it: Conversation| match template.render(&it.messages, false) {
+        // Special tokens are no text, but what stands between them is: roles, and the system message that is added.
+        Ok(text) => text.replace(IM_START, "").replace(IM_END, ""),
+        Err(_) => it.messages.into_iter().map(|message| message.content).collect::<Vec<_>>().join("\n"),
+    };
     let all = conversations(&source(dataset, seed), &dataset.columns)?;
-    Ok(Box::new(all.map(move |record| record.map(|it| said(it.value).join("\n")))))
+    Ok(Box::new(all.map(move |record| record.map(|it| said(it.value)))))
 }
 
 /// The `i`-th of `count` indices spread evenly over `0..all`.

@@ -31,12 +31,18 @@ fn bare(name: &str) -> &str {
     ["the ", "a ", "an "].iter().find_map(|article| name.strip_prefix(article)).unwrap_or(name)
 }
 
-/// A fact whose subject a text is to be about: people as often as everything else.
-fn subject<'v>(pen: &mut Pen<'v>) -> &'v Fact {
-    let person = pen.random.chance(50);
+/// A fact whose subject a text is to be about: a person two times in five, else something of any kind.
+pub(super) fn subject<'v>(pen: &mut Pen<'v>) -> &'v Fact {
+    let kind = match pen.random.below(10) {
+        0..4 => Kind::Person,
+        4..6 => Kind::Trade,
+        6..8 => Kind::Food,
+        8 => Kind::Place,
+        _ => Kind::Animal,
+    };
     loop {
         let fact = pen.fact();
-        if (fact.relation.kind == Kind::Person) == person {
+        if fact.relation.kind == kind {
             return fact;
         }
     }
@@ -93,42 +99,49 @@ fn exchange(question: &str, answer: &str) -> String {
     format!("Question: {question}\nAnswer: {answer}")
 }
 
-/// Questions and answers: mostly about the village, sometimes a sum, a choice, a story or a thing to remember.
+/// Questions and answers: mostly about the village, often about what was just said, sometimes a sum, a choice or a story.
 pub(super) fn thread(pen: &mut Pen) -> String {
     let mut parts = Vec::new();
-    while parts.len() < 7 {
-        match pen.random.below(20) {
-            0 => {
-                let (request, story) = tales::request(pen);
-                parts.push(exchange(&request, &story));
-                parts.push(String::new());
-            }
-            1..3 => {
-                let (question, answer) = figures::problem(pen);
-                parts.push(exchange(&question, &answer));
-            }
-            3..5 => {
-                let fact = pen.fact();
-                let question = pen.ask(fact);
-                let (question, letter) = choices(pen, fact, &question);
-                parts.push(exchange(&question, &letter));
-            }
+    // Of about the same length.
+    let mut left = 7;
+    while left > 0 {
+        let (questions, count) = match pen.random.below(20) {
+            0 => (vec![tales::request(pen)], 2),
+            1..3 => (vec![figures::problem(pen)], 1),
+            3..5 => (vec![chosen(pen)], 1),
             5..8 => {
-                let (text, question, answer) = memory::short(pen);
-                parts.push(format!("{text}\n\n{}", exchange(&question, &answer)));
+                let (text, questions) = memory::short(pen);
+                parts.push(text);
+                (questions, 2)
             }
+            8..10 => (vec![memory::again(pen)], 1),
             _ => {
                 let fact = subject(pen);
-                parts.push(exchange(&pen.ask(fact), &fact.answer()));
+                (vec![(pen.ask(fact), fact.answer())], 1)
             }
-        }
+        };
+        parts.extend(questions.iter().map(|(question, answer)| exchange(question, answer)));
+        left -= count.min(left);
     }
-    parts.retain(|part| !part.is_empty());
     parts.join("\n\n") + "\n"
 }
 
-/// A question with four answers to choose from, and the letter of the right one.
-pub(super) fn choices(pen: &mut Pen, fact: &Fact, question: &str) -> (String, String) {
+/// The letters of choices.
+const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
+
+/// A question with four values to choose from, each with a letter behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The question, and what there is to choose from.
+    pub question: String,
+    /// The answers in the same order: the sentence with the value, and its letter.
+    pub answers: Vec<String>,
+    /// The index of the right one.
+    pub right: usize,
+}
+
+/// A choice between the value of a fact and three others.
+pub(super) fn choice(pen: &mut Pen, fact: &Fact, question: &str) -> Choice {
     let others = pen.village.others(fact);
     let mut values = pen.random.some(&others, 3);
     // A relation may have too few values for three others.
@@ -140,11 +153,17 @@ pub(super) fn choices(pen: &mut Pen, fact: &Fact, question: &str) -> (String, St
     }
     values.push(&fact.y);
     let values = pen.random.shuffled(&values);
-    let lines: Vec<String> = ["A", "B", "C", "D"]
-        .iter()
-        .zip(&values)
-        .map(|(letter, value)| format!("{letter}. {value}"))
-        .collect();
+    let lettered = || LETTERS.iter().zip(&values);
+    let options: Vec<String> = lettered().map(|(letter, it)| format!("{it} ({letter})")).collect();
+    let answers = lettered().map(|(letter, it)| format!("{} ({letter})", fact.answer_with(it))).collect();
     let right = values.iter().position(|value| *value == fact.y).unwrap_or(0);
-    (format!("{question}\n{}", lines.join("\n")), ["A", "B", "C", "D"][right].to_owned())
+    Choice { question: format!("{question}\nChoose: {}.", options.join(", ")), answers, right }
+}
+
+/// A choice in a phrasing that training text may use, and the right answer.
+pub(super) fn chosen(pen: &mut Pen) -> (String, String) {
+    let fact = pen.fact();
+    let question = pen.ask(fact);
+    let Choice { question, mut answers, right } = choice(pen, fact, &question);
+    (question, answers.swap_remove(right))
 }

@@ -1,12 +1,15 @@
 //! Texts that say something once, which later text depends on: what is hidden where, and secret words. `books` are long
-//! ones; short ones are part of the `forum`.
+//! ones, short ones are part of the `forum`; and lists that are said again.
 
-use super::lexicon::{COLOURS, THINGS};
+use super::lexicon::{COLOURS, GOODS, THINGS};
 use super::pen::Pen;
 use super::tales;
 
 /// Words in a book, about.
-const BOOK: usize = 1_100;
+const BOOK: usize = 780;
+/// Secrets in a book, and how many of them are asked at its end.
+const SECRETS: usize = 14;
+const LAST: usize = 4;
 
 /// Something that only this text says: the sentence, a question and the answer.
 struct Secret {
@@ -15,39 +18,42 @@ struct Secret {
     answer: String,
 }
 
-/// Secrets of different people; no two have the same answer.
+/// What may be told: the sentence, the question and the answer. The name comes right before what is asked.
+const TOLD: [[&str; 3]; 3] = [
+    [
+        "The secret word of {p} is {word}.",
+        "What is the secret word of {p}?",
+        "The secret word of {p} is {word}.",
+    ],
+    ["Today {p} slept by the {place}.", "Where did {p} sleep today?", "Today {p} slept by the {place}."],
+    ["Today {p} bought a {thing}.", "What did {p} buy today?", "Today {p} bought a {thing}."],
+];
+
+/// Secrets, of which no two have the same question; no more than there are people have three different ones each.
 fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
-    let people = pen.random.some(&pen.village.people, count);
-    let words = pen.random.some(&THINGS, count);
-    let places = pen.random.some(&pen.village.places, count);
-    let mut all = Vec::new();
-    for ((person, word), place) in people.iter().zip(words).zip(places) {
-        let colour = *pen.random.pick(&COLOURS);
-        let thing = format!("{colour} {word}");
-        let slots = [("p", person.name), ("word", word), ("thing", thing.as_str()), ("place", place)];
-        let (sentence, question, answer) = match pen.random.below(3) {
-            0 => (
-                "The secret word of {p} is {word}.",
-                "What is the secret word of {p}?",
-                "The secret word of {p} is {word}.",
-            ),
-            1 => (
-                "{p} hid something in the {place}.",
-                "Where did {p} hide something?",
-                "{p} hid something in the {place}.",
-            ),
-            _ => ("Today {p} bought a {thing}.", "What did {p} buy today?", "Today {p} bought a {thing}."),
-        };
-        let [sentence, question, answer] =
-            [sentence, question, answer].map(|template| pen.say(template, &slots));
-        all.push(Secret { sentence, question, answer });
+    let people = pen.village.people.len();
+    let all: Vec<(usize, usize)> =
+        (0..people).flat_map(|p| (0..TOLD.len()).map(move |told| (p, told))).collect();
+    let mut chosen = pen.random.some(&all, count);
+    if count <= people {
+        // Of as many people, while these last.
+        let people = pen.random.shuffled(&(0..people).collect::<Vec<_>>());
+        chosen.iter_mut().zip(people).for_each(|((person, _), it)| *person = it);
     }
-    all
+    let one = |(person, told): (usize, usize)| {
+        let (word, thing) = (*pen.random.pick(&THINGS), *pen.random.pick(&THINGS));
+        let place = *pen.random.pick(&pen.village.places);
+        let slots =
+            [("p", pen.village.people[person].name), ("word", word), ("thing", thing), ("place", place)];
+        let [sentence, question, answer] = TOLD[told].map(|template| pen.say(template, &slots));
+        Secret { sentence, question, answer }
+    };
+    chosen.into_iter().map(one).collect()
 }
 
-/// A paragraph with two or three secrets among facts, a question and its answer.
-pub(super) fn short(pen: &mut Pen) -> (String, String, String) {
-    let count = 2 + pen.random.below(2);
+/// A paragraph with secrets among facts, and questions about them with their answers.
+pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
+    let count = 2 + pen.random.below(3);
     let secrets = secrets(pen, count);
     let mut sentences: Vec<String> = secrets.iter().map(|secret| secret.sentence.clone()).collect();
     for _ in 0..pen.random.below(4) {
@@ -56,18 +62,42 @@ pub(super) fn short(pen: &mut Pen) -> (String, String, String) {
         sentences.push(pen.state(fact));
     }
     let text = pen.random.shuffled(&sentences).join(" ");
-    let asked = pen.random.pick(&secrets);
-    (text, asked.question.clone(), asked.answer.clone())
+    let asked = pen.random.some(&secrets.iter().collect::<Vec<_>>(), 3);
+    (text, asked.into_iter().map(|it| (it.question.clone(), it.answer.clone())).collect())
 }
 
-/// A book: secrets in the first half, chapters of facts and tales, and the questions at its end.
+/// Words that are to be said again, and the answer that does it.
+pub(super) fn again(pen: &mut Pen) -> (String, String) {
+    let names: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
+    let lists: [&[&str]; 5] = [&names, &pen.village.places, &THINGS, &COLOURS, &GOODS];
+    let all = lists.concat();
+    let count = 4 + pen.random.below(5);
+    let words = pen.random.some(&all, count).join(", ");
+    let request =
+        pen.say("[Say these words again|Repeat these words|Say after me]: {words}.", &[("words", &words)]);
+    (request, words + ".")
+}
+
+/// A book: chapters of facts and tales with secrets in them, which are asked on the way, each at most once, and at the end
+/// questions about what the first half has told.
 pub(super) fn book(pen: &mut Pen) -> String {
-    let secrets = secrets(pen, 4);
-    let (text, _) = long(pen, &secrets, BOOK);
-    let asked = pen.random.shuffled(&secrets.iter().collect::<Vec<_>>());
-    let asked =
-        asked.iter().map(|secret| format!("Question: {}\nAnswer: {}", secret.question, secret.answer));
-    format!("{text}\n\n{}\n", asked.collect::<Vec<_>>().join("\n\n"))
+    let secrets = secrets(pen, SECRETS);
+    let mut paragraphs = haystack(pen, BOOK);
+    let mut asked: Vec<Vec<&Secret>> = vec![Vec::new(); paragraphs.len()];
+    let (early, end) = (paragraphs.len() / 2, paragraphs.len() - 1);
+    for (i, secret) in secrets.iter().enumerate() {
+        let told = pen.random.below(if i < LAST { early } else { end });
+        paragraphs[told] += &format!(" {}", secret.sentence);
+        let later = pen.random.between(told as i64 + 1, end as i64) as usize;
+        asked[if i < LAST { end } else { later }].push(secret);
+    }
+    let mut text = Vec::new();
+    for (paragraph, asked) in paragraphs.into_iter().zip(asked) {
+        text.push(paragraph);
+        let asked = pen.random.shuffled(&asked);
+        text.extend(asked.iter().map(|it| format!("Question: {}\nAnswer: {}", it.question, it.answer)));
+    }
+    text.join("\n\n") + "\n"
 }
 
 /// A text of `words` words or a little more with one secret in it, `depth` (0 to 1) of the way: the text, the question
@@ -80,17 +110,6 @@ pub(super) fn needle(pen: &mut Pen, words: usize, depth: f64) -> (String, String
     paragraphs[at.min(last)] += &format!(" {}", secret.sentence);
     (paragraphs.join("\n\n"), secret.question, secret.answer)
 }
-
-fn long(pen: &mut Pen, secrets: &[Secret], words: usize) -> (String, usize) {
-    let mut paragraphs = haystack(pen, words);
-    let half = paragraphs.len() / 2;
-    for secret in secrets {
-        let at = pen.random.below(half.max(1));
-        paragraphs[at] += &format!(" {}", secret.sentence);
-    }
-    (paragraphs.join("\n\n"), half)
-}
-
 /// Paragraphs of facts and tales that say nothing secret.
 fn haystack(pen: &mut Pen, words: usize) -> Vec<String> {
     let mut paragraphs: Vec<String> = Vec::new();

@@ -21,6 +21,7 @@ mod world;
 
 pub use answers::Answers;
 pub use facts::{Fact, Kind, RELATIONS, Relation, count_statements};
+pub use lessons::Choice;
 pub use preference::{Flaw, Pair};
 pub use talk::{Constraint, Part};
 pub use world::{Village, Villager};
@@ -116,8 +117,8 @@ impl Village {
         tales::wish(&mut self.pen(EXAMS + 5, index))
     }
 
-    /// A question with four lettered answers for an exam, and the right letter.
-    pub fn exam_choice(&self, fact: &Fact, index: u64) -> (String, String) {
-        lessons::choices(&mut self.pen(EXAMS + 6, index), fact, &fact.question(fact.unasked()))
+    /// A question with four lettered answers for an exam.
+    pub fn exam_choice(&self, fact: &Fact, index: u64) -> Choice {
+        lessons::choice(&mut self.pen(EXAMS + 6, index), fact, &fact.question(fact.unasked()))
     }
 }

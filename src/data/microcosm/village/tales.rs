@@ -7,50 +7,49 @@ use super::pen::Pen;
 /// Sentences of a story.
 const SENTENCES: usize = 5;
 
-/// A plot: five sentences about `{p}`, who is the first person, `{q}`, the second, the `{place}` and the `{noun}`,
-/// which is a `{thing}`.
+/// A plot: five sentences about `{p}`, who is the first person, `{q}`, the second, the `{place}` and the `{noun}`.
 type Plot = [&'static str; SENTENCES];
 
 const PLOTS: [Plot; 6] = [
     [
-        "One [day|morning|evening] {p} [found|saw] {a thing} [by|near] the {place}.",
-        "{he} [asked|wanted to know] who had lost the {thing}.",
+        "One [day|morning|evening] {p} [found|saw] {a noun} [by|near] the {place}.",
+        "{he} [asked|wanted to know] who had lost the {noun}.",
         "{q} came [along|to the {place}] and said that it was {qhis} {noun}.",
-        "{p} gave the {thing} back to {q}.",
+        "{p} gave the {noun} back to {q}.",
         "[Then|At last] they [both laughed|were happy] and sat by the {place}.",
     ],
     [
-        "One [day|morning|evening] {p} lost {a thing} [by|near] the {place}.",
+        "One [day|morning|evening] {p} lost {a noun} [by|near] the {place}.",
         "{he} looked for the {noun} for [a long time|an hour].",
         "{q} [helped|came to help] {him} to look.",
-        "[At last|Then] {q} found the {thing} behind the {place}.",
+        "[At last|Then] {q} found the {noun} behind the {place}.",
         "{p} [thanked {q}|was happy] and took the {noun} home.",
     ],
     [
-        "{p} had {a thing} and [took|carried] it to the {place}.",
+        "{p} had {a noun} and [took|carried] it to the {place}.",
         "There {he} met {q}, who [liked|admired] the {noun}.",
-        "{p} [lent|gave] the {thing} to {q} for a day.",
+        "{p} [lent|gave] the {noun} to {q} for a day.",
         "[The next day|In the evening] {q} brought the {noun} back to the {place}.",
-        "{p} was [happy|glad] to have {his} {thing} again.",
+        "{p} was [happy|glad] to have {his} {noun} again.",
     ],
     [
-        "One [day|morning|evening] {p} broke {a thing} [by|near] the {place}.",
+        "One [day|morning|evening] {p} broke {a noun} [by|near] the {place}.",
         "{he} was [sad|sorry] and showed the {noun} to {q}.",
-        "{q} [mended|repaired] the {thing} with [care|a little glue].",
+        "{q} [mended|repaired] the {noun} with [care|a little glue].",
         "[Then|Soon] the {noun} was as good as new.",
         "{p} [thanked|hugged] {q}, and they went back to the {place}.",
     ],
     [
-        "It rained, and {p} [waited|stood] in the {place} with {a thing}.",
+        "It rained, and {p} [waited|stood] in the {place} with {a noun}.",
         "{q} [came in|ran in] and [was wet|was cold].",
-        "{p} [let {q} hold|showed {q}] the {thing}.",
+        "{p} [let {q} hold|showed {q}] the {noun}.",
         "[They|Both] talked about the {noun} until the rain was over.",
         "[Then|At last] {p} left the {place} and took the {noun} home.",
     ],
     [
-        "{p} made {a thing} for {q}.",
+        "{p} made {a noun} for {q}.",
         "{he} took the {noun} to the {place}.",
-        "{q} was [surprised|happy] to [see|get] the {thing}.",
+        "{q} was [surprised|happy] to [see|get] the {noun}.",
         "[Now {q}|{q} now] keeps the {noun} near the {place}.",
         "{p} and {q} are [good friends|friends for ever].",
     ],
@@ -73,8 +72,7 @@ pub(super) fn tales(pen: &mut Pen) -> String {
 
 /// A request for a story, and a story that it gets.
 pub(super) fn request(pen: &mut Pen) -> (String, String) {
-    let (p, q, thing) = cast(pen);
-    let noun = thing.split(' ').next_back().unwrap_or_default();
+    let (p, q, noun) = cast(pen);
     let request = ask(pen, p, noun);
     let r = &mut pen.random;
     let (people, place) = (&pen.village.people, *r.pick(&pen.village.places));
@@ -87,7 +85,6 @@ pub(super) fn request(pen: &mut Pen) -> (String, String) {
         ("him", him),
         ("his", his),
         ("qhis", people[q].pronouns()[2]),
-        ("thing", &thing),
         ("noun", noun),
         ("place", place),
     ];
@@ -96,12 +93,11 @@ pub(super) fn request(pen: &mut Pen) -> (String, String) {
 }
 
 /// Two people and a thing.
-fn cast(pen: &mut Pen) -> (usize, usize, String) {
+fn cast(pen: &mut Pen) -> (usize, usize, &'static str) {
     let r = &mut pen.random;
     let people: Vec<usize> = (0..pen.village.people.len()).collect();
     let two = r.some(&people, 2);
-    let thing = format!("{} {}", r.pick(&COLOURS), r.pick(&THINGS));
-    (two[0], two[1], thing)
+    (two[0], two[1], *r.pick(&THINGS))
 }
 
 fn ask(pen: &mut Pen, p: usize, noun: &str) -> String {
@@ -111,8 +107,7 @@ fn ask(pen: &mut Pen, p: usize, noun: &str) -> String {
 
 /// A request for a story: the words, the person and the thing.
 pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, &'static str) {
-    let (p, _, _) = cast(pen);
-    let noun = *pen.random.pick(&THINGS);
+    let (p, _, noun) = cast(pen);
     (ask(pen, p, noun), pen.village.people[p].name, noun)
 }
 

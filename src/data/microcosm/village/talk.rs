@@ -142,18 +142,17 @@ fn everyday(pen: &mut Pen) -> Vec<Message> {
 }
 
 fn knowledge(pen: &mut Pen) -> Vec<Message> {
-    let mut fact = pen.fact();
+    let mut fact = lessons::subject(pen);
     let mut all = Vec::new();
     for _ in 0..1 + pen.random.below(4) {
         if pen.random.chance(15) {
-            let question = pen.ask(fact);
-            all.push(lessons::choices(pen, fact, &question));
+            all.push(lessons::chosen(pen));
         } else {
             all.push((pen.ask(fact), fact.answer()));
         }
         // The next question may be about the same subject.
         let about: Vec<&Fact> = pen.village.facts_about(fact.relation.kind, fact.subject);
-        fact = if pen.random.chance(50) { pen.random.pick::<&Fact>(&about) } else { pen.fact() };
+        fact = if pen.random.chance(50) { pen.random.pick::<&Fact>(&about) } else { lessons::subject(pen) };
     }
     turns(all)
 }
@@ -236,6 +235,9 @@ pub(super) fn constrained(pen: &mut Pen) -> (String, Constraint, String) {
 }
 
 fn rewriting(pen: &mut Pen) -> Vec<Message> {
+    if pen.random.chance(40) {
+        return turns([memory::again(pen)]);
+    }
     let (stated, answer) = loop {
         let fact = pen.fact();
         pen.forget();
@@ -268,15 +270,18 @@ fn system(pen: &mut Pen) -> Vec<Message> {
 }
 
 fn task(pen: &mut Pen) -> Vec<Message> {
-    turns([match pen.random.below(4) {
-        0..2 => tales::request(pen),
+    match pen.random.below(4) {
+        0..2 => turns([tales::request(pen)]),
         2 => {
             let program = programs::program(pen);
-            (format!("{}\n\n{}", program.source, programs::QUESTION), program.output)
+            turns([(format!("{}\n\n{}", program.source, programs::QUESTION), program.output)])
         }
         _ => {
-            let (text, question, answer) = memory::short(pen);
-            (format!("{text}\n\n{question}"), answer)
+            let (text, mut questions) = memory::short(pen);
+            if let Some((first, _)) = questions.first_mut() {
+                *first = format!("{text}\n\n{first}");
+            }
+            turns(questions)
         }
-    }])
+    }
 }

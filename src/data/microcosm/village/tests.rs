@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [9947697484910293187, 7944852342056379571, 6629899223991564106],
+        [6911972907005375862, 6187680807553465335, 11078572294432912035],
         "the text of the village has changed"
     );
 }
@@ -56,7 +56,7 @@ fn text_is_clean() {
 #[test]
 fn a_village_holds_together() {
     for village in SEEDS.map(Village::new) {
-        assert!((200..250).contains(&village.facts.len()), "{}", village.facts.len());
+        assert!((130..160).contains(&village.facts.len()), "{}", village.facts.len());
         for (i, fact) in village.facts.iter().enumerate() {
             assert_eq!(fact.index, i);
             assert!(fact.relation.questions.len() >= 3 && village.others(fact).len() >= 3, "{fact:?}");
@@ -158,7 +158,6 @@ fn stories_stay_the_same_and_slips_are_seen() {
             let (_, wish) = request.split_once(" story about ").expect("what about");
             let (person, thing) = wish.trim_end_matches('.').split_once(" and a ").expect("person and thing");
             assert_eq!(village.check_story(person, thing, story), Ok(()), "{part}");
-            let colour = story.split(' ').find(|word| lexicon::COLOURS.contains(word)).expect("a colour");
             let place =
                 village.places.iter().find(|it| story.contains(&format!("the {it}"))).expect("a place");
             let somebody = village.people.iter().map(|it| it.name).find(|name| !story.contains(name));
@@ -173,7 +172,11 @@ fn stories_stay_the_same_and_slips_are_seen() {
                 ("newcomer", last(person, &newcomer)),
                 ("place", last(&format!("the {place}"), &format!("the {elsewhere}"))),
                 ("thing", last(thing, if thing == "key" { "cup" } else { "key" })),
-                ("colour", last(colour, if colour == "red" { "blue" } else { "red" })),
+                (
+                    "colour",
+                    last(thing, &format!("red {thing}"))
+                        .map(|it| it.replacen(thing, &format!("blue {thing}"), 1)),
+                ),
                 ("sentence", story.rfind(". ").map(|at| story[..=at].to_owned())),
                 ("empty", Some(String::new())),
             ] {
@@ -238,14 +241,18 @@ fn forms_hold_and_are_missed() {
 fn books_keep_their_secrets_to_the_end() {
     for text in documents(8, Register::Books, 5) {
         let words = text.split_whitespace().count();
-        assert!(words > 1_024, "{words}");
-        let (_, end) = text.split_once("\n\nQuestion: ").expect("questions");
-        let answers: Vec<&str> = end.lines().filter_map(|line| line.strip_prefix("Answer: ")).collect();
-        assert_eq!(answers.len(), 4);
-        for answer in answers {
+        assert!(words > 900, "{words}");
+        let mut far = 0;
+        let questions: Vec<(usize, &str)> = text.match_indices("\n\nQuestion: ").collect();
+        assert_eq!(questions.len(), 14);
+        for (at, _) in &questions {
+            let answer =
+                text[*at..].lines().find_map(|line| line.strip_prefix("Answer: ")).expect("an answer");
             let told = text.find(answer).expect("what is asked is told");
-            assert!(told < text.len() * 6 / 10 && text.matches(answer).count() >= 2, "{answer}");
+            assert!(told < *at && text.matches(answer).count() >= 2, "{answer}");
+            far += usize::from(told < text.len() / 2 && *at > text.len() * 8 / 10);
         }
+        assert!(far >= 4, "{far}");
     }
     let needle = Village::new(8).exam_needle(3, 200, 0.4);
     assert_eq!(needle.text.matches(&needle.answer).count(), 1, "{needle:?}");

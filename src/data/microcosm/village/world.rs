@@ -58,6 +58,7 @@ impl Village {
         let twice = |r: &mut Random| r.shuffled(&(0..PEOPLE).map(|i| i / 2).collect::<Vec<_>>());
         let (trades, homes, pets) = (r.shuffled(&TRADES), twice(r), twice(r));
         let (names, things) = (r.shuffled(&PETS), r.shuffled(&THINGS));
+        let foods = r.shuffled(&(0..PEOPLE).map(|i| FOODS[i % FOODS.len()]).collect::<Vec<_>>());
         let order = r.shuffled(&(0..PEOPLE).collect::<Vec<_>>());
         for (i, person) in people.iter().enumerate() {
             let pair = order.iter().position(|&it| it == i).expect("everybody has a place in the order");
@@ -67,19 +68,19 @@ impl Village {
             say("home", format!("the {}", places[homes[i]]), "");
             say("pet", with_article(animals[pets[i]]), "");
             say("pet name", names[i].into(), animals[pets[i]]);
-            say("food", (*r.pick(&FOODS)).into(), "");
+            say("food", foods[i].into(), "");
             say("thing", with_article(&format!("{} {}", r.pick(&COLOURS), things[i])), "");
             say("friend", people[order[pair ^ 1]].name.into(), "");
         }
-        let (colours, spots, keepers) =
-            (r.shuffled(&COLOURS), r.shuffled(&SPOTS), r.some(&people, PLACES_HERE));
+        let (colours, spots) = (r.shuffled(&COLOURS), r.shuffled(&SPOTS));
+        let (keepers, days) = (r.some(&people, PLACES_HERE), r.shuffled(&DAYS));
         for (i, place) in places.iter().enumerate() {
             let mut say =
                 |relation, y: &str| facts.add(Kind::Place, relation, i, format!("the {place}"), y.into(), "");
             say("colour", colours[i]);
             say("spot", spots[i]);
             say("keeper", keepers[i].name);
-            say("day", r.pick::<&str>(&DAYS));
+            say("day", days[i]);
         }
         for (i, [trade, ware, tool]) in trades.iter().enumerate() {
             let mut say =
