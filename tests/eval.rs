@@ -129,9 +129,3 @@ fn mistakes_are_told() {
     let flags = ["eval", &apart, "--device", "reference", "--tasks", "loss"];
     run(&mut smolter(&flags)).expect(2, &["no run folder", "leave out --tasks loss"]);
 }
-
-#[test]
-fn the_villages_recipe_is_whole() {
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/village.toml");
-    run(&mut smolter(&["plan", recipe, "--device", "reference"])).expect(0, &[]);
-}

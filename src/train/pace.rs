@@ -113,9 +113,14 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn recipe(overrides: &[&str]) -> Recipe {
-        let overrides: Vec<String> = overrides.iter().map(|it| it.to_string()).collect();
-        Recipe::load(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/village.toml"), &overrides).unwrap()
+    /// The default recipe, with these stages evaluated alone.
+    fn recipe(evaluated: &[&str]) -> Recipe {
+        let mut recipe = Recipe::load("microcosm", &[]).unwrap();
+        for stage in &mut recipe.stages {
+            stage.evaluate =
+                evaluated.iter().filter(|&it| *it == stage.name).map(|_| "facts".into()).collect();
+        }
+        recipe
     }
 
     #[test]
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn evaluations_count_as_they_were_measured() {
-        let recipe = recipe(&["stages.stable.evaluate=['facts']", "stages.prefer.evaluate=['facts']"]);
+        let recipe = recipe(&["stable", "prefer"]);
         let mut pace = Pace::new(&recipe, 0.0);
         pace.step_done(1, 0.5);
         let seconds = |pace: &Pace, step| pace.estimate(&recipe, step).unwrap().1.as_secs_f64();
