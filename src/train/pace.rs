@@ -13,7 +13,7 @@ const STEP_SHARE: f64 = 0.1;
 
 /// Passes over a token that an item of a task is worth, as long as no evaluation has been timed: short prompts and
 /// answers, which are made a token at a time.
-const ITEM_PASSES: f64 = 600.0;
+const ITEM_PASSES: f64 = 500.0;
 
 /// The same of the held-out text of a dataset.
 const TEXT_PASSES: f64 = 16_384.0;
@@ -53,8 +53,10 @@ impl Pace {
             };
             // A pass over a token takes two operations for each weight.
             let pass = 2.0 * work.architecture.num_parameters() as f64;
+            let is_text = |i: &usize| !recipe.is_chat(*i) && !recipe.is_of_pairs(*i);
+            let texts = (0..recipe.datasets.len()).filter(is_text).count();
             let passes = |name: &str| match name {
-                LOSS => TEXT_PASSES * recipe.datasets.len() as f64,
+                LOSS => TEXT_PASSES * texts as f64,
                 _ => ITEM_PASSES * recipe.evaluation.items as f64,
             };
             let evaluation: f64 = recipe.evaluated_at(span.stage).into_iter().map(passes).sum();
