@@ -19,7 +19,7 @@ const SAMPLES: &str = r#"{"step":6,"stage":"short","chat":false,"prompt":"Where 
 "#;
 
 const HISTORY: &str = r#"{"step":3,"stage":"short","kind":"spike","loss":9.5,"expected":5.75,"datasets":["facts"]}
-{"step":3,"kind":"rewind","to":2,"skipped":[{"from":3,"to":4}]}
+{"step":3,"stage":"short","kind":"rewind","to":2,"skipped":[{"step":2,"steps":1}]}
 {"step":7,"stage":"long","kind":"intervention","set":["stages.long.mixture={facts=<b>}"],"before":["x"]}
 "#;
 
@@ -108,7 +108,7 @@ fn a_run_that_ends_has_its_report() {
             text,
             &["after short, step 6, continued", "after long, step 12, asked in a chat", "gnp.exe"],
         );
-        assert_has(text, &["spike", "expected 5.750", "rewind", "intervention"]);
+        assert_has(text, &["spike", "5.750 was expected", "back to step 2", "intervention"]);
         assert_has(
             text,
             &["run/recipe.toml --device reference --memory ", "[[stages]]", "hashes of the data"],

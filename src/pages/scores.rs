@@ -1,9 +1,9 @@
 //! What the model can do: tasks as rows and stages as columns, as in table 3 of SmolLM2's paper, or runs as columns.
 
 use super::page::{Block, Cell, Section, Table, Tone};
-use super::records::TaskScore;
 use super::run::Run;
 use super::seeds::{Group, groups};
+use crate::train::scores::{LOSS_PREFIX, TaskScore};
 use std::collections::HashMap;
 
 /// Standard errors by which a score must be above guessing, or a loss below the 5-gram's, to stand out.
@@ -115,7 +115,7 @@ pub fn of_runs(runs: &[Run]) -> Section {
 
 /// A table of tasks and one of held-out losses, as far as there are some.
 fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> Vec<Table> {
-    let is_loss = |key: &&Key| key.0.starts_with("loss/");
+    let is_loss = |key: &&Key| key.0.starts_with(LOSS_PREFIX);
     let (losses, tasks): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(is_loss);
     let header = |first: &str, last: &[&str]| {
         let names = columns.iter().map(|column| column.name.clone());
@@ -156,7 +156,7 @@ fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> V
                 baseline.map_or(Cell::none(), |it| Cell::new(format!("{it:.3}"), Tone::Quiet)),
                 all().next().map_or(Cell::none(), |it| Cell::new(it.items.to_string(), Tone::Quiet)),
             ];
-            let name = key.0.trim_start_matches("loss/").to_string();
+            let name = key.0.trim_start_matches(LOSS_PREFIX).to_string();
             table.row(cells(name, key, columns, groups, 1.0, 3).into_iter().chain(last));
         }
         tables.push(table);
@@ -195,10 +195,17 @@ fn cells(
 }
 
 fn tone(score: &TaskScore) -> Tone {
-    match (score.above_baseline(), score.dataset()) {
-        (Some(above), _) if above >= SURE => Tone::Good,
-        (Some(above), Some(_)) if above < 0.0 => Tone::Bad,
-        (Some(_), None) => Tone::Quiet,
+    let below = score.baseline.map(|baseline| (baseline - score.score) / score.standard_error.max(1e-12));
+    match (score.above_guessing(), below) {
+        (Some(above), _) => {
+            if above >= SURE {
+                Tone::Good
+            } else {
+                Tone::Quiet
+            }
+        }
+        (None, Some(below)) if below >= SURE => Tone::Good,
+        (None, Some(below)) if below < 0.0 => Tone::Bad,
         _ => Tone::Plain,
     }
 }
