@@ -66,7 +66,7 @@ pub fn of_run(run: &Run) -> Section {
     }
     let columns: Vec<Column> =
         names.into_iter().map(column).filter(|column| !column.scores.is_empty()).collect();
-    section.blocks.extend(tables(&keys(all.iter()), &columns, &[], &[]).into_iter().map(Block::Table));
+    section.blocks.extend(tables(keys(all.iter()), columns, &[], &[]).into_iter().map(Block::Table));
     section
 }
 
@@ -97,7 +97,7 @@ pub fn of_runs(runs: &[Run]) -> Section {
             .zip(&scores)
             .map(|(run, it)| Column::new(run.name.clone(), it.iter().copied()))
             .collect();
-        let found = tables(&keys(scores.iter().flatten().copied()), &columns, &groups, runs);
+        let found = tables(keys(scores.iter().flatten().copied()), columns, &groups, runs);
         if !found.is_empty() {
             all.push((stage, found));
         }
@@ -113,8 +113,40 @@ pub fn of_runs(runs: &[Run]) -> Section {
     section
 }
 
+/// Whether the questions of a task are put in a chat and as plain text after the same stage.
+fn forms_meet(columns: &[Column]) -> bool {
+    let both = |(task, chat): &Key, column: &Column| *chat && column.scores.contains_key(&(*task, false));
+    columns.iter().any(|column| column.scores.keys().any(|key| both(key, column)))
+}
+
+/// Leaves out in which form questions were put, but for the names of columns.
+fn without_forms<'a>(keys: &[Key<'a>], columns: &mut [Column<'a>]) -> Vec<Key<'a>> {
+    for column in columns {
+        if column.scores.keys().any(|(_, chat)| *chat) {
+            column.name += " (in a chat)";
+        }
+        column.scores = column.scores.drain().map(|((task, _), score)| ((task, false), score)).collect();
+    }
+    let mut tasks: Vec<Key> = Vec::new();
+    for (task, _) in keys {
+        if !tasks.iter().any(|(known, _)| known == task) {
+            tasks.push((task, false));
+        }
+    }
+    tasks
+}
+
 /// A table of tasks and one of held-out losses, as far as there are some.
-fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> Vec<Table> {
+fn tables<'a>(
+    mut keys: Vec<Key<'a>>,
+    mut columns: Vec<Column<'a>>,
+    groups: &[Group],
+    runs: &[Run],
+) -> Vec<Table> {
+    if !forms_meet(&columns) {
+        keys = without_forms(&keys, &mut columns);
+    }
+    let columns = &columns[..];
     let is_loss = |key: &&Key| key.0.starts_with(LOSS_PREFIX);
     let (losses, tasks): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(is_loss);
     let header = |first: &str, last: &[&str]| {
