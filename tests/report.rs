@@ -173,7 +173,7 @@ fn what_is_damaged_or_missing_is_told() {
         )
         .expect("a file");
         std::fs::write(run.join("scores.jsonl"), format!("{SCORES}{{\"step\":\n\u{fffd}\n")).expect("a file");
-        std::fs::write(run.join("samples.jsonl"), [b'a'; 3 << 20]).expect("a file");
+        std::fs::write(run.join("samples.jsonl"), vec![b'a'; 3 << 20]).expect("a file");
     });
     assert_has(
         &html,
