@@ -80,7 +80,7 @@ fn no_peak(run: &Run) -> String {
              smolter report --bench FILE, tells it"
         ),
         Some((None, device)) => {
-            format!("no share of the device's peak: what {device} can do at most is not measured")
+            format!("no share of the device's peak: that of {device} is not measured")
         }
         None => "no share of the device's peak: on which device it was trained is not known".into(),
     }

@@ -2,10 +2,11 @@
 
 use super::chart::{Chart, Line, Style};
 use super::history::{Axis, StageHistory};
-use super::page::{Block, Section};
+use super::page::{Block, Cell, Section, Table, Tone};
 use super::run::Run;
 use crate::report::series::Series;
-use std::collections::BTreeMap;
+use crate::train::comparison::HeldOutPairs;
+use std::collections::BTreeSet;
 
 /// Points over which a smoothed curve is the median: this share of those of its stage.
 const SMOOTHING: usize = 40;
@@ -13,8 +14,11 @@ const SMOOTHING: usize = 40;
 /// Points on either side that it takes at least, where there are ten times as many.
 const LEAST: usize = 3;
 
-/// Most lines of a chart by dataset or task.
-pub const MOST_LINES: usize = 16;
+/// Most rows of a table of pairs.
+const MOST_ROWS: usize = 200;
+
+/// Most lines of a chart by dataset.
+const MOST_LINES: usize = 16;
 
 type Points = Vec<(f64, f64)>;
 
@@ -117,7 +121,7 @@ pub fn of_run(run: &Run, axis: Axis) -> Section {
         vec![
             loss,
             chart("learning rate", axis, bands(run), lr),
-            chart("held-out loss by dataset", axis, bands(run), by_dataset(run, axis)),
+            chart("held-out loss by dataset", axis, bands(run), by_dataset(run)),
             chart("gradient norm before clipping", axis, bands(run), norm),
             chart("tokens per second", axis, bands(run), speed),
         ],
@@ -128,24 +132,18 @@ pub fn of_run(run: &Run, axis: Axis) -> Section {
     section
 }
 
-/// Held-out losses by dataset, as evaluations tell them.
-fn by_dataset(run: &Run, axis: Axis) -> Vec<Line> {
-    let mut all: BTreeMap<&str, Points> = BTreeMap::new();
-    for score in &run.scores.lines {
-        if let Some(dataset) = score.dataset().filter(|_| score.score.is_finite()) {
-            let x = axis.place(score.step, score.tokens) as f64;
-            all.entry(dataset).or_default().push((x, score.score));
-        }
-    }
-    // One measurement is no curve.
-    let long = all.into_iter().filter(|(_, points)| points.len() > 1).take(MOST_LINES);
-    let line = |(color, (name, points)): (usize, (&str, Points))| Line {
-        name: name.into(),
-        color,
-        style: Style::Dots,
-        pieces: vec![points],
-    };
-    long.enumerate().map(line).collect()
+/// Held-out losses by dataset. One measurement is no curve.
+fn by_dataset(run: &Run) -> Vec<Line> {
+    let text = |index: usize| !run.stages[index].is_of_pairs();
+    let stages = run.history.begun().filter(|(index, _)| text(*index));
+    let names: BTreeSet<&String> = stages.flat_map(|(_, stage)| stage.held_out_datasets.keys()).collect();
+    let lines = names.into_iter().enumerate().map(|(color, name)| {
+        line(run, name.clone(), color, Style::Dots, |i, it| {
+            it.held_out_datasets.get(name).filter(|_| text(i))
+        })
+    });
+    let points = |line: &Line| line.pieces.iter().map(Vec::len).sum::<usize>();
+    lines.filter(|line| points(line) > 1).take(MOST_LINES).collect()
 }
 
 /// What preference pairs earned, if a stage learned from some.
@@ -186,7 +184,34 @@ pub fn of_pairs(run: &Run, axis: Axis) -> Option<Section> {
             chart("loss of the pairs", axis, Vec::new(), loss),
         ],
     );
+    for (index, stage) in run.history.begun() {
+        let compared = stage.held_out_pairs.as_ref().map(|pairs| compared(&run.stages[index].name, pairs));
+        section.blocks.extend(compared.map(Block::Table));
+    }
     Some(section)
+}
+
+/// How often the chosen answer of held-out pairs is the likelier one, before the stage and after it.
+fn compared(stage: &str, pairs: &HeldOutPairs) -> Table {
+    let caption = format!(
+        "share of held-out pairs whose chosen answer is the likelier one, before {stage} and now, in %; the rise with \
+         the standard error of the paired difference"
+    );
+    let header = ["pairs of", "pairs", "before", "now", "rise", "per token: before", "now", "rise"];
+    let mut table = Table::new(&caption, header);
+    let datasets = pairs.datasets.iter().map(|(name, it)| (name.as_str(), it));
+    for (name, it) in [("all", &pairs.all)].into_iter().chain(datasets).take(MOST_ROWS) {
+        let mut cells = vec![Cell::from(name), Cell::from(it.pairs.to_string())];
+        for change in [&it.log_prob, &it.per_token] {
+            let [before, now, rise, error] =
+                [change.before, change.now, change.difference, change.standard_error].map(|x| 100.0 * x);
+            cells.extend([format!("{before:.1}"), format!("{now:.1}")].map(Cell::from));
+            let tone = if rise > 2.0 * error && rise > 0.0 { Tone::Good } else { Tone::Plain };
+            cells.push(Cell::new(format!("{rise:+.1} ± {error:.1}"), tone));
+        }
+        table.row(cells);
+    }
+    table
 }
 
 /// Several runs laid over each other.

@@ -53,7 +53,9 @@ pub fn of_run(run: &Run) -> Section {
                     let is_plain = !matches!(stage.kind, Some(StageKind::Sft | StageKind::Dpo));
                     pairs |= stage.is_of_pairs();
                     judged |= stage.kind == Some(StageKind::Sft);
-                    let far = is_plain && (share - plan).abs() > MUCH;
+                    // Sequences are whole.
+                    let sequence = stage.length.unwrap_or(0) as f64 / of_all.max(1) as f64;
+                    let far = is_plain && (share - plan).abs() > MUCH.max(sequence);
                     let tone = if far { Tone::Bad } else { Tone::Plain };
                     Cell::new(format!("{:.1} / {:.1}", 100.0 * share, 100.0 * plan), tone)
                 }
@@ -67,8 +69,11 @@ pub fn of_run(run: &Run) -> Section {
     if names.len() > MOST {
         section.note(format!("{} more datasets are left out", names.len() - MOST));
     }
-    let mut told = format!("Italic: more than {} % of the stage away from the plan, ", 100.0 * MUCH);
-    told += "as at the beginning of a stage, or where a dataset's cap of epochs gives its share to others.";
+    let mut told = format!(
+        "Italic: more than {} % of the stage, and more than a sequence, away from the plan, ",
+        100.0 * MUCH
+    );
+    told += "as where a dataset's cap of epochs gives its share to others.";
     if judged {
         told +=
             " In an sft stage the tokens are those that the model is judged on, while the plan counts all.";

@@ -1,6 +1,7 @@
 //! What `metrics.jsonl` tells of a run, read once, in memory that does not grow with its length.
 
 use crate::report::series::Series;
+use crate::train::comparison::HeldOutPairs;
 use crate::train::metrics::{Metrics, Preference};
 use std::collections::BTreeMap;
 
@@ -64,10 +65,14 @@ pub struct StageHistory {
     pub speed: Series,
     /// Mean held-out loss.
     pub held_out: Series,
+    /// The same by dataset.
+    pub held_out_datasets: BTreeMap<String, Series>,
     /// What the training pairs earned.
     pub earned: Earned,
     /// What the held-out pairs earned.
     pub held_out_earned: Earned,
+    /// How the held-out pairs compare with the model before the stage, as measured last.
+    pub held_out_pairs: Option<HeldOutPairs>,
     /// Tokens by dataset.
     pub datasets: BTreeMap<String, u64>,
     /// Seconds of the steps whose speed is known, with their tokens and billions of operations.
@@ -148,13 +153,16 @@ impl StageHistory {
         metrics.held_out_loss.into_iter().for_each(|loss| self.held_out.push(x, loss));
         metrics.preference.iter().for_each(|earned| self.earned.push(x, earned));
         metrics.held_out_preference.iter().for_each(|earned| self.held_out_earned.push(x, earned));
+        if metrics.held_out_pairs.is_some() {
+            self.held_out_pairs = metrics.held_out_pairs.clone();
+        }
         for (name, part) in &metrics.datasets {
-            if !self.datasets.contains_key(name) && self.datasets.len() < MOST_DATASETS {
-                self.datasets.insert(name.clone(), 0);
-            }
-            if let Some(tokens) = self.datasets.get_mut(name) {
+            if let Some(tokens) = of_name(&mut self.datasets, name) {
                 *tokens = tokens.saturating_add(part.tokens);
             }
+        }
+        for (name, loss) in &metrics.held_out_datasets {
+            of_name(&mut self.held_out_datasets, name).into_iter().for_each(|series| series.push(x, *loss));
         }
         self.memory = self.memory.max(metrics.timing.memory);
     }
@@ -179,6 +187,14 @@ impl StageHistory {
     }
 }
 
+/// What there is under a name; none for a new one where there are too many.
+fn of_name<'a, T: Default>(all: &'a mut BTreeMap<String, T>, name: &str) -> Option<&'a mut T> {
+    if !all.contains_key(name) && all.len() < MOST_DATASETS {
+        all.insert(name.into(), T::default());
+    }
+    all.get_mut(name)
+}
+
 /// The last value of a series, as far as it was not thinned out.
 pub fn last(series: &Series) -> Option<f64> {
     series.points().last().map(|point| point.mean)
@@ -198,7 +214,7 @@ mod tests {
             grad_norm: 1.0,
             datasets: BTreeMap::from([("a".into(), DatasetMetrics { tokens: 8, loss: None })]),
             held_out_loss: (step == 4).then_some(2.5),
-            held_out_datasets: BTreeMap::new(),
+            held_out_datasets: BTreeMap::from([("a".into(), 0.5 * step as f64)]),
             preference: None,
             held_out_preference: None,
             held_out_pairs: None,
@@ -219,6 +235,7 @@ mod tests {
         assert_eq!((history.stages[2].seconds, history.stages[2].pace()), (0.5, Some((16.0, 3.0))));
         assert_eq!(history.stages[2].final_loss(), Some(4.0));
         assert_eq!(history.begun().count(), 3);
+        assert_eq!(last(&history.stages[2].held_out_datasets["a"]), Some(3.0));
     }
 
     #[test]

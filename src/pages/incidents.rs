@@ -1,9 +1,8 @@
 //! Spikes of the loss, rewinds, and what its owner changed while the run trained.
 
-use super::page::{Block, Cell, Section, Table};
-use super::records::{Event, HISTORY_FILE};
+use super::page::{Block, Section, Table};
 use super::run::Run;
-use serde_json::Value;
+use crate::train::history::HISTORY_FILE;
 
 /// Most events, and letters of one.
 const MOST: usize = 200;
@@ -22,13 +21,14 @@ pub fn of_run(run: &Run) -> Section {
     if events.is_empty() {
         return section;
     }
-    let mut table = Table::new("", ["step", "stage", "what", "more"]).words(4);
+    let mut table = Table::new("", ["step", "stage", "kind", "what happened", "when"]).words(5);
     for event in events.iter().take(MOST) {
         table.row([
-            Cell::from(event.step.to_string()),
-            Cell::from(event.stage.clone()),
-            Cell::from(event.kind.clone()),
-            Cell::from(told(event)),
+            event.step.to_string(),
+            event.stage.clone(),
+            event.what.name().into(),
+            cut(event.what.describe()),
+            event.timing.time.clone(),
         ]);
     }
     section.blocks.push(Block::Table(table));
@@ -38,25 +38,10 @@ pub fn of_run(run: &Run) -> Section {
     section
 }
 
-/// What else the line says, as `name value` between semicolons.
-fn told(event: &Event) -> String {
-    let parts: Vec<String> =
-        event.more.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
-    let text = parts.join("; ");
-    match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{} ...", &text[..at]),
-        None => text,
+fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(at);
+        text += " ...";
     }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Number(number) => match number.as_f64() {
-            Some(x) if !number.is_u64() && !number.is_i64() => format!("{x:.3}"),
-            _ => number.to_string(),
-        },
-        other => other.to_string(),
-    }
+    text
 }

@@ -45,7 +45,14 @@ fn blocks(out: &mut String, all: &[Block]) -> fmt::Result {
                 out.write_char('\n')?;
             }
             Block::Table(it) => table(out, it)?,
-            Block::Charts(charts) => charts.iter().filter(|it| it.wide).try_for_each(|it| chart(out, it))?,
+            Block::Charts(charts) => {
+                charts.iter().filter(|it| it.wide).try_for_each(|it| chart(out, it))?;
+                let others: Vec<&str> =
+                    charts.iter().filter(|it| !it.wide).map(|it| it.title.as_str()).collect();
+                if !others.is_empty() {
+                    writeln!(out, "Curves in the HTML report: {}.\n", Escaped(&others.join(", ")))?;
+                }
+            }
             Block::Quotes(quotes) => {
                 for (who, text) in quotes {
                     writeln!(out, "**{}**\n", Escaped(who))?;

@@ -14,7 +14,6 @@ mod lines;
 pub mod markdown;
 pub mod page;
 pub mod peak;
-mod records;
 mod reproduce;
 pub mod run;
 mod samples;

@@ -4,6 +4,7 @@ use super::page::{Block, Cell, Section, Table};
 use super::run::Run;
 use crate::files;
 use crate::report::{quoted, shell_word, size};
+use crate::train::history::What;
 use crate::train::saved::RECIPE_FILE;
 use crate::train::sitting::Sitting;
 
@@ -43,7 +44,7 @@ fn blocks(section: &mut Section, run: &Run) {
             section.blocks.push(Block::Code(format!("smolter train {path}{flags}")));
         }
     }
-    if run.events.lines.iter().any(|event| event.kind == "intervention") {
+    if run.events.lines.iter().any(|event| matches!(event.what, What::Intervention { .. })) {
         let why = "the recipe was changed while it trained, as told under interventions: the command trains the \
                    recipe as it is now from the beginning";
         section.note(why);

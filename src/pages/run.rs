@@ -3,10 +3,12 @@
 use super::history::{Axis, History};
 use super::lines::{self, Lines};
 use super::peak::Peak;
-use super::records::{Event, HISTORY_FILE, SampleText, TaskScore};
 use crate::recipes::{Origin, Recipe, Span, StageKind};
 use crate::train::begun::Begun;
+use crate::train::history::{Event, HISTORY_FILE};
 use crate::train::overview::{Overview, steps};
+use crate::train::samples::{SAMPLES_FILE, SampleText};
+use crate::train::scores::{SCORES_FILE, TaskScore};
 use crate::train::sitting::{SITTINGS_FILE, Sitting};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -123,8 +125,8 @@ impl Run {
             name,
             stages,
             history,
-            scores: lines::read(&path, "scores.jsonl", "scores"),
-            samples: lines::read(&path, "samples.jsonl", "samples"),
+            scores: lines::read(&path, SCORES_FILE, "scores"),
+            samples: lines::read(&path, SAMPLES_FILE, "samples"),
             events: lines::read(&path, HISTORY_FILE, "record of spikes or interventions"),
             sittings,
             hashes: Begun::read(&path).map(|begun| {

@@ -1,8 +1,8 @@
 //! What the model writes on the same prompts, from stage to stage or run to run.
 
 use super::page::{Block, Section};
-use super::records::SampleText;
 use super::run::Run;
+use crate::train::samples::SampleText;
 
 /// Most prompts, and letters of a text.
 const MOST: usize = 40;

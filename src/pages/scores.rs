@@ -1,9 +1,9 @@
 //! What the model can do: tasks as rows and stages as columns, as in table 3 of SmolLM2's paper, or runs as columns.
 
 use super::page::{Block, Cell, Section, Table, Tone};
-use super::records::TaskScore;
 use super::run::Run;
 use super::seeds::{Group, groups};
+use crate::train::scores::{LOSS_PREFIX, TaskScore};
 use std::collections::HashMap;
 
 /// Standard errors by which a score must be above guessing, or a loss below the 5-gram's, to stand out.
@@ -66,7 +66,7 @@ pub fn of_run(run: &Run) -> Section {
     }
     let columns: Vec<Column> =
         names.into_iter().map(column).filter(|column| !column.scores.is_empty()).collect();
-    section.blocks.extend(tables(&keys(all.iter()), &columns, &[], &[]).into_iter().map(Block::Table));
+    section.blocks.extend(tables(keys(all.iter()), columns, &[], &[]).into_iter().map(Block::Table));
     section
 }
 
@@ -97,7 +97,7 @@ pub fn of_runs(runs: &[Run]) -> Section {
             .zip(&scores)
             .map(|(run, it)| Column::new(run.name.clone(), it.iter().copied()))
             .collect();
-        let found = tables(&keys(scores.iter().flatten().copied()), &columns, &groups, runs);
+        let found = tables(keys(scores.iter().flatten().copied()), columns, &groups, runs);
         if !found.is_empty() {
             all.push((stage, found));
         }
@@ -113,9 +113,41 @@ pub fn of_runs(runs: &[Run]) -> Section {
     section
 }
 
+/// Whether the questions of a task are put in a chat and as plain text after the same stage.
+fn forms_meet(columns: &[Column]) -> bool {
+    let both = |(task, chat): &Key, column: &Column| *chat && column.scores.contains_key(&(*task, false));
+    columns.iter().any(|column| column.scores.keys().any(|key| both(key, column)))
+}
+
+/// Leaves out in which form questions were put, but for the names of columns.
+fn without_forms<'a>(keys: &[Key<'a>], columns: &mut [Column<'a>]) -> Vec<Key<'a>> {
+    for column in columns {
+        if column.scores.keys().any(|(_, chat)| *chat) {
+            column.name += " (in a chat)";
+        }
+        column.scores = column.scores.drain().map(|((task, _), score)| ((task, false), score)).collect();
+    }
+    let mut tasks: Vec<Key> = Vec::new();
+    for (task, _) in keys {
+        if !tasks.iter().any(|(known, _)| known == task) {
+            tasks.push((task, false));
+        }
+    }
+    tasks
+}
+
 /// A table of tasks and one of held-out losses, as far as there are some.
-fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> Vec<Table> {
-    let is_loss = |key: &&Key| key.0.starts_with("loss/");
+fn tables<'a>(
+    mut keys: Vec<Key<'a>>,
+    mut columns: Vec<Column<'a>>,
+    groups: &[Group],
+    runs: &[Run],
+) -> Vec<Table> {
+    if !forms_meet(&columns) {
+        keys = without_forms(&keys, &mut columns);
+    }
+    let columns = &columns[..];
+    let is_loss = |key: &&Key| key.0.starts_with(LOSS_PREFIX);
     let (losses, tasks): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(is_loss);
     let header = |first: &str, last: &[&str]| {
         let names = columns.iter().map(|column| column.name.clone());
@@ -156,7 +188,7 @@ fn tables(keys: &[Key], columns: &[Column], groups: &[Group], runs: &[Run]) -> V
                 baseline.map_or(Cell::none(), |it| Cell::new(format!("{it:.3}"), Tone::Quiet)),
                 all().next().map_or(Cell::none(), |it| Cell::new(it.items.to_string(), Tone::Quiet)),
             ];
-            let name = key.0.trim_start_matches("loss/").to_string();
+            let name = key.0.trim_start_matches(LOSS_PREFIX).to_string();
             table.row(cells(name, key, columns, groups, 1.0, 3).into_iter().chain(last));
         }
         tables.push(table);
@@ -195,10 +227,17 @@ fn cells(
 }
 
 fn tone(score: &TaskScore) -> Tone {
-    match (score.above_baseline(), score.dataset()) {
-        (Some(above), _) if above >= SURE => Tone::Good,
-        (Some(above), Some(_)) if above < 0.0 => Tone::Bad,
-        (Some(_), None) => Tone::Quiet,
+    let below = score.baseline.map(|baseline| (baseline - score.score) / score.standard_error.max(1e-12));
+    match (score.above_guessing(), below) {
+        (Some(above), _) => {
+            if above >= SURE {
+                Tone::Good
+            } else {
+                Tone::Quiet
+            }
+        }
+        (None, Some(below)) if below >= SURE => Tone::Good,
+        (None, Some(below)) if below < 0.0 => Tone::Bad,
         _ => Tone::Plain,
     }
 }

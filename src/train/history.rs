@@ -60,7 +60,23 @@ pub enum What {
 impl Event {
     /// It in a line for people.
     pub fn describe(&self) -> String {
-        let what = match &self.what {
+        format!("step {} ({}): {}", self.step, self.stage, self.what.describe())
+    }
+}
+
+impl What {
+    /// Its `kind`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::Spike { .. } => "spike",
+            What::Rewind { .. } => "rewind",
+            What::Intervention { .. } => "intervention",
+        }
+    }
+
+    /// It in a line for people.
+    pub fn describe(&self) -> String {
+        match self {
             What::Spike { loss, expected, datasets } => {
                 let loss = loss.map_or("not finite".into(), |loss| format!("{loss:.3}"));
                 let expected =
@@ -77,8 +93,7 @@ impl Event {
                     set.iter().zip(before).map(|(set, before)| format!("{set} (was {})", value(before)));
                 changed.collect::<Vec<_>>().join(", ")
             }
-        };
-        format!("step {} ({}): {what}", self.step, self.stage)
+        }
     }
 }
 
