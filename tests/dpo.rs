@@ -228,6 +228,8 @@ fn every_loss_learns_and_pairs_are_held_out() {
             set("dpo.loss", loss),
             set("epochs", "12"),
             "held_out.fraction=0.3".into(),
+            // Slow enough for every loss to fall from step to step.
+            "schedule.peak_lr=5e-4".into(),
             "checkpoint.keep=99".into(),
         ];
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();

@@ -202,7 +202,10 @@ fn what_is_not_given_is_told_with_the_flag_that_gives_it() {
         let from = format!("model.from={}", place.path("base").display());
         let paths = format!("datasets.mine.paths={}", place.path("chat.jsonl").display());
         let words = ["--set model.from=...", "--set datasets.mine.paths=..."];
-        train(&[]).expect(2, &words);
+        // Both at once, a line each.
+        let nothing = train(&[]);
+        assert!(nothing.code == Some(2) && nothing.stderr.lines().count() == 2, "{nothing:#?}");
+        assert!(words.iter().all(|words| nothing.stderr.contains(words)), "{nothing:#?}");
         train(&[from.clone()]).expect(2, &words[1..]).is_one_line();
         train(&[paths.clone()]).expect(2, &words[..1]).is_one_line();
         train(&["model.from=nowhere".into(), paths]).expect(2, &["nowhere"]).is_one_line();
