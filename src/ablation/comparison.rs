@@ -76,7 +76,7 @@ fn outcome(run: &Path, stage: &str) -> Vec<(String, (f64, f64))> {
     let all: Vec<TaskScore> = records::read(&run.join(SCORES_FILE));
     let last = all.iter().map(|score| score.step).max();
     let its = all.iter().filter(|score| Some(score.step) == last && score.stage == stage);
-    let mut found: Vec<_> = its.map(|it| (it.task.clone(), (it.score, it.standard_error))).collect();
+    let mut found: Vec<_> = its.map(|it| (it.task.clone(), scores::with_error(it))).collect();
     if found.is_empty()
         && let Some(last) = Overview::of(run).and_then(|run| run.last)
     {

@@ -130,8 +130,9 @@ impl Life {
                     quoted(&self.folder)
                 ))
             })?;
-            sums[0] += score.score;
-            sums[1] += score.standard_error.powi(2);
+            let (value, error) = scores::with_error(score);
+            sums[0] += value;
+            sums[1] += error.powi(2);
             sums[2] += score.guessing.unwrap_or(0.0);
         }
         let count = tasks.len() as f64;
@@ -262,7 +263,10 @@ pub fn summary(findings: &[Finding]) -> String {
     let missing: Vec<String> = findings
         .iter()
         .filter(|it| !it.appears)
-        .map(|it| format!("{} ({:+.1} standard errors)", it.effect, it.in_errors))
+        .map(|it| match it.in_errors >= ENOUGH {
+            true => format!("{} (above guessing before)", it.effect),
+            false => format!("{} ({:+.1} standard errors)", it.effect, it.in_errors),
+        })
         .collect();
     match &missing[..] {
         [] => format!("all {} effects appear by {ENOUGH} standard errors", findings.len()),

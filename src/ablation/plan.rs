@@ -74,11 +74,12 @@ impl Plan {
     /// # Errors
     /// [`Error::Input`] with what cannot be, and those of reading the model.
     pub fn new(request: Request) -> Result<Plan> {
-        let Request { protocol, recipe, from, .. } = request;
+        let Request { protocol, mut recipe, from, .. } = request;
         let candidates = request.candidates.iter().map(|text| Candidate::parse(text, &recipe));
         let candidates = candidates.collect::<Result<Vec<_>>>()?;
         check(protocol, &candidates, &recipe)?;
         let index = stage_of(protocol, &recipe, from, request.stage)?;
+        fix_length(&mut recipe, index, from);
         let stage = &recipe.stages[index];
         let in_candidates: BTreeSet<&String> = candidates.iter().flat_map(|it| it.parts.keys()).collect();
         let mut rest = if protocol.share < 1.0 { stage.mixture.clone() } else { BTreeMap::new() };
@@ -239,6 +240,15 @@ fn stage_of(
     })
 }
 
+/// Where the length of sequences would follow from the text of each candidate, it becomes the longest that may be.
+fn fix_length(recipe: &mut Recipe, index: usize, from: Option<&ModelFolder>) {
+    let longest = from.map_or(recipe.model.max_position_embeddings, |model| model.architecture.positions());
+    let stage = &mut recipe.stages[index];
+    if std::mem::take(&mut stage.fit_length) {
+        stage.sequence_length = stage.sequence_length.min(longest);
+    }
+}
+
 /// The recipe's stage, and what it uses, as a recipe of one stage with the schedule of the protocol and an empty mixture.
 fn conditions(protocol: &Protocol, recipe: &Recipe, index: usize, length: Length) -> Recipe {
     let (stage, span) = (&recipe.stages[index], recipe.span_of(index));
@@ -272,6 +282,7 @@ fn conditions(protocol: &Protocol, recipe: &Recipe, index: usize, length: Length
         schedule: None,
         optimizer: None,
         reset_optimizer: false,
+        skip: Vec::new(),
         batch: None,
         mixture: BTreeMap::new(),
         ..stage.clone()

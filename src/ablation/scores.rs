@@ -8,6 +8,13 @@ pub fn last<'s>(scores: &'s [TaskScore], task: &str, stage: &str, until: u64) ->
     its.max_by_key(|it| (it.step, it.chat))
 }
 
+/// A score and its standard error. That of shares is at least half an item: where all items are right, or none, others
+/// might not be.
+pub fn with_error(score: &TaskScore) -> (f64, f64) {
+    let least = if is_loss(&score.task) { 0.0 } else { 0.5 / score.items.max(1) as f64 };
+    (score.score, score.standard_error.max(least))
+}
+
 /// The loss on what a run itself held out.
 pub const OWN_LOSS: &str = "held-out loss";
 /// The accuracy on pairs that a run itself held out.

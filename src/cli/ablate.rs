@@ -219,7 +219,11 @@ impl Ablate {
             return Err(Error::input(format!("{}: {why}", quoted(&folders[0]))));
         }
         out::line(effects::draw(&findings))?;
-        out::line(format_args!("\n{} runs; {}", lives.len(), effects::summary(&findings)))?;
+        let runs = match lives.len() {
+            1 => "1 run".to_string(),
+            many => format!("{many} runs"),
+        };
+        out::line(format_args!("\n{runs}; {}", effects::summary(&findings)))?;
         self.write(&json!({"protocol": LIFE, "runs": folders, "effects": findings}))
     }
 

@@ -25,7 +25,7 @@ pub fn groups(runs: &[Run]) -> Vec<Group> {
 fn without_seeds(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     (recipe.name, recipe.comment) = (String::new(), String::new());
-    (recipe.seed, recipe.data_seed) = (0, 0);
+    (recipe.seed, recipe.data_seed, recipe.evaluation.seed) = (0, 0, 0);
     recipe
 }
 
