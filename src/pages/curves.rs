@@ -2,9 +2,10 @@
 
 use super::chart::{Chart, Line, Style};
 use super::history::{Axis, StageHistory};
-use super::page::{Block, Section};
+use super::page::{Block, Section, Table};
 use super::run::Run;
 use crate::report::series::Series;
+use crate::train::comparison::HeldOutPairs;
 use std::collections::BTreeMap;
 
 /// Points over which a smoothed curve is the median: this share of those of its stage.
@@ -186,7 +187,25 @@ pub fn of_pairs(run: &Run, axis: Axis) -> Option<Section> {
             chart("loss of the pairs", axis, Vec::new(), loss),
         ],
     );
+    for (index, stage) in run.history.begun() {
+        if let Some(pairs) = &stage.pairs {
+            section.blocks.push(Block::Table(comparison(&run.stages[index].name, pairs)));
+        }
+    }
     Some(section)
+}
+
+/// What became of a stage's held-out pairs.
+fn comparison(stage: &str, pairs: &HeldOutPairs) -> Table {
+    let caption = format!(
+        "held-out pairs whose chosen answer is the likelier one, in %, before {stage} and since: by log-probability, and \
+         per token; the difference ± its standard error, pair by pair"
+    );
+    let header =
+        ["pairs of", "pairs", "before", "now", "difference", "per token: before", "now", "difference"];
+    let mut table = Table::new(&caption, header);
+    pairs.rows().into_iter().for_each(|row| table.row(row));
+    table
 }
 
 /// Several runs laid over each other.

@@ -1,6 +1,7 @@
 //! What `metrics.jsonl` tells of a run, read once, in memory that does not grow with its length.
 
 use crate::report::series::Series;
+use crate::train::comparison::HeldOutPairs;
 use crate::train::metrics::{Metrics, Preference};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,8 @@ pub struct StageHistory {
     pub earned: Earned,
     /// What the held-out pairs earned.
     pub held_out_earned: Earned,
+    /// Held-out pairs before the stage and since, as they were measured last.
+    pub pairs: Option<HeldOutPairs>,
     /// Tokens by dataset.
     pub datasets: BTreeMap<String, u64>,
     /// Seconds of the steps whose speed is known, with their tokens and billions of operations.
@@ -148,6 +151,7 @@ impl StageHistory {
         metrics.held_out_loss.into_iter().for_each(|loss| self.held_out.push(x, loss));
         metrics.preference.iter().for_each(|earned| self.earned.push(x, earned));
         metrics.held_out_preference.iter().for_each(|earned| self.held_out_earned.push(x, earned));
+        self.pairs = metrics.held_out_pairs.clone().or(self.pairs.take());
         for (name, part) in &metrics.datasets {
             if !self.datasets.contains_key(name) && self.datasets.len() < MOST_DATASETS {
                 self.datasets.insert(name.clone(), 0);
@@ -171,12 +175,22 @@ impl StageHistory {
         (self.seconds > 0.0 && tokens.is_finite() && gflop.is_finite()).then_some((tokens, gflop))
     }
 
+    /// The training loss at the beginning: the mean of its first twentieth.
+    pub fn first_loss(&self) -> Option<f64> {
+        let points = self.loss.points();
+        mean(points[..points.len().div_ceil(20)].iter().map(|point| point.mean))
+    }
+
     /// The training loss at the end: the mean of its last twentieth.
     pub fn final_loss(&self) -> Option<f64> {
         let points = self.loss.points();
-        let last = &points[points.len() - points.len().div_ceil(20)..];
-        (!last.is_empty()).then(|| last.iter().map(|point| point.mean).sum::<f64>() / last.len() as f64)
+        mean(points[points.len() - points.len().div_ceil(20)..].iter().map(|point| point.mean))
     }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = values.len();
+    (count > 0).then(|| values.sum::<f64>() / count as f64)
 }
 
 /// The last value of a series, as far as it was not thinned out.
@@ -217,7 +231,7 @@ mod tests {
         assert_eq!((history.stages[0].seconds, history.stages[0].tokens), (1.0, 16.0));
         // How long step 5 took is not known, since step 4 is missing.
         assert_eq!((history.stages[2].seconds, history.stages[2].pace()), (0.5, Some((16.0, 3.0))));
-        assert_eq!(history.stages[2].final_loss(), Some(4.0));
+        assert_eq!((history.stages[2].first_loss(), history.stages[2].final_loss()), (Some(5.0), Some(4.0)));
         assert_eq!(history.begun().count(), 3);
     }
 
