@@ -179,11 +179,16 @@ impl StageHistory {
         (self.seconds > 0.0 && tokens.is_finite() && gflop.is_finite()).then_some((tokens, gflop))
     }
 
+    /// The training loss at the beginning: the mean of its first twentieth.
+    pub fn first_loss(&self) -> Option<f64> {
+        let points = self.loss.points();
+        mean(points[..points.len().div_ceil(20)].iter().map(|point| point.mean))
+    }
+
     /// The training loss at the end: the mean of its last twentieth.
     pub fn final_loss(&self) -> Option<f64> {
         let points = self.loss.points();
-        let last = &points[points.len() - points.len().div_ceil(20)..];
-        (!last.is_empty()).then(|| last.iter().map(|point| point.mean).sum::<f64>() / last.len() as f64)
+        mean(points[points.len() - points.len().div_ceil(20)..].iter().map(|point| point.mean))
     }
 }
 
@@ -193,6 +198,11 @@ fn of_name<'a, T: Default>(all: &'a mut BTreeMap<String, T>, name: &str) -> Opti
         all.insert(name.into(), T::default());
     }
     all.get_mut(name)
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> Option<f64> {
+    let count = values.len();
+    (count > 0).then(|| values.sum::<f64>() / count as f64)
 }
 
 /// The last value of a series, as far as it was not thinned out.
@@ -233,7 +243,7 @@ mod tests {
         assert_eq!((history.stages[0].seconds, history.stages[0].tokens), (1.0, 16.0));
         // How long step 5 took is not known, since step 4 is missing.
         assert_eq!((history.stages[2].seconds, history.stages[2].pace()), (0.5, Some((16.0, 3.0))));
-        assert_eq!(history.stages[2].final_loss(), Some(4.0));
+        assert_eq!((history.stages[2].first_loss(), history.stages[2].final_loss()), (Some(5.0), Some(4.0)));
         assert_eq!(history.begun().count(), 3);
         assert_eq!(last(&history.stages[2].held_out_datasets["a"]), Some(3.0));
     }

@@ -69,12 +69,13 @@ pub fn stages(run: &Run) -> Section {
         "tokens",
         "sequence",
         "peak learning rate",
+        "first training loss",
         "training loss",
         "held-out loss",
         "time",
     ];
-    let caption = "losses at the end of the stage, in training the mean of its last twentieth; of a dpo stage that \
-                   of its pairs";
+    let caption = "losses at the end of the stage, in training the mean of its last twentieth, and of its first; of a \
+                   dpo stage that of its pairs";
     let mut table = Table::new(caption, header).words(2);
     for (stage, history) in run.stages.iter().zip(&run.history.stages) {
         let planned = stage.span.as_ref().map(|span| span.steps());
@@ -92,6 +93,7 @@ pub fn stages(run: &Run) -> Section {
             Cell::from(tokens),
             Cell::from(stage.length.map(|length| length.to_string())),
             Cell::from(peak.map(|lr| format!("{lr:.2e}"))),
+            Cell::from(nats(history.first_loss())),
             Cell::from(nats(history.final_loss())),
             Cell::from(nats(last(&history.held_out))),
             Cell::from((history.seconds > 0.0).then(|| duration(history.seconds))),

@@ -105,12 +105,19 @@ impl HeldOutPairs {
             "now",
             "difference",
         ]);
-        let datasets = self.datasets.iter().map(|(name, comparison)| (name.as_str(), comparison));
-        for (name, Comparison { pairs, log_prob, per_token }) in datasets.chain([("all", &self.all)]) {
-            let cells = [log_prob, per_token].map(Change::cells).concat();
-            table.add_row([name.to_string(), pairs.to_string()].into_iter().chain(cells));
-        }
+        self.rows().into_iter().for_each(|row| drop(table.add_row(row)));
         table.to_string()
+    }
+
+    /// A row per dataset, and one of all pairs: how many, by log-probability before, now and the difference with its
+    /// standard error, and the same per token; in per cent.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let datasets = self.datasets.iter().map(|(name, comparison)| (name.as_str(), comparison));
+        let row = |(name, Comparison { pairs, log_prob, per_token }): (&str, &Comparison)| {
+            let cells = [log_prob, per_token].map(Change::cells).concat();
+            [name.to_string(), pairs.to_string()].into_iter().chain(cells).collect()
+        };
+        datasets.chain([("all", &self.all)]).map(row).collect()
     }
 }
 
