@@ -105,7 +105,9 @@ impl HeldOutPairs {
             "now",
             "difference",
         ]);
-        self.rows().into_iter().for_each(|row| drop(table.add_row(row)));
+        for row in self.rows() {
+            table.add_row(row);
+        }
         table.to_string()
     }
 
