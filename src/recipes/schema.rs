@@ -606,6 +606,7 @@ impl Spikes {
 
 impl Default for Spikes {
     fn default() -> Self {
-        Spikes { action: SpikeAction::Report, threshold: 5.0, before: 1, rewinds: 10 }
+        let action = SpikeAction::Report;
+        Spikes { action, threshold: 5.0, before: 1, rewinds: 10 }
     }
 }
