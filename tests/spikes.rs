@@ -328,6 +328,36 @@ fn what_is_done_stands_and_the_way_round_works() {
     run(place.resume("run", "reference").args(["--set", "stages.branch.steps=90"])).expect(2, &["is done"]);
 }
 
+/// A dataset that the run has never seen, though its tokenizer is its own.
+#[test]
+fn a_stage_that_has_not_begun_may_read_another_dataset() {
+    let place = Place::new();
+    let line = |i: usize| format!("{{\"text\": \"{i} and {}, as everyone knows.\"}}\n", 2 * i);
+    std::fs::write(place.path("more.jsonl"), (0..90).map(line).collect::<String>()).expect("text");
+    run(place.train("run", "reference", &[]).args(["--until", "5"])).expect(0, &[]);
+    let tokenizer = || std::fs::read(place.path("run/data/tokenizer/tokenizer.json")).expect("a tokenizer");
+    let before = tokenizer();
+    let resume = |dataset: &str| {
+        let mut command = place.resume("run", "reference");
+        command.args(["--set", dataset, "--set", "stages.long.mixture={facts=0.5,more=0.5}"]);
+        command
+    };
+    let gone = format!("datasets.more={{paths=['{}']}}", place.path("gone.jsonl").display());
+    run(&mut resume(&gone)).expect(2, &["gone.jsonl"]);
+    let more = format!("datasets.more={{paths=['{}']}}", place.path("more.jsonl").display());
+    run(&mut resume(&more)).expect(0, &[]);
+    let all = metrics(&place, "run");
+    let of =
+        |name: &str| all[6..].iter().filter_map(|it| it.datasets.get(name)).map(|it| it.tokens).sum::<u64>();
+    assert_eq!([of("facts"), of("more"), of("sums")], [384, 384, 0]);
+    assert!(before == tokenizer(), "the tokenizer is another");
+    assert_eq!(history(&place, "run").len(), 1, "{:?}", history(&place, "run"));
+    // A new run of its recipe is the same.
+    place.recipe(&std::fs::read_to_string(place.path("run/recipe.toml")).expect("a recipe"));
+    run(&mut place.train("again", "reference", &[])).expect(0, &[]);
+    assert!(place.state("run", 12) == place.state("again", 12));
+}
+
 /// No false alarm where nothing is wrong.
 #[test]
 fn the_tiny_recipe_raises_no_alarm() {

@@ -79,7 +79,18 @@ fn check_tokenizer(problems: &mut Problems, recipe: &Recipe) {
         });
     }
     let Some(train) = &tokenizer.train else { return };
-    let remote = recipe.datasets.iter().find(|dataset| dataset.paths.iter().any(|path| hub::is_remote(path)));
+    let place = key_path!["tokenizer", "train", "datasets"];
+    let known: Vec<&str> = recipe.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    for (i, name) in train.datasets.iter().flatten().enumerate() {
+        problems.require(known.contains(&name.as_str()), &below(place, &i.to_string()), || {
+            format!("is '{name}', but no dataset has that name; {}", suggest(name, &known))
+        });
+    }
+    problems.require(train.datasets.as_ref().is_none_or(|names| !names.is_empty()), place, || {
+        "is empty: name a dataset, or leave the key out".into()
+    });
+    let mut learnt = recipe.datasets.iter().filter(|dataset| train.learns_from(&dataset.name));
+    let remote = learnt.find(|dataset| dataset.paths.iter().any(|path| hub::is_remote(path)));
     if let Some(dataset) = remote {
         problems.require(false, key_path!["tokenizer", "train"], || {
             format!(

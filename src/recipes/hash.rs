@@ -61,10 +61,14 @@ impl Recipe {
 /// The recipe without the tables that none of its stages uses.
 fn without_unused(mut recipe: Recipe) -> Recipe {
     let stages = &recipe.stages;
-    // A tokenizer is trained on all datasets.
-    if recipe.tokenizer.train.is_none() {
-        let used: BTreeSet<&String> = stages.iter().flat_map(|stage| stage.mixture.keys()).collect();
-        recipe.datasets.retain(|dataset| used.contains(&dataset.name));
+    let used: BTreeSet<&String> = stages.iter().flat_map(|stage| stage.mixture.keys()).collect();
+    let learns = |name: &str| recipe.tokenizer.train.as_ref().is_some_and(|train| train.learns_from(name));
+    recipe.datasets.retain(|dataset| used.contains(&dataset.name) || learns(&dataset.name));
+    if let Some(train) = &mut recipe.tokenizer.train
+        && recipe.datasets.iter().all(|dataset| train.learns_from(&dataset.name))
+    {
+        // As if there were no others.
+        train.datasets = None;
     }
     let schedules: BTreeSet<Option<&str>> = stages.iter().map(|stage| stage.schedule.as_deref()).collect();
     recipe.schedules.retain(|name, _| schedules.contains(&Some(name)));

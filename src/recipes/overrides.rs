@@ -1,5 +1,6 @@
 //! Puts the value of a `--set` into a recipe's tree.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -170,6 +171,17 @@ pub(super) fn assign<'a>(
         }
         DeValue::Array(array) => match index(array, key).filter(|&i| i < array.len()) {
             Some(i) => assign(&mut array.as_mut()[i], rest, value, places),
+            // A table under a new name is one more.
+            None if rest.is_empty() && value.is_table() => {
+                let name = place_next(DeValue::String(Cow::Owned(key.to_string())), places);
+                let mut added = place_next(value, places);
+                if let DeValue::Table(table) = added.get_mut() {
+                    let key = place_next(DeString::Owned("name".to_string()), places);
+                    table.entry(key).or_insert(name);
+                }
+                array.push(added);
+                Ok(())
+            }
             None => {
                 let names: Vec<&str> = array.iter().map(name).collect();
                 let hint = suggest(key, &names);

@@ -132,6 +132,17 @@ pub struct TokenizerTraining {
     /// Number of documents to learn from, drawn from all datasets.
     #[serde(deserialize_with = "count")]
     pub sample_documents: usize,
+    /// Names of the datasets that these are drawn from; all that there are if not given. A run that is given another dataset
+    /// later keeps its tokenizer, and writes here which it has learnt from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datasets: Option<Vec<String>>,
+}
+
+impl TokenizerTraining {
+    /// Whether it learns from a dataset.
+    pub fn learns_from(&self, dataset: &str) -> bool {
+        self.datasets.as_ref().is_none_or(|names| names.iter().any(|name| name == dataset))
+    }
 }
 
 /// `[optimizer]` or `[optimizers.NAME]`: AdamW with decoupled decay on all parameters, norms and embeddings

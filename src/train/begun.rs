@@ -95,8 +95,13 @@ impl Begun {
         let before = self.recipes().pop()?;
         let tokenizer = self.tokenizer.clone()?;
         let same = |dataset: &Dataset| before.datasets.iter().any(|it| origin(it) == origin(dataset));
-        // A tokenizer is trained on all datasets, in their order.
-        let origins = |recipe: &Recipe| recipe.datasets.iter().map(origin).collect::<Vec<_>>();
+        // A tokenizer is trained on its datasets, in their order.
+        let learns = |recipe: &Recipe, dataset: &Dataset| {
+            recipe.tokenizer.train.as_ref().is_some_and(|train| train.learns_from(&dataset.name))
+        };
+        let origins = |recipe: &Recipe| {
+            recipe.datasets.iter().filter(|it| learns(recipe, it)).map(origin).collect::<Vec<_>>()
+        };
         let hash = |recipe: &Recipe| recipe.source.as_ref().and_then(|source| source.hash.clone());
         if before.tokenizer != recipe.tokenizer
             || (before.data_seed, before.world_seed()) != (recipe.data_seed, recipe.world_seed())

@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::recipes::Recipe;
 use crate::report::{out, quoted};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Changes the recipe of the run in `run`, which is at `checkpoint`, if it has one, by assignments `path.to.key=value`, and
 /// says what has changed.
@@ -24,8 +24,21 @@ pub fn intervene(
     // It may have been lost.
     saved::write_recipe(&recipe, run)?;
     let path = run.join(RECIPE_FILE);
-    let read = |set: &[String]| Recipe::load(&path.to_string_lossy(), set);
+    let read = |set: &[String]| {
+        let mut changed = Recipe::load(&path.to_string_lossy(), set)?;
+        if checkpoint.is_some() {
+            keep_tokenizer(&recipe, &mut changed);
+        }
+        Ok::<_, Error>(changed)
+    };
     let changed = read(set)?;
+    let mut added = changed.clone();
+    let is_known =
+        |name: &str, paths: &[PathBuf]| recipe.datasets.iter().any(|it| it.name == name && it.paths == paths);
+    added.datasets.retain(|dataset| !is_known(&dataset.name, &dataset.paths));
+    // Of the others the run has its tokens, and its tokenizer.
+    added.tokenizer.path = None;
+    added.check_files(None)?;
     if let Some(checkpoint) = checkpoint
         && let Some(why) = touched(&recipe, &changed, checkpoint)
     {
@@ -46,6 +59,15 @@ pub fn intervene(
     }
     saved::write_recipe(&changed, run)?;
     Ok(changed)
+}
+
+/// A dataset that is new to a run is no reason to learn other tokens.
+fn keep_tokenizer(recipe: &Recipe, changed: &mut Recipe) {
+    let Some(train) = &mut changed.tokenizer.train else { return };
+    let names = || recipe.datasets.iter().map(|dataset| dataset.name.clone());
+    if train.datasets.is_none() && changed.datasets.iter().any(|it| names().all(|name| name != it.name)) {
+        train.datasets = Some(names().collect());
+    }
 }
 
 /// What of the run up to `checkpoint` would have been another with the recipe `changed`, if something would.

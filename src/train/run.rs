@@ -54,10 +54,12 @@ pub fn resume(options: Options, set: &[String]) -> Result<Ending> {
     let files = [RECIPE_FILE, BEGUN_FILE, HISTORY_FILE].map(|name| run.join(name));
     let before = files.each_ref().map(|path| files::read(path, files::LISTS).ok());
     let trainer = reopen(options, set, introduce).inspect_err(|_| {
-        let changed = files.iter().zip(before).filter(|_| !set.is_empty());
-        for (path, before) in changed.filter_map(|(path, before)| Some((path, before?))) {
+        for (path, before) in files.iter().zip(before).filter(|_| !set.is_empty()) {
             // The error itself is what matters.
-            let _ = replace(path, &before);
+            let _ = match before {
+                Some(before) => replace(path, &before),
+                None => std::fs::remove_file(path).map_err(Error::io(path)),
+            };
         }
     })?;
     complete(trainer)

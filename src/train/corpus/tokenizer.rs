@@ -64,7 +64,9 @@ pub(super) fn prepare(
         return Ok(tokenizer);
     };
     // Pairs are no documents.
-    let texts = recipe.datasets.iter().enumerate().filter(|(i, _)| !recipe.is_of_pairs(*i));
+    let learnt =
+        |(i, dataset): &(usize, &Dataset)| !recipe.is_of_pairs(*i) && training.learns_from(&dataset.name);
+    let texts = recipe.datasets.iter().enumerate().filter(learnt);
     let texts: Vec<_> = texts.collect();
     let share = training.sample_documents.div_ceil(texts.len().max(1));
     let samples = texts.iter().map(|&(i, dataset)| {
