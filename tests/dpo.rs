@@ -212,7 +212,7 @@ fn a_stage_on_pairs_computes_what_its_text_says_and_goes_on_exactly() {
 
 /// Which of the pairs a run holds out.
 fn held_out_pairs(run: &Path) -> Vec<usize> {
-    let set = TokenSet::open(&run.join("data"), &held_out_name("pairs"), Verify::Full).expect("a set");
+    let set = TokenSet::open(run.join("data"), &held_out_name("pairs"), Verify::Full).expect("a set");
     let tokenizer = Tokenizer::load(run.join(format!("checkpoints/step-{TEXT:06}"))).expect("its tokenizer");
     let prompts = (0..pair_count(&set)).map(|index| tokenizer.decode(&pair(&set, index).prompt));
     let is_of = |prompt: &str| pairs().iter().position(|[text, ..]| prompt.contains(text.trim()));

@@ -206,8 +206,8 @@ fn what_is_not_given_is_told_with_the_flag_that_gives_it() {
         let nothing = train(&[]);
         assert!(nothing.code == Some(2) && nothing.stderr.lines().count() == 2, "{nothing:#?}");
         assert!(words.iter().all(|words| nothing.stderr.contains(words)), "{nothing:#?}");
-        train(&[from.clone()]).expect(2, &words[1..]).is_one_line();
-        train(&[paths.clone()]).expect(2, &words[..1]).is_one_line();
+        train(std::slice::from_ref(&from)).expect(2, &words[1..]).is_one_line();
+        train(std::slice::from_ref(&paths)).expect(2, &words[..1]).is_one_line();
         train(&["model.from=nowhere".into(), paths]).expect(2, &["nowhere"]).is_one_line();
         let missing = train(&[from, "datasets.mine.paths=nowhere.jsonl".into()]);
         missing.expect(2, &["nowhere.jsonl"]).is_one_line();

@@ -253,7 +253,7 @@ fn what_has_not_begun_can_be_changed() {
     let shown = run(smolter(&["runs", "show"]).arg(place.path("run"))).expect(0, &[]).stdout;
     assert!(shown.contains("stages.long.mixture"), "{shown}");
     // Back again with what the record says.
-    run(&mut change("killed", &[mixture]).args(["--until", "5"])).expect(0, &[]);
+    run(change("killed", &[mixture]).args(["--until", "5"])).expect(0, &[]);
     run(&mut change("killed", &[&before[0]])).expect(0, &[]);
     run(&mut place.train("whole", "reference", &[])).expect(0, &[]);
     assert!(place.state("killed", 12) == place.state("whole", 12));

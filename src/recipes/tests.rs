@@ -333,10 +333,8 @@ fn names_that_are_no_recipe_are_answered_with_the_nearest() {
         "smollm2-135: neither a recipe's name nor a .toml file, nor text that exists; did you mean 'smollm2-135m'?"
     );
     let text = error("gpt").to_string();
-    assert!(
-        text.ends_with("known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b, finetune, preference"),
-        "{text}"
-    );
+    let known = "known: microcosm, smollm2-135m, smollm2-360m, smollm2-1.7b, finetune, preference";
+    assert!(text.ends_with(known), "{text}");
     let missing = error("no/such.toml");
     assert!(matches!(missing, Error::Io { .. }) && missing.exit_code() == 2, "{missing}");
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
