@@ -110,7 +110,7 @@ fn a_better_candidate_wins() {
     let place = place();
     let flags = ["--candidates", "noise,facts+sums", "--steps", "40", "--seeds", "1,2", "--tasks", "loss"];
     let told = run(&mut ablate(&place, "web", "runs", &flags)).expect(0, &[]).stdout;
-    let row = told.lines().find(|line| line.trim_start().starts_with("loss/facts ")).expect("its row");
+    let row = told.lines().rev().find(|line| line.trim_start().starts_with("loss/facts ")).expect("its row");
     assert!(row.trim_end().ends_with('*'), "{told}");
     let told = json(&place.path("runs.json"));
     assert_eq!(told["best"]["loss/facts"].as_str(), Some("facts+sums"), "{told:#}");
@@ -312,7 +312,7 @@ fn effects_are_computed_from_scores() {
     assert_eq!(appears, [true, false, true, true, true, true]);
     assert!(
         text.contains(
-            "3 runs; 5 of 6 effects appear by 2 standard errors; not: program output: faster rise in decay"
+            "3 runs; 5 of 6 effects appear by 2 standard errors; not: programs: faster rise in decay"
         ),
         "{text}"
     );
@@ -323,7 +323,7 @@ fn effects_are_computed_from_scores() {
     fallen.iter_mut().filter(|it| it.0 == "decay" && it.2 == "needle-long").for_each(|it| it.4 = 0.3);
     let text = command(&[life(&place, "fallen", &fallen)], &[]).expect(0, &[]).stdout;
     for missing in
-        ["far needle: begins in extend (above guessing before)", "short contexts: no fall in extend (-"]
+        ["far needle: begins in extend (above guessing before)", "short context: no fall in extend (-"]
     {
         assert!(text.contains(missing), "no {missing}: {text}");
     }

@@ -66,7 +66,7 @@ const SHORT: &[&str] = &["facts", "facts-cloze", "arithmetic", "programs", "need
 /// SmolLM2's findings (arXiv 2502.02737, sections 4.5 to 4.7, 5.1 and 5.3).
 pub const EFFECTS: [Effect; 6] = [
     Effect { tasks: &["arithmetic"], about: "sums", stage: Role::Decay, change: Change::RisesFaster },
-    Effect { tasks: &["programs"], about: "program output", stage: Role::Decay, change: Change::RisesFaster },
+    Effect { tasks: &["programs"], about: "programs", stage: Role::Decay, change: Change::RisesFaster },
     Effect {
         tasks: &["needle-long"],
         about: "far needle",
@@ -75,7 +75,7 @@ pub const EFFECTS: [Effect; 6] = [
     },
     Effect {
         tasks: SHORT,
-        about: "short contexts",
+        about: "short context",
         stage: Role::First(StageKind::ExtendContext),
         change: Change::Stays,
     },
@@ -244,7 +244,7 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
 
 /// The findings as a table of 80 columns.
 pub fn draw(findings: &[Finding]) -> String {
-    let mut rows = table(&["effect", "before", "after", "difference", "in errors", ""]);
+    let mut rows = table(&["effect", "before", "after", "difference", "errors", ""]);
     for it in findings {
         rows.add_row([
             it.effect.clone(),

@@ -176,9 +176,7 @@ impl Ablate {
             "\nprotocol {name}: {tokens} tokens in {steps} steps for each candidate, seeds {seeds}\n"
         ))?;
         comparison::tables(&plan, &rows).iter().try_for_each(|table| out::line(format_args!("{table}\n")))?;
-        out::line(
-            "+- standard error over seeds, or over items where that is larger; losses in nats per token",
-        )?;
+        out::line("+- standard error over seeds, or over items if larger; losses in nats per token")?;
         out::line("*  better than the next one by more than the error of the difference")?;
         self.write(&comparison::to_json(&plan, &runs, &rows))
     }
