@@ -105,7 +105,9 @@ impl HeldOutPairs {
             "now",
             "difference",
         ]);
-        self.rows().into_iter().for_each(|row| drop(table.add_row(row)));
+        for row in self.rows() {
+            table.add_row(row);
+        }
         table.to_string()
     }
 
@@ -115,7 +117,7 @@ impl HeldOutPairs {
         let datasets = self.datasets.iter().map(|(name, comparison)| (name.as_str(), comparison));
         let row = |(name, Comparison { pairs, log_prob, per_token }): (&str, &Comparison)| {
             let cells = [log_prob, per_token].map(Change::cells).concat();
-            [name.to_string(), pairs.to_string()].into_iter().chain(cells).collect()
+            [name.to_string(), pairs.to_string()].into_iter().chain(cells).collect::<Vec<_>>()
         };
         datasets.chain([("all", &self.all)]).map(row).collect()
     }
