@@ -117,7 +117,7 @@ impl HeldOutPairs {
         let datasets = self.datasets.iter().map(|(name, comparison)| (name.as_str(), comparison));
         let row = |(name, Comparison { pairs, log_prob, per_token }): (&str, &Comparison)| {
             let cells = [log_prob, per_token].map(Change::cells).concat();
-            [name.to_string(), pairs.to_string()].into_iter().chain(cells).collect()
+            [name.to_string(), pairs.to_string()].into_iter().chain(cells).collect::<Vec<_>>()
         };
         datasets.chain([("all", &self.all)]).map(row).collect()
     }
