@@ -175,6 +175,7 @@ mod tests {
     fn a_score_with_no_room_to_rise_does_not_stall() {
         let stalls = |before, now| score(2, "b", "facts", now).stalls_since(&score(1, "a", "facts", before));
         assert!(stalls(0.5, 0.5) && stalls(0.5, 0.4) && stalls(0.0, 0.0) && stalls(0.9, 0.91));
+        assert!(stalls(0.97, 0.45) && stalls(1.0, 0.9));
         assert!(!stalls(0.5, 0.6) && !stalls(1.0, 1.0) && !stalls(1.0, 0.99) && !stalls(0.0, 0.02));
     }
 

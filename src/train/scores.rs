@@ -108,14 +108,17 @@ impl TaskScore {
         self.guessing.map(|guessing| above_guessing(self.score, guessing, self.items))
     }
 
-    /// Whether the ability has not improved by a standard error since `before`, though there was room for it.
+    /// Whether the ability has not improved by a standard error since `before`, though there was room for it, or has
+    /// clearly fallen.
     pub fn stalls_since(&self, before: &TaskScore) -> bool {
         match self.dataset() {
             Some(_) => before.score - self.score < self.standard_error,
             None => {
                 // No item can be half right.
-                let step = self.standard_error.max(0.5 / self.items.max(1) as f64);
-                before.score + step < 1.0 && self.score - before.score < step
+                let half = 0.5 / self.items.max(1) as f64;
+                let step = self.standard_error.max(half);
+                let rise = self.score - before.score;
+                rise < step && before.score + step < 1.0 || -rise > step + half
             }
         }
     }
