@@ -256,7 +256,7 @@ fn every_loss_learns_and_pairs_are_held_out() {
             let (before, after) = (likelier(&first, per_token), likelier(&now, per_token));
             assert_eq!((change.before, change.now), (share(&before), share(&after)), "{loss}: {change:?}");
         }
-        let table = ["chosen answer likelier", "difference"];
+        let table = ["likelier (%)", "change (%)"];
         assert!(table.iter().all(|word| outcome.stdout.contains(word)), "{outcome:#?}");
     }
     let chat = place.path("sigmoid").join("checkpoints").join("step-000009/tokenizer_config.json");

@@ -95,16 +95,8 @@ impl Tally {
 impl HeldOutPairs {
     /// For people: a table in per cent of the pairs.
     pub fn table(&self) -> String {
-        let mut table = table(&[
-            "chosen answer likelier (%)",
-            "pairs",
-            "before",
-            "now",
-            "difference",
-            "per token: before",
-            "now",
-            "difference",
-        ]);
+        let mut table =
+            table(&["likelier (%)", "pairs", "before", "now", "change (%)", "a token", "now", "change (%)"]);
         for row in self.rows() {
             table.add_row(row);
         }
@@ -128,7 +120,7 @@ impl Change {
     fn cells(&self) -> [String; 3] {
         let [before, now, difference, error] =
             [self.before, self.now, self.difference, self.standard_error].map(|share| 100.0 * share);
-        [format!("{before:.1}"), format!("{now:.1}"), format!("{difference:+.1} ± {error:.1}")]
+        [format!("{before:.1}"), format!("{now:.1}"), format!("{difference:+.1}±{error:.1}")]
     }
 }
 
@@ -171,6 +163,6 @@ mod tests {
             (change.before, change.now, change.difference, change.standard_error),
             (0.0, 1.0, 1.0, 0.0)
         );
-        assert_eq!(change.cells(), ["0.0", "100.0", "+100.0 ± 0.0"]);
+        assert_eq!(change.cells(), ["0.0", "100.0", "+100.0±0.0"]);
     }
 }
