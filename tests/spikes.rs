@@ -118,7 +118,10 @@ fn garbage_is_reported_or_left_out() {
     run(&mut place.train("left out", "reference", &[REWIND])).expect(0, &["the loss spikes"]);
     let events = history(&place, "left out");
     let back = rewinds(&events);
-    assert!(!back.is_empty() && back.iter().all(|(to, _)| to % 10 == 0 && to < step), "{events:?}");
+    // Garbage in a file lies in several windows, each a spike of its own.
+    let goes_back = |event: &Event| !matches!(event.what, What::Rewind { to, .. } if to >= event.step);
+    assert!(!back.is_empty() && back.iter().all(|(to, _)| to % 10 == 0), "{events:?}");
+    assert!(events.iter().all(goes_back), "{events:?}");
     // All of what was left out, and nothing else, stands in the recipe; no step has learnt from it.
     let stages = recipe(&place, "left out").stages;
     assert!(
