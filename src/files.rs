@@ -87,6 +87,15 @@ pub fn create(path: &Path) -> std::io::Result<File> {
     File::create(path)
 }
 
+/// Whether it is a device: what is written there must not take its place.
+pub fn is_device(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::fs::metadata(path)
+        .is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_char_device(&found.file_type()));
+    #[cfg(not(unix))]
+    false
+}
+
 /// Renames whatever is at `path` to the first free one of `NAME.damaged`, `NAME.damaged-2`, ..., and returns that.
 ///
 /// # Errors

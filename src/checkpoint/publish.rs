@@ -57,13 +57,17 @@ pub fn write_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result
 }
 
 /// Makes `bytes` the contents of the file `path`, which has its old contents or these at any moment. They are written
-/// beside it, to `.tmp-NAME`, flushed, and take its name. A folder of that name steps aside.
+/// beside it, to `.tmp-NAME`, flushed, and take its name. A folder of that name steps aside; a device such as `/dev/null`
+/// stays one.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`; the file is then as it was, or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.is_dir() {
         files::set_aside(path)?;
+    }
+    if files::is_device(path) {
+        return std::fs::write(path, bytes).map_err(Error::io(path));
     }
     replace_on(&RealDisk, path, bytes).map_err(Error::io(path))
 }
@@ -90,6 +94,17 @@ fn replace_on<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> std::io::Result<(
 mod tests {
     use super::super::disk::testing::FailingDisk;
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_stays_one() {
+        let place = tempfile::tempdir().unwrap();
+        // By a link, so that a failure takes no device away.
+        let path = place.path().join("nothing");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        replace(&path, b"text").unwrap();
+        assert!(path.is_symlink() && files::is_device(&path));
+    }
 
     #[test]
     fn a_replaced_file_is_the_old_or_the_new_one_at_any_moment() {
