@@ -130,7 +130,9 @@ fn interrupted_ablations_go_on() {
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
     let first = place.path("runs/facts-seed-1/metrics.jsonl");
     let before = first.metadata().and_then(|it| it.modified()).expect("a time");
-    assert!(metrics(&place.path("runs/facts-seed-2")).len() < 150 && !place.path("runs/sums-seed-1").exists());
+    assert!(
+        metrics(&place.path("runs/facts-seed-2")).len() < 150 && !place.path("runs/sums-seed-1").exists()
+    );
     let told = run(&mut command()).expect(0, &[]).stdout;
     assert!(told.contains("run 1 of 4: facts, seed 1: finished"), "{told}");
     assert_eq!(
