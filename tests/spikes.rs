@@ -131,8 +131,7 @@ fn garbage_is_reported_or_left_out() {
     );
     let all = metrics(&place, "left out");
     assert_eq!(all.iter().map(|it| it.step).collect::<Vec<_>>(), (1..=STEPS).collect::<Vec<_>>());
-    let highest = |all: &[Metrics]| all[*step as usize - 1..].iter().map(|it| it.loss).fold(0.0, f64::max);
-    assert!(highest(&all) + 0.5 < highest(&metrics(&place, "told")));
+    assert!(all[*step as usize - 1].loss + 0.3 < *loss, "the first spike is still there");
     // As good as without the garbage.
     let clean = self::place(0);
     run(&mut clean.train("clean", "reference", &[REWIND])).expect(0, &[]).is_calm();
@@ -141,7 +140,7 @@ fn garbage_is_reported_or_left_out() {
         metrics(place, name).last().and_then(|it| it.held_out_loss).expect("it was measured")
     };
     let (without, left_out) = (held_out(&clean, "clean"), held_out(&place, "left out"));
-    assert!((without - left_out).abs() < 0.15, "{without} {left_out}");
+    assert!(left_out < without + 0.15, "{without} {left_out}");
 
     // The recipe holds all that decides the result.
     let text = std::fs::read_to_string(place.path("left out/recipe.toml")).expect("a recipe");
