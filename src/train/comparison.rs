@@ -105,7 +105,7 @@ impl HeldOutPairs {
 
     /// A row per dataset, and one of all pairs: how many, by log-probability before, now and the difference with its
     /// standard error, and the same per token; in per cent.
-    pub fn rows(&self) -> Vec<Vec<String>> {
+    fn rows(&self) -> Vec<Vec<String>> {
         let datasets = self.datasets.iter().map(|(name, comparison)| (name.as_str(), comparison));
         let row = |(name, Comparison { pairs, log_prob, per_token }): (&str, &Comparison)| {
             let cells = [log_prob, per_token].map(Change::cells).concat();
