@@ -15,9 +15,9 @@ use crate::recipes::evaluation::LOSS;
 use crate::recipes::{
     Batch, Dataset, Evaluation, LearningRate, ModelSource, Recipe, ScheduleKind, Stage, StageKind, suggest,
 };
+use crate::train::run_folder::run_of;
 use crate::train::saved::RECIPE_FILE;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 /// How long each run is.
 #[derive(Clone, Copy, Debug)]
@@ -306,15 +306,6 @@ fn conditions(protocol: &Protocol, recipe: &Recipe, index: usize, length: Length
 
 /// Whether some of a recipe's text is about the village, so that tasks about it can be asked.
 fn is_village(recipe: &Recipe) -> bool {
-    let village = |name: &String| {
-        Answers::named(name).is_some()
-            || Register::ALL.iter().any(|register| register.name() == name.as_str())
-    };
+    let village = |name: &String| Answers::named(name).is_some() || name.parse::<Register>().is_ok();
     recipe.datasets.iter().any(|dataset| dataset.microcosm.as_ref().is_some_and(village))
-}
-
-/// The run folder that a checkpoint lies in, if it lies in one.
-pub fn run_of(checkpoint: &Path) -> Option<PathBuf> {
-    let folder = checkpoint.canonicalize().ok()?;
-    folder.ancestors().take(3).find(|it| it.join(RECIPE_FILE).is_file()).map(PathBuf::from)
 }

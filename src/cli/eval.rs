@@ -14,6 +14,7 @@ use crate::report::progress::Progress;
 use crate::report::{out, table};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::made::DATA_FOLDER;
+use crate::train::run_folder::run_of;
 use crate::train::saved::RECIPE_FILE;
 use clap::Args;
 use std::io::Write;
@@ -69,7 +70,7 @@ impl Eval {
     pub fn run(self) -> Result<()> {
         let model = ModelFolder::open(&hub::folder(&self.model)?)?;
         model.warnings.iter().for_each(out::warn);
-        let run = run_of(&model.path)?;
+        let run = run_around(&model.path)?;
         let seed = self.world.or(run.as_ref().map(|(_, recipe)| recipe.world_seed())).unwrap_or(WORLD);
         let mut suite = match &run {
             Some((folder, recipe)) => Suite::of_run(recipe, &folder.join(DATA_FOLDER), self.world)?,
@@ -139,10 +140,10 @@ fn score_table(scores: &[Score]) -> impl std::fmt::Display {
 }
 
 /// The run folder around a checkpoint, and its recipe, if there is one.
-fn run_of(checkpoint: &Path) -> Result<Option<(PathBuf, Recipe)>> {
-    let folder = checkpoint.canonicalize().map_err(Error::io(checkpoint))?;
-    let is_run = |it: &&Path| it.join(RECIPE_FILE).is_file() && it.join(DATA_FOLDER).is_dir();
-    let Some(folder) = folder.ancestors().take(3).find(is_run) else { return Ok(None) };
-    let recipe = Recipe::load(&folder.join(RECIPE_FILE).to_string_lossy(), &[])?;
-    Ok(Some((folder.into(), recipe)))
+fn run_around(checkpoint: &Path) -> Result<Option<(PathBuf, Recipe)>> {
+    let folder = run_of(checkpoint).filter(|folder| folder.join(DATA_FOLDER).is_dir());
+    let read = |folder: PathBuf| {
+        Ok((folder.clone(), Recipe::load(&folder.join(RECIPE_FILE).to_string_lossy(), &[])?))
+    };
+    folder.map(read).transpose()
 }

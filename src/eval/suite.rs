@@ -44,7 +44,7 @@ impl Suite {
     pub fn of_run(recipe: &Recipe, data: &Path, world: Option<u64>) -> Result<Suite> {
         let mut suite = Suite::of_world(world.unwrap_or_else(|| recipe.world_seed()));
         let open = |name: &str| TokenSet::open(data, name, Verify::Header);
-        let is_about = |kind: &String| Register::ALL.iter().any(|register| register.name() == kind.as_str());
+        let is_about = |kind: &String| kind.parse::<Register>().is_ok();
         for (i, dataset) in recipe.datasets.iter().enumerate() {
             let name = &dataset.name;
             if dataset.microcosm.as_ref().is_some_and(is_about) {

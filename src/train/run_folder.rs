@@ -130,6 +130,12 @@ pub fn can_be_resumed(path: &Path) -> bool {
     files.iter().any(|file| file.symlink_metadata().is_ok()) || path.join(CHECKPOINTS_FOLDER).is_dir()
 }
 
+/// The run folder that a checkpoint, or the run folder itself, lies in, if it lies in one.
+pub fn run_of(checkpoint: &Path) -> Option<PathBuf> {
+    let folder = checkpoint.canonicalize().ok()?;
+    folder.ancestors().take(3).find(|it| it.join(RECIPE_FILE).is_file()).map(PathBuf::from)
+}
+
 fn refuse_used(path: &Path) -> Result<()> {
     let refuse = |why: &str| Err(Error::input(format!("{}: {why}", path.display())));
     if can_be_resumed(path) {
