@@ -87,7 +87,7 @@ fn outcome(run: &Path, stage: &str) -> Vec<(String, (f64, f64))> {
     found
 }
 
-/// The rows as tables of at most [`COLUMNS`], with as many candidates each as there is room for.
+/// The rows as tables of at most `COLUMNS`, with as many candidates each as there is room for.
 pub fn tables(plan: &Plan, rows: &[Row]) -> Vec<String> {
     let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
     let headers: Vec<String> = plan.candidates.iter().map(|it| it.name.replace('+', "\n+")).collect();

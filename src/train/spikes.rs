@@ -2,9 +2,9 @@
 //!
 //! Expected of each dataset is the median of its last losses: of a mixture every step has other parts, and their losses differ
 //! by more than a spike does. What the step's loss exceeds that by, weighted by the step's parts, is compared with the same
-//! of the last [`WINDOW`] steps: with a robust line through them, or with the median of the last [`RECENT`] of them where that
+//! of the last `WINDOW` steps: with a robust line through them, or with the median of the last `RECENT` of them where that
 //! is higher, since a loss that falls flattens out. A spike is above that by more than a number of standard deviations, and
-//! by [`LEAST_RISE`]. These are robust too, of the differences between one step and the next, which a fall hardly changes. So
+//! by `LEAST_RISE`. These are robust too, of the differences between one step and the next, which a fall hardly changes. So
 //! a loss may fall as it likes, or rise slowly, as it may while the learning rate does, and outliers of before do not hide a
 //! spike.
 
