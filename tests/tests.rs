@@ -30,6 +30,7 @@ mod runs;
 mod scoring;
 mod segments;
 mod sft;
+mod sft_parity;
 mod spikes;
 mod stages;
 mod support;
