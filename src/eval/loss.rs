@@ -6,6 +6,7 @@ use crate::data::shard::TokenSet;
 use crate::error::Result;
 use crate::infer::scorer::Row;
 use serde::Serialize;
+use std::ops::Range;
 
 /// Order of the baseline.
 const ORDER: usize = 5;
@@ -27,7 +28,7 @@ pub struct Held {
 pub struct HeldOutText {
     /// The dataset.
     pub dataset: String,
-    /// Windows of its tokens.
+    /// Its documents, each by itself.
     pub rows: Vec<Row>,
     /// What a [`baseline`] loses on them in nats per token, if there is one.
     pub ngram: Option<f64>,
@@ -42,7 +43,7 @@ pub struct Loss {
     pub tokens: usize,
     /// The model's loss.
     pub model: f64,
-    /// Standard error of the model's loss, from how much the windows of text differ.
+    /// Standard error of the model's loss, from how much the documents differ.
     pub standard_error: f64,
     /// The n-gram's, which learned from all datasets as the model did; none if there are too many tokens for one.
     pub ngram: Option<f64>,
@@ -58,14 +59,17 @@ pub fn baseline<'a>(vocab_size: usize, trained: impl IntoIterator<Item = &'a Tok
     Some(NGram::train(ORDER, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
-/// The held-out text of each dataset in windows of `length` tokens, at most `limit` of them. A dataset with less than a
-/// window is left out.
+/// The held-out text of each dataset: its first `limit` documents, of which at most the first `length` tokens are
+/// predicted. A dataset that holds nothing out is left out.
 pub fn held_out_text(sets: &[Held], vocab_size: usize, length: usize, limit: usize) -> Vec<HeldOutText> {
     let ngram = baseline(vocab_size, sets.iter().map(|set| &set.trained));
     let text = |set: &Held| {
-        let count = (set.held_out.len().saturating_sub(1) / length as u64).min(limit as u64);
-        let window = |w: u64| set.held_out.tokens(w * length as u64..(w + 1) * length as u64 + 1);
-        let rows: Vec<Row> = (0..count).map(|w| Row::whole(window(w))).collect();
+        let document = |i: u64| {
+            let Range { start, end } = set.held_out.document(i);
+            Row::whole(set.held_out.tokens(start..end.min(start + length as u64 + 1)))
+        };
+        let documents = (0..set.held_out.documents()).map(document).filter(|row| row.count() > 0);
+        let rows: Vec<Row> = documents.take(limit).collect();
         let ngram = ngram.as_ref().map(|ngram| ngram.mean_loss(rows.iter().map(|row| row.tokens.as_slice())));
         HeldOutText { dataset: set.name.clone(), rows, ngram }
     };
@@ -79,19 +83,18 @@ pub fn held_out_text(sets: &[Held], vocab_size: usize, length: usize, limit: usi
 pub fn losses(examinee: &Examinee, texts: &[HeldOutText]) -> Result<Vec<Loss>> {
     let rows: Vec<Row> = texts.iter().flat_map(|text| text.rows.clone()).collect();
     let scores = examinee.score(&rows)?;
-    let mut means =
-        scores.iter().map(|nll| nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64);
+    let mut sums = scores.iter().map(|nll| (nll.iter().map(|&x| f64::from(x)).sum::<f64>(), nll.len() as f64));
     let mut of_text = |text: &HeldOutText| {
-        // All windows are as long.
-        let means: Vec<f64> = means.by_ref().take(text.rows.len()).collect();
-        let n = means.len() as f64;
-        let model = means.iter().sum::<f64>() / n;
-        let squares: f64 = means.iter().map(|mean| (mean - model).powi(2)).sum();
+        let sums: Vec<(f64, f64)> = sums.by_ref().take(text.rows.len()).collect();
+        let (n, tokens) = (sums.len() as f64, sums.iter().map(|(_, tokens)| tokens).sum::<f64>());
+        let model = sums.iter().map(|(nll, _)| nll).sum::<f64>() / tokens;
+        // Of a ratio, as documents are not equally long.
+        let squares: f64 = sums.iter().map(|(nll, tokens)| (nll - model * tokens).powi(2)).sum();
         Loss {
             dataset: text.dataset.clone(),
-            tokens: text.rows.iter().map(|row| row.count() as usize).sum(),
+            tokens: tokens as usize,
             model,
-            standard_error: (squares / (n - 1.0).max(1.0) / n).sqrt(),
+            standard_error: (squares * n / (n - 1.0).max(1.0)).sqrt() / tokens,
             ngram: text.ngram,
         }
     };

@@ -77,8 +77,9 @@ pub fn above_guessing(accuracy: f64, guessing: f64, items: usize) -> f64 {
     (accuracy - guessing) / (p * (1.0 - p) / n).sqrt()
 }
 
-/// Sequences that are generated side by side.
-const BATCH: usize = 16;
+/// Most sequences that are generated side by side, and the bytes that their keys and values may take.
+const BATCH: usize = 64;
+const CACHE: u64 = 256 << 20;
 /// Tokens per pass of the scorer, about.
 const TOKENS: usize = 2048;
 
@@ -124,7 +125,7 @@ impl<'m> Examinee<'m> {
     ) -> Result<Self> {
         model.expect_vocabulary(tokenizer)?;
         let architecture = &model.architecture;
-        let sizes = Sizes { batch: BATCH, context: architecture.positions().min(CHUNK), chunk: 1 };
+        let sizes = Sizes { batch: 1, context: architecture.positions().min(CHUNK), chunk: 1 };
         let generator = GeneratorGraph::new(architecture, sizes)?;
         let scorer = ScorerGraph::new(architecture, &buckets(CHUNK, TOKENS), Output::Nll);
         let store = infer::load(backend, model, &[&generator.graph, &scorer.graph])?;
@@ -191,8 +192,7 @@ impl<'m> Examinee<'m> {
             Form::Plain => {
                 let text = if item.text.is_empty() { String::new() } else { format!("{}\n\n", item.text) };
                 let text = format!("{text}Question: {}\nAnswer:", item.question);
-                // A document begins behind the end of the one before it.
-                Ok(([vec![self.tokenizer.eos_id()], self.tokenizer.encode(&text)?].concat(), " "))
+                Ok((self.tokenizer.encode(&text)?, " "))
             }
             Form::Chat(template) => {
                 let message = Message::new("user", question(item));
@@ -249,7 +249,8 @@ impl<'m> Examinee<'m> {
         // Prompts of like length go together.
         prompts.sort_by_key(|(_, prompt)| prompt.len());
         let context = self.room(longest + task.max_tokens);
-        let batch = prompts.len().next_power_of_two().min(BATCH);
+        let fit = CACHE / (self.architecture.cache_bytes() * context as u64);
+        let batch = prompts.len().min(BATCH).min(fit.max(1) as usize);
         let sizes = Sizes { batch, context, chunk: CHUNK.min(context) };
         let graph = GeneratorGraph::new(self.architecture, sizes)?;
         let mut generator = Generator::new(self.backend, graph, &self.store)?;

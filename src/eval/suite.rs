@@ -14,9 +14,9 @@ use crate::recipes::Recipe;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
-/// Windows of held-out text for each dataset, and the longest.
-const WINDOWS: usize = 64;
-const WINDOW: usize = 256;
+/// Held-out documents of each dataset, and the longest.
+const DOCUMENTS: usize = 40;
+const LONGEST: usize = 256;
 
 /// Tasks and texts; what is costly is made when it is first asked for.
 pub struct Suite {
@@ -94,10 +94,10 @@ impl Suite {
     /// [`Error::Device`](crate::Error::Device).
     pub fn losses(&mut self, examinee: &Examinee) -> Result<Vec<Loss>> {
         let architecture = examinee.architecture();
-        let length = WINDOW.min(architecture.positions());
+        let length = LONGEST.min(architecture.positions());
         let texts = self
             .texts
-            .get_or_insert_with(|| held_out_text(&self.held, architecture.vocab_size(), length, WINDOWS));
+            .get_or_insert_with(|| held_out_text(&self.held, architecture.vocab_size(), length, DOCUMENTS));
         losses(examinee, texts)
     }
 }

@@ -117,6 +117,13 @@ impl Architecture {
         config.max_position_embeddings
     }
 
+    /// Bytes that a token's keys and values take in a cache.
+    pub fn cache_bytes(&self) -> u64 {
+        let Base::Llama(config) = &self.base;
+        let LlamaConfig { num_hidden_layers, num_key_value_heads, head_dim, .. } = *config;
+        (4 * 2 * num_hidden_layers * num_key_value_heads * head_dim) as u64
+    }
+
     /// Id that begins a document, if any.
     pub fn bos_token_id(&self) -> Option<u32> {
         let Base::Llama(config) = &self.base;

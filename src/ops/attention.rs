@@ -113,12 +113,11 @@ impl Attention {
 
     /// Shader file, and tokens of a workgroup.
     fn variant(&self, caps: &Caps, pass: Pass, e: usize) -> (&'static str, usize) {
-        // In the `lanes` family an invocation keeps this many rows in registers; more take too long to compile.
-        let rows = |budget: usize| (budget / e).clamp(1, 4) * caps.lane_count() as usize;
+        let lanes = caps.lane_count() as usize;
         match pass {
-            Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(128)),
-            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(64)),
-            Pass::Delta if caps.is_lanes() => ("attention_backward", caps.lane_count() as usize),
+            Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(128, e) * lanes),
+            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(64, e) * lanes),
+            Pass::Delta if caps.is_lanes() => ("attention_backward", lanes),
             Pass::Forward => ("attention_forward", QUERIES),
             Pass::Delta | Pass::Queries | Pass::Keys => ("attention_backward", QUERIES),
         }
@@ -142,6 +141,16 @@ fn tile_keys(e: usize) -> usize {
         32.. => 32,
         _ => 1 << fit.max(1).ilog2(),
     }
+}
+
+/// Rows that an invocation of the `lanes` family keeps in registers; more take too long to compile.
+fn rows(budget: usize, e: usize) -> usize {
+    (budget / e).clamp(1, 4)
+}
+
+/// The same of the forward pass, which [`attention_cached`](super::attention_cached) shares.
+pub(super) fn forward_rows(e: usize) -> u32 {
+    rows(128, e) as u32
 }
 
 /// The kernels of this op.

@@ -4,8 +4,10 @@
 //! uses key/value head h div (H / K); scores are scaled by 1 / sqrt(E). Online softmax in f32.
 //!
 //! A workgroup takes one query of one head and walks the cache in chunks of as many keys as it has invocations: first
-//! an invocation per key (scores), then an invocation per element of the head (the weighted sum of the values).
+//! an invocation per key (scores), then an invocation per element of the head (the weighted sum of the values). Where a
+//! software adapter reads a prompt, the kernel of [`attention`](super::attention) takes many queries at a time.
 
+use super::attention;
 use super::reference::{Real, for_rows};
 use super::{
     Binding, Caps, Case, Command, Cost, Dispatch, Fill, Io, Kernel, OpDef, RefIo, Signature, Slot, TensorType,
@@ -66,7 +68,24 @@ impl OpDef for AttentionCached {
         let e = q.columns() / self.heads;
         let vec4 = e.is_multiple_of(4);
         // A texture takes the whole cache, which pays when several queries read it.
-        let texels = vec4 && caps.texels && self.params(io).rows >= 4;
+        let params = self.params(io);
+        let texels = vec4 && caps.texels && params.rows >= 4;
+        let mut bindings = [0, 1, 2].map(|i| Slot::In(i).texels()).to_vec();
+        bindings.extend([Slot::In(3), Slot::Out(0)].map(Binding::from));
+        if caps.is_lanes() && params.rows >= caps.lane_count() {
+            let rows = attention::forward_rows(e);
+            let kernel = Kernel::new("attention_lanes_forward", "forward")
+                .constant("HEAD_DIM", e as u32)
+                .constant("LANES", caps.lane_count())
+                .constant("ROWS", rows)
+                .flag("subgroups", caps.subgroup.is_some())
+                .flag("vec4", vec4)
+                .flag("texels", texels)
+                .flag("cached", true);
+            let blocks = params.rows.div_ceil(rows * caps.lane_count());
+            let grid = [blocks, self.heads as u32, q.rows() as u32 / params.rows];
+            return vec![Dispatch::command(kernel, bindings, &params, grid)];
+        }
         let kernel = Kernel::new("attention_cached", "forward")
             .constant("HEAD_DIM", e as u32)
             .constant("WG", if caps.is_lanes() { caps.lane_count() } else { 64 })
@@ -75,9 +94,7 @@ impl OpDef for AttentionCached {
             .flag("tiled", true)
             .flag("vec4", vec4)
             .flag("texels", texels);
-        let mut bindings = [0, 1, 2].map(|i| Slot::In(i).texels()).to_vec();
-        bindings.extend([Slot::In(3), Slot::Out(0)].map(Binding::from));
-        vec![Dispatch::command(kernel, bindings, &self.params(io), [self.heads as u32, q.rows() as u32, 1])]
+        vec![Dispatch::command(kernel, bindings, &params, [self.heads as u32, q.rows() as u32, 1])]
     }
 
     /// As if every query saw the whole cache.
@@ -134,5 +151,8 @@ pub fn cases() -> Vec<Case> {
         case(2, 2, 128, 65, &[&[64], &[1]]),
         case(2, 1, 160, 20, &[&[19, 3]]),
         case(1, 1, 256, 70, &[&[69], &[2]]),
+        // A prompt, as it is read.
+        case(4, 2, 32, 90, &[&(40..77).chain([ABSENT; 4]).collect::<Vec<_>>(), &[(0..41).collect(), Vec::new()].concat()]),
+        case(2, 1, 7, 12, &[&[ABSENT; 12], &[3, 11, 0, ABSENT, 5, 6, 7, 8, 9, 2, 1, 4]]),
     ]
 }

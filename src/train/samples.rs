@@ -64,7 +64,7 @@ impl Author<'_> {
         let Author { architecture, tokenizer, .. } = *self;
         let encode = |prompt: &String| match self.form {
             Form::Chat(template) => template.encode(tokenizer, &[Message::new("user", prompt)], true),
-            Form::Plain => Ok([vec![tokenizer.eos_id()], tokenizer.encode(prompt)?].concat()),
+            Form::Plain => tokenizer.encode(prompt),
         };
         let prompts = sample.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
         // A prompt that is too long begins later.

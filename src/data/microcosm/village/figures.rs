@@ -4,8 +4,8 @@
 use super::lexicon::{COLOURS, GOODS};
 use super::pen::Pen;
 
-/// The largest number that occurs.
-const MOST: i64 = 20;
+/// What is added and taken away, and what is left, lies from 2 to this.
+const MOST: i64 = 9;
 /// The largest factor of a product.
 const FACTOR: i64 = 5;
 
@@ -21,12 +21,12 @@ impl Sum {
     fn random(pen: &mut Pen) -> Self {
         let r = &mut pen.random;
         match r.below(5) {
-            0..2 => Sum::plus(r.between(1, 10), r.between(1, 10)),
+            0..2 => Sum::plus(r.between(2, MOST), r.between(2, MOST)),
             2..4 => {
-                let b = r.between(1, 10);
-                Sum::minus(b + r.between(0, MOST - 10), b)
+                let b = r.between(2, MOST);
+                Sum::minus(b + r.between(2, MOST), b)
             }
-            _ => Sum::times(r.between(1, FACTOR), r.between(1, FACTOR)),
+            _ => Sum::times(r.between(2, FACTOR), r.between(2, FACTOR)),
         }
     }
 
@@ -74,7 +74,7 @@ pub(super) fn pictures(pen: &mut Pen) -> String {
     let mut parts = Vec::new();
     for _ in 0..4 {
         let r = &mut pen.random;
-        let sum = Sum::plus(r.between(2, 9), r.between(2, 9));
+        let sum = Sum::plus(r.between(2, MOST), r.between(2, MOST));
         let [a, b, c] = [sum.a, sum.b, sum.c].map(|n| n.to_string());
         let (goods, colours) = (*r.pick(&GOODS), r.some(&COLOURS, 2));
         let solved = sum.solved();
@@ -126,7 +126,7 @@ pub(super) fn problem(pen: &mut Pen) -> (String, String) {
     let r = &mut pen.random;
     let people = r.some(&pen.village.people, 2);
     let goods = *r.pick(&GOODS);
-    let (a, b) = (r.between(2, 9), r.between(2, 9));
+    let (a, b) = (r.between(2, MOST), r.between(2, MOST));
     let small = (r.between(2, FACTOR), r.between(2, FACTOR));
     // Templates with {a} and {b}, and the steps.
     let (template, steps) = match r.below(6) {
@@ -151,7 +151,7 @@ pub(super) fn problem(pen: &mut Pen) -> (String, String) {
             vec![Sum::plus(a, b)],
         ),
         _ => {
-            let c = r.between(1, a + b - 1);
+            let c = r.between((a + b - MOST).max(2), MOST.min(a + b - 2));
             (
                 "{p} has {a} {goods} and finds {b} more. Then {he} gives {d} to {q}. How many {goods} does {p} have now?",
                 vec![Sum::plus(a, b), Sum::minus(a + b, c)],

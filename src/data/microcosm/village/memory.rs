@@ -1,54 +1,42 @@
 //! Texts that say something once, which later text depends on: what is hidden where, and secret words. `books` are long
 //! ones, short ones are part of the `forum`; and lists that are said again.
 
-use super::lexicon::{COLOURS, GOODS, THINGS};
+use super::lexicon::{BIRDS, FLOWERS, STONES, THINGS};
 use super::pen::Pen;
 use super::tales;
 
-/// Words in a book, about.
-const BOOK: usize = 780;
-/// Secrets in a book, and how many of them are asked at its end.
-const SECRETS: usize = 14;
-const LAST: usize = 4;
+/// Words in a book, about, besides the questions.
+const BOOK: usize = 560;
+/// Secrets of a book that are told in its first half and asked at its end; the others are asked on the way.
+const LAST: usize = 2;
 
-/// Something that only this text says: the sentence, a question and the answer.
+/// Something that only this text says, and the question that it answers.
 struct Secret {
     sentence: String,
     question: String,
-    answer: String,
 }
 
-/// What may be told: the sentence, the question and the answer. The name comes right before what is asked.
-const TOLD: [[&str; 3]; 3] = [
-    [
-        "The secret word of {p} is {word}.",
-        "What is the secret word of {p}?",
-        "The secret word of {p} is {word}.",
-    ],
-    ["Today {p} slept by the {place}.", "Where did {p} sleep today?", "Today {p} slept by the {place}."],
-    ["Today {p} bought a {thing}.", "What did {p} buy today?", "Today {p} bought a {thing}."],
+/// What somebody may have done today: the sentence, which is the answer too, the question, and what there is to choose
+/// from. Its words are in no other prose, so that each can be told by its kind.
+const TOLD: [([&str; 2], [&str; 8]); 4] = [
+    (["Today {p} found a {what}.", "Which stone did {p} find today?"], STONES),
+    (["Today {p} picked a {what}.", "Which flower did {p} pick today?"], FLOWERS),
+    (["Today {p} saw a {what}.", "Which bird did {p} see today?"], BIRDS),
+    (["Today {p} counted {what} sheep.", "How many sheep did {p} count today?"], SHEEP),
 ];
+const SHEEP: [&str; 8] = ["2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// Secrets, of which no two have the same question; no more than there are people have three different ones each.
+/// Secrets of different kinds and people, `TOLD.len()` at most.
 fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
-    let people = pen.village.people.len();
-    let all: Vec<(usize, usize)> =
-        (0..people).flat_map(|p| (0..TOLD.len()).map(move |told| (p, told))).collect();
-    let mut chosen = pen.random.some(&all, count);
-    if count <= people {
-        // Of as many people, while these last.
-        let people = pen.random.shuffled(&(0..people).collect::<Vec<_>>());
-        chosen.iter_mut().zip(people).for_each(|((person, _), it)| *person = it);
-    }
-    let one = |(person, told): (usize, usize)| {
-        let (word, thing) = (*pen.random.pick(&THINGS), *pen.random.pick(&THINGS));
-        let place = *pen.random.pick(&pen.village.places);
-        let slots =
-            [("p", pen.village.people[person].name), ("word", word), ("thing", thing), ("place", place)];
-        let [sentence, question, answer] = TOLD[told].map(|template| pen.say(template, &slots));
-        Secret { sentence, question, answer }
+    let people: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
+    let people = pen.random.some(&people, count);
+    let told = pen.random.some(&TOLD, count);
+    let one = |(person, (templates, words)): (&str, ([&str; 2], [&str; 8]))| {
+        let slots = [("p", person), ("what", *pen.random.pick(&words))];
+        let [sentence, question] = templates.map(|template| pen.say(template, &slots));
+        Secret { sentence, question }
     };
-    chosen.into_iter().map(one).collect()
+    people.into_iter().zip(told).map(one).collect()
 }
 
 /// A paragraph with secrets among facts, and questions about them with their answers.
@@ -63,16 +51,16 @@ pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
     }
     let text = pen.random.shuffled(&sentences).join(" ");
     let asked = pen.random.some(&secrets.iter().collect::<Vec<_>>(), 3);
-    (text, asked.into_iter().map(|it| (it.question.clone(), it.answer.clone())).collect())
+    (text, asked.into_iter().map(|it| (it.question.clone(), it.sentence.clone())).collect())
 }
 
 /// Words that are to be said again, and the answer that does it.
 pub(super) fn again(pen: &mut Pen) -> (String, String) {
     let names: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
-    let lists: [&[&str]; 5] = [&names, &pen.village.places, &THINGS, &COLOURS, &GOODS];
-    let all = lists.concat();
+    let pool: &[&str] = if pen.random.chance(50) { &names } else { &THINGS };
     let count = 4 + pen.random.below(5);
-    let words = pen.random.some(&all, count).join(", ");
+    // Without commas, which would come between each word and the next.
+    let words = pen.random.some(pool, count).join(" ");
     let request =
         pen.say("[Say these words again|Repeat these words|Say after me]: {words}.", &[("words", &words)]);
     (request, words + ".")
@@ -81,7 +69,7 @@ pub(super) fn again(pen: &mut Pen) -> (String, String) {
 /// A book: chapters of facts and tales with secrets in them, which are asked on the way, each at most once, and at the end
 /// questions about what the first half has told.
 pub(super) fn book(pen: &mut Pen) -> String {
-    let secrets = secrets(pen, SECRETS);
+    let secrets = secrets(pen, TOLD.len());
     let mut paragraphs = haystack(pen, BOOK);
     let mut asked: Vec<Vec<&Secret>> = vec![Vec::new(); paragraphs.len()];
     let (early, end) = (paragraphs.len() / 2, paragraphs.len() - 1);
@@ -95,7 +83,7 @@ pub(super) fn book(pen: &mut Pen) -> String {
     for (paragraph, asked) in paragraphs.into_iter().zip(asked) {
         text.push(paragraph);
         let asked = pen.random.shuffled(&asked);
-        text.extend(asked.iter().map(|it| format!("Question: {}\nAnswer: {}", it.question, it.answer)));
+        text.extend(asked.iter().map(|it| format!("Question: {}\nAnswer: {}", it.question, it.sentence)));
     }
     text.join("\n\n") + "\n"
 }
@@ -108,8 +96,9 @@ pub(super) fn needle(pen: &mut Pen, words: usize, depth: f64) -> (String, String
     let at = (paragraphs.len() as f64 * depth) as usize;
     let last = paragraphs.len() - 1;
     paragraphs[at.min(last)] += &format!(" {}", secret.sentence);
-    (paragraphs.join("\n\n"), secret.question, secret.answer)
+    (paragraphs.join("\n\n"), secret.question, secret.sentence)
 }
+
 /// Paragraphs of facts and tales that say nothing secret.
 fn haystack(pen: &mut Pen, words: usize) -> Vec<String> {
     let mut paragraphs: Vec<String> = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::figures;
 use super::pen::Pen;
-use super::talk::{Constraint, constrained};
+use super::talk::{Constraint, FILLER, constrained};
 
 /// A request with a better and a worse answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,13 @@ pub enum Flaw {
     WrongForm,
     /// It does not answer.
     Evasive,
+    /// It says more than it was asked.
+    Wordy,
 }
 
 /// A pair.
 pub(super) fn pair(pen: &mut Pen) -> Pair {
-    match pen.random.below(10) {
+    match pen.random.below(12) {
         0..4 => {
             let fact = pen.fact();
             let other = *pen.random.pick(&pen.village.others(fact));
@@ -62,6 +64,12 @@ pub(super) fn pair(pen: &mut Pen) -> Pair {
                 break Pair { prompt, chosen, rejected, flaw: Flaw::WrongForm };
             }
         },
+        9..11 => {
+            let fact = pen.fact();
+            let chosen = fact.answer();
+            let rejected = format!("{chosen} {FILLER}");
+            Pair { prompt: pen.ask(fact), chosen, rejected, flaw: Flaw::Wordy }
+        }
         _ => {
             let fact = pen.fact();
             let rejected = pen.say("[I do not know.|Who can say?|That is a good question.]", &[]);

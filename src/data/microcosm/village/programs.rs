@@ -18,7 +18,7 @@ const STEPS: usize = 1_000;
 /// A random program.
 pub(super) fn program(pen: &mut Pen) -> Program {
     let r = &mut pen.random;
-    let (a, b) = (r.between(1, 9), r.between(1, 9));
+    let (a, b) = (r.between(2, 9), r.between(2, 9));
     let n = r.between(2, 4);
     let names: Vec<&str> = r.some(&pen.village.people, 3).iter().map(|person| person.name).collect();
     let words = match r.below(4) {
@@ -31,7 +31,7 @@ pub(super) fn program(pen: &mut Pen) -> Program {
         |words: &[&str]| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
     let list = quoted(&words);
     let at = r.below(words.len());
-    let few: Vec<String> = (0..3).map(|_| r.between(1, 5).to_string()).collect();
+    let few: Vec<String> = (0..3).map(|_| r.between(1, 4).to_string()).collect();
     let few = few.join(", ");
     let (source, purpose) = match r.below(9) {
         0 => (format!("a = {a}\nb = {b}\nprint(a + b)"), "adds two numbers"),

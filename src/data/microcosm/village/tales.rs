@@ -113,7 +113,7 @@ pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, &'static str) {
 
 impl Village {
     /// Whether a text is a story of five sentences about `person` and `thing` ("kite") in which everything stays the same:
-    /// one more person at most, one place, this thing and no other, in one colour at most, and pronouns of people who have
+    /// one more person, one place, this thing and no other, in one colour at most, and pronouns of people who have
     /// been named. The thing is named in three sentences or more, the place in two, the person in two.
     ///
     /// # Errors
@@ -141,8 +141,8 @@ impl Village {
         }
         let people: Vec<&str> =
             self.people.iter().map(|it| it.name).filter(|name| said.contains(name)).collect();
-        if people.len() > 2 {
-            return Err(format!("too many people: {}", people.join(", ")));
+        if people.len() != 2 {
+            return Err(format!("not two people: {}", people.join(", ")));
         }
         let places: Vec<&&str> = self.places.iter().filter(|place| said.contains(*place)).collect();
         match places[..] {

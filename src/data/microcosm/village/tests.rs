@@ -212,11 +212,12 @@ fn pairs_are_wrong_in_the_way_they_say() {
                 assert_ne!(result(&chosen), result(&rejected), "{prompt}");
             }
             Flaw::WrongForm => {}
+            Flaw::Wordy => assert!(is_true(&chosen) && rejected.starts_with(&chosen), "{prompt} {rejected}"),
             Flaw::Evasive => assert!(is_true(&chosen) && !rejected.contains(&prompt), "{prompt}"),
         }
         *flaws.entry(flaw).or_default() += 1;
     }
-    assert!(flaws.len() == 4 && flaws.values().all(|&n| n > 20), "{flaws:?}");
+    assert!(flaws.len() == 5 && flaws.values().all(|&n| n > 20), "{flaws:?}");
 }
 
 #[test]
@@ -241,10 +242,10 @@ fn forms_hold_and_are_missed() {
 fn books_keep_their_secrets_to_the_end() {
     for text in documents(8, Register::Books, 5) {
         let words = text.split_whitespace().count();
-        assert!(words > 900, "{words}");
+        assert!(words > 600, "{words}");
         let mut far = 0;
         let questions: Vec<(usize, &str)> = text.match_indices("\n\nQuestion: ").collect();
-        assert_eq!(questions.len(), 14);
+        assert_eq!(questions.len(), 4);
         for (at, _) in &questions {
             let answer =
                 text[*at..].lines().find_map(|line| line.strip_prefix("Answer: ")).expect("an answer");
@@ -252,7 +253,7 @@ fn books_keep_their_secrets_to_the_end() {
             assert!(told < *at && text.matches(answer).count() >= 2, "{answer}");
             far += usize::from(told < text.len() / 2 && *at > text.len() * 8 / 10);
         }
-        assert!(far >= 4, "{far}");
+        assert!(far >= 2, "{far}");
     }
     let needle = Village::new(8).exam_needle(3, 200, 0.4);
     assert_eq!(needle.text.matches(&needle.answer).count(), 1, "{needle:?}");

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Kills and interrupts a run of a whole recipe at random moments, and resumes it each time; in the end it must have the
+bytes of an undisturbed one, which is run first and timed.
+
+    life.py [TRIES] [SEED]        RECIPE is the default one unless it is set; takes some four times as long as a run
+"""
+import signal
+import time
+from runs import *
+
+
+def sitting(run):
+    """Starts or resumes the run; its output goes where it can be read if something is wrong."""
+    what = ["--resume", run] if (run / "recipe.toml").exists() else [os.environ.get("RECIPE", "microcosm"), "--out", run]
+    log = open(f"{run}.log", "ab")
+    return subprocess.Popen([SMOLTER, "train", *map(str, what), "--device", DEVICE], stdin=subprocess.DEVNULL,
+                            stdout=log, stderr=log)
+
+
+def main():
+    tries, rng, base = begin(10)
+    begun = time.monotonic()
+    assert sitting(base / "whole").wait() == 0, f"see {base}/whole.log"
+    length = time.monotonic() - begun
+    expected = results(base / "whole")
+    print(f"undisturbed: {length:.0f} s", flush=True)
+    bad = 0
+    for name, how in [("killed", signal.SIGKILL), ("interrupted", signal.SIGINT)]:
+        run, last = base / name, 0
+        for moment in sorted(rng.random() * length for _ in range(tries)):
+            process = sitting(run)
+            time.sleep(max(moment - last, 1))
+            last = moment
+            process.send_signal(how)
+            code = process.wait()
+            steps = (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
+            print(f"{name} at {moment:.0f} s, step {steps}: exit {code}", flush=True)
+        code = sitting(run).wait()
+        differ, log = differences(expected, run), pathlib.Path(f"{run}.log").read_text(errors="replace")
+        if code or differ or leftovers(run) or panicked(log):
+            bad += 1
+            print(f"BAD {run}: exit {code}, differs in {differ}, left {leftovers(run)}", flush=True)
+    end("life", 2 * tries, bad)
+
+
+main()
