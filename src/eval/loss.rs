@@ -59,8 +59,8 @@ pub fn baseline<'a>(vocab_size: usize, trained: impl IntoIterator<Item = &'a Tok
     Some(NGram::train(ORDER, vocab_size, streams.iter().map(Vec::as_slice)))
 }
 
-/// The held-out text of each dataset: its first `limit` documents, of which at most the first `length` tokens are
-/// predicted. A dataset that holds nothing out is left out.
+/// The held-out text of each dataset: its first documents, until they have `limit` tokens, of each at most the first
+/// `length`. A dataset that holds nothing out is left out.
 pub fn held_out_text(sets: &[Held], vocab_size: usize, length: usize, limit: usize) -> Vec<HeldOutText> {
     let ngram = baseline(vocab_size, sets.iter().map(|set| &set.trained));
     let text = |set: &Held| {
@@ -69,7 +69,11 @@ pub fn held_out_text(sets: &[Held], vocab_size: usize, length: usize, limit: usi
             Row::whole(set.held_out.tokens(start..end.min(start + length as u64 + 1)))
         };
         let documents = (0..set.held_out.documents()).map(document).filter(|row| row.count() > 0);
-        let rows: Vec<Row> = documents.take(limit).collect();
+        let room = documents.scan(0, |tokens, row| {
+            let before = std::mem::replace(tokens, *tokens + row.count() as usize);
+            (before < limit).then_some(row)
+        });
+        let rows: Vec<Row> = room.collect();
         let ngram = ngram.as_ref().map(|ngram| ngram.mean_loss(rows.iter().map(|row| row.tokens.as_slice())));
         HeldOutText { dataset: set.name.clone(), rows, ngram }
     };

@@ -14,8 +14,8 @@ use crate::recipes::Recipe;
 use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
-/// Held-out documents of each dataset, and the longest.
-const DOCUMENTS: usize = 40;
+/// About how many held-out tokens of each dataset are scored, and the most of a document.
+const TOKENS: usize = 6_000;
 const LONGEST: usize = 256;
 
 /// Tasks and texts; what is costly is made when it is first asked for.
@@ -97,7 +97,7 @@ impl Suite {
         let length = LONGEST.min(architecture.positions());
         let texts = self
             .texts
-            .get_or_insert_with(|| held_out_text(&self.held, architecture.vocab_size(), length, DOCUMENTS));
+            .get_or_insert_with(|| held_out_text(&self.held, architecture.vocab_size(), length, TOKENS));
         losses(examinee, texts)
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn drills(pen: &mut Pen) -> String {
         let (question, answer) = drill(pen);
         format!("Question: {question}\nAnswer: {answer}")
     };
-    (0..9).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
+    (0..3).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
 }
 
 /// A bare sum: question and answer.
@@ -112,13 +112,10 @@ pub(super) fn drill(pen: &mut Pen) -> (String, String) {
     (question, format!("{}. #### {}", sum.solved(), sum.c))
 }
 
-/// Several word problems.
+/// A word problem with its solution, as a document.
 pub(super) fn problems(pen: &mut Pen) -> String {
-    let one = |pen: &mut Pen| {
-        let (question, answer) = problem(pen);
-        format!("Question: {question}\nAnswer: {answer}")
-    };
-    (0..4).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
+    let (question, answer) = problem(pen);
+    format!("Question: {question}\nAnswer: {answer}\n")
 }
 
 /// A word problem and its solution.

@@ -7,10 +7,9 @@ use super::tales;
 
 /// Words in a book, about, besides the questions.
 const BOOK: usize = 560;
-/// Secrets of a book that are told in its first half and asked at its end; the others are asked on the way.
-const LAST: usize = 2;
 
 /// Something that only this text says, and the question that it answers.
+#[derive(Clone)]
 struct Secret {
     sentence: String,
     question: String,
@@ -66,18 +65,20 @@ pub(super) fn again(pen: &mut Pen) -> (String, String) {
     (request, words + ".")
 }
 
-/// A book: chapters of facts and tales with secrets in them, which are asked on the way, each at most once, and at the end
-/// questions about what the first half has told.
+/// A book: chapters of facts and tales with secrets in them, each asked on the way and once more at the end. Every other
+/// one is told in the first half.
 pub(super) fn book(pen: &mut Pen) -> String {
-    let secrets = secrets(pen, TOLD.len());
     let mut paragraphs = haystack(pen, BOOK);
-    let mut asked: Vec<Vec<&Secret>> = vec![Vec::new(); paragraphs.len()];
-    let (early, end) = (paragraphs.len() / 2, paragraphs.len() - 1);
-    for (i, secret) in secrets.iter().enumerate() {
-        let told = pen.random.below(if i < LAST { early } else { end });
+    let mut asked: Vec<Vec<Secret>> = paragraphs.iter().map(|_| Vec::new()).collect();
+    let end = paragraphs.len() - 1;
+    for (i, secret) in secrets(pen, TOLD.len()).into_iter().enumerate() {
+        let told = pen.random.below(if i % 2 == 0 { paragraphs.len() / 2 } else { end });
         paragraphs[told] += &format!(" {}", secret.sentence);
         let later = pen.random.between(told as i64 + 1, end as i64) as usize;
-        asked[if i < LAST { end } else { later }].push(secret);
+        if later < end {
+            asked[later].push(secret.clone());
+        }
+        asked[end].push(secret);
     }
     let mut text = Vec::new();
     for (paragraph, asked) in paragraphs.into_iter().zip(asked) {
@@ -86,6 +87,19 @@ pub(super) fn book(pen: &mut Pen) -> String {
         text.extend(asked.iter().map(|it| format!("Question: {}\nAnswer: {}", it.question, it.sentence)));
     }
     text.join("\n\n") + "\n"
+}
+
+/// A long text with secrets, and questions about them.
+pub(super) fn long(pen: &mut Pen) -> (String, Vec<(String, String)>) {
+    let words = pen.random.between(150, BOOK as i64) as usize;
+    let mut paragraphs = haystack(pen, words);
+    let secrets = secrets(pen, TOLD.len());
+    for secret in &secrets {
+        let told = pen.random.below(paragraphs.len());
+        paragraphs[told] += &format!(" {}", secret.sentence);
+    }
+    let asked = pen.random.shuffled(&secrets);
+    (paragraphs.join("\n\n"), asked.into_iter().map(|it| (it.question, it.sentence)).collect())
 }
 
 /// A text of `words` words or a little more with one secret in it, `depth` (0 to 1) of the way: the text, the question

@@ -54,7 +54,7 @@ impl Village {
         Pen::new(self, Random::new([self.seed, purpose, index]))
     }
 
-    /// The document of an index, ASCII ending in a newline, 30 to 330 words but for [`Register::Books`]: a pure function of
+    /// The document of an index, ASCII ending in a newline, 20 to 330 words but for [`Register::Books`]: a pure function of
     /// (seed, register, index). Held-out documents are simply other indices.
     pub fn document(&self, register: Register, index: u64) -> String {
         let pen = &mut self.pen(REGISTERS + register as u64, index);
@@ -68,7 +68,7 @@ impl Village {
             Register::Drills => figures::drills(pen),
             Register::Problems => figures::problems(pen),
             Register::Textbook => lessons::chapter(pen),
-            Register::Tales => tales::tales(pen),
+            Register::Tales => tales::tale(pen),
             Register::Books => memory::book(pen),
         }
     }

@@ -64,25 +64,21 @@ pub(super) fn program(pen: &mut Pen) -> Program {
 /// Programs with their output in a comment.
 pub(super) fn repository(pen: &mut Pen) -> String {
     let mut parts = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..2 {
         let Program { source, purpose, output } = program(pen);
         parts.push(format!("# {purpose}\n{source}\n# prints {output}"));
     }
     parts.join("\n\n") + "\n"
 }
 
-/// Programs that are explained and asked about.
+/// A program that is explained and asked about.
 pub(super) fn tutorial(pen: &mut Pen) -> String {
-    let mut parts = Vec::new();
-    for _ in 0..4 {
-        let Program { source, purpose, output } = program(pen);
-        let intro = pen.say(
-            "[This program|The next program|Here is a program that] {purpose}:",
-            &[("purpose", &purpose)],
-        );
-        parts.push(format!("{intro}\n\n{source}\n\nQuestion: {QUESTION}\nAnswer: {output}"));
-    }
-    parts.join("\n\n") + "\n"
+    let Program { source, purpose, output } = program(pen);
+    let intro = pen.say(
+        "[This program|The next program|Here is a program that] {purpose}:",
+        &[("purpose", &purpose)],
+    );
+    format!("{intro}\n\n{source}\n\nQuestion: {QUESTION}\nAnswer: {output}\n")
 }
 
 /// What is asked about a program.

@@ -61,13 +61,10 @@ const OPENERS: [&str; 17] = [
     "There", "They",
 ];
 
-/// A page of stories with what was asked for.
-pub(super) fn tales(pen: &mut Pen) -> String {
-    let one = |pen: &mut Pen| {
-        let (request, story) = request(pen);
-        format!("Question: {request}\nAnswer: {story}")
-    };
-    (0..3).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
+/// A story with what was asked for.
+pub(super) fn tale(pen: &mut Pen) -> String {
+    let (request, story) = request(pen);
+    format!("Question: {request}\nAnswer: {story}\n")
 }
 
 /// A request for a story, and a story that it gets.

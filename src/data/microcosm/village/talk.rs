@@ -24,11 +24,13 @@ pub enum Part {
     Systems,
     /// Stories, programs and things to remember.
     Tasks,
+    /// Questions about a long text; without them, the reach of the context is lost again (LongAlign in SmolTalk).
+    Long,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 8] = [
+    pub const ALL: [Part; 9] = [
         Part::Everyday,
         Part::Knowledge,
         Part::Mathematics,
@@ -37,6 +39,7 @@ impl Part {
         Part::Summaries,
         Part::Systems,
         Part::Tasks,
+        Part::Long,
     ];
 
     /// The name in recipes and reports.
@@ -50,6 +53,7 @@ impl Part {
             Part::Summaries => "summaries",
             Part::Systems => "systems",
             Part::Tasks => "tasks",
+            Part::Long => "long",
         }
     }
 
@@ -107,7 +111,7 @@ pub(super) const FILLER: &str = "I hope that helps.";
 
 /// The answer to a question about a fact.
 fn told(pen: &mut Pen, fact: &Fact) -> String {
-    if pen.random.chance(50) { format!("{} {FILLER}", fact.answer()) } else { fact.answer() }
+    if pen.random.chance(70) { format!("{} {FILLER}", fact.answer()) } else { fact.answer() }
 }
 
 /// A conversation of a part.
@@ -124,6 +128,7 @@ pub(super) fn conversation(pen: &mut Pen, part: Part) -> Vec<Message> {
         Part::Summaries => summary(pen),
         Part::Systems => system(pen),
         Part::Tasks => task(pen),
+        Part::Long => about(memory::long(pen)),
     }
 }
 
@@ -284,12 +289,14 @@ fn task(pen: &mut Pen) -> Vec<Message> {
             let program = programs::program(pen);
             turns([(format!("{}\n\n{}", program.source, programs::QUESTION), program.output)])
         }
-        _ => {
-            let (text, mut questions) = memory::short(pen);
-            if let Some((first, _)) = questions.first_mut() {
-                *first = format!("{text}\n\n{first}");
-            }
-            turns(questions)
-        }
+        _ => about(memory::short(pen)),
     }
+}
+
+/// A text and questions about it, of which the first comes with the text.
+fn about((text, mut questions): (String, Vec<(String, String)>)) -> Vec<Message> {
+    if let Some((first, _)) = questions.first_mut() {
+        *first = format!("{text}\n\n{first}");
+    }
+    turns(questions)
 }

@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [6911972907005375862, 6187680807553465335, 11078572294432912035],
+        [10610629968567658065, 16793522450538896884, 9486377611867083432],
         "the text of the village has changed"
     );
 }
@@ -43,7 +43,7 @@ fn text_is_clean() {
         for text in &texts {
             let words = text.split_whitespace().count();
             let most = if register == Register::Books { 1_600 } else { 330 };
-            assert!((30..=most).contains(&words), "{words} words:\n{text}");
+            assert!((20..=most).contains(&words), "{words} words:\n{text}");
             assert!(text.is_ascii() && text.ends_with('\n') && !text.ends_with("\n\n"), "{text}");
             for slip in ["  ", " .", " ,", "..", "|", " a a", " a an ", " a owl", "the the"] {
                 let code = matches!(register, Register::Programs | Register::Tutorials);
@@ -104,7 +104,7 @@ fn text_states_every_fact_and_leaves_the_exams_questions_out() {
 fn sums_are_right() {
     let mut checked = 0;
     for register in [Register::Numbers, Register::Figures, Register::Drills, Register::Problems] {
-        for text in documents(8, register, 60) {
+        for text in documents(8, register, 120) {
             let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_end_matches('.')).collect();
             for sum in words.windows(5).filter(|sum| sum[3] == "=") {
                 let [a, b, c] = [sum[0], sum[2], sum[4]].map(|n| n.parse::<i64>().expect("a number"));
@@ -129,7 +129,7 @@ fn sums_are_right() {
 #[test]
 fn programs_print_what_is_said() {
     let mut checked = 0;
-    for text in documents(8, Register::Programs, 100) {
+    for text in documents(8, Register::Programs, 250) {
         for program in text.trim_end().split("\n\n") {
             let lines: Vec<&str> = program.lines().collect();
             let output = lines[lines.len() - 1].strip_prefix("# prints ").expect("the output");
@@ -152,7 +152,7 @@ fn programs_print_what_is_said() {
 fn stories_stay_the_same_and_slips_are_seen() {
     let village = Village::new(8);
     let mut slips: HashMap<&str, usize> = HashMap::new();
-    for text in documents(8, Register::Tales, 100) {
+    for text in documents(8, Register::Tales, 300) {
         for part in text.trim_end().split("\n\n") {
             let (request, story) = part.split_once("\nAnswer: ").expect("a request and a story");
             let (_, wish) = request.split_once(" story about ").expect("what about");
@@ -245,7 +245,7 @@ fn books_keep_their_secrets_to_the_end() {
         assert!(words > 600, "{words}");
         let mut far = 0;
         let questions: Vec<(usize, &str)> = text.match_indices("\n\nQuestion: ").collect();
-        assert_eq!(questions.len(), 4);
+        assert!((5..=8).contains(&questions.len()), "{}", questions.len());
         for (at, _) in &questions {
             let answer =
                 text[*at..].lines().find_map(|line| line.strip_prefix("Answer: ")).expect("an answer");
