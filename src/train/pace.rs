@@ -136,8 +136,8 @@ mod tests {
         let all = 0.5 * flops / pace.stages[0].step;
         assert!((left.as_secs_f64() - (all - 0.5)).abs() < 1e-6 * all);
         assert!((share - 0.5 / all).abs() < 1e-9);
-        // A step of the longer context computes twice as many tokens with more attention each.
-        assert!(pace.stages[2].step > 2.0 * pace.stages[0].step);
+        // A step of the longer context computes as many tokens, with more attention each.
+        assert!(pace.stages[2].step > 1.1 * pace.stages[0].step);
         let end = recipe.total_steps();
         pace.step_done(end, 0.1);
         assert_eq!(pace.estimate(&recipe, end).unwrap(), (1.0, Duration::ZERO));

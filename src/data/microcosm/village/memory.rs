@@ -91,7 +91,7 @@ pub(super) fn book(pen: &mut Pen) -> String {
 
 /// A long text with secrets, and questions about them.
 pub(super) fn long(pen: &mut Pen) -> (String, Vec<(String, String)>) {
-    let words = pen.random.between(150, BOOK as i64) as usize;
+    let words = pen.random.between(60, BOOK as i64 / 2) as usize;
     let mut paragraphs = haystack(pen, words);
     let secrets = secrets(pen, TOLD.len());
     for secret in &secrets {

@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [10610629968567658065, 16793522450538896884, 9486377611867083432],
+        [10610629968567658065, 4374918678329881981, 9486377611867083432],
         "the text of the village has changed"
     );
 }
