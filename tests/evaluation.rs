@@ -205,10 +205,9 @@ fn samples_are_what_generate_writes() {
         let (checkpoint, prompt) = (checkpoint.to_string_lossy(), line["prompt"].as_str().unwrap());
         let chat = line["step"].as_u64() > Some(6);
         assert_eq!(line["chat"], chat);
-        let prompt = if chat { prompt.to_string() } else { format!("<|endoftext|>{prompt}") };
         let mut generate =
             smolter(&["generate", &checkpoint, "--device", "reference", "--logprobs", "-n", "6"]);
-        generate.args(["-p", &prompt]);
+        generate.args(["-p", prompt]);
         let told = run(if chat { generate.arg("--chat") } else { &mut generate }).expect(0, &[]).stdout;
         let told: Value = serde_json::from_str(&told).expect("JSON");
         assert_eq!(line["text"], told["text"], "{line}");
