@@ -87,7 +87,8 @@ pub fn held_out_text(sets: &[Held], vocab_size: usize, length: usize, limit: usi
 pub fn losses(examinee: &Examinee, texts: &[HeldOutText]) -> Result<Vec<Loss>> {
     let rows: Vec<Row> = texts.iter().flat_map(|text| text.rows.clone()).collect();
     let scores = examinee.score(&rows)?;
-    let mut sums = scores.iter().map(|nll| (nll.iter().map(|&x| f64::from(x)).sum::<f64>(), nll.len() as f64));
+    let mut sums =
+        scores.iter().map(|nll| (nll.iter().map(|&x| f64::from(x)).sum::<f64>(), nll.len() as f64));
     let mut of_text = |text: &HeldOutText| {
         let sums: Vec<(f64, f64)> = sums.by_ref().take(text.rows.len()).collect();
         let (n, tokens) = (sums.len() as f64, sums.iter().map(|(_, tokens)| tokens).sum::<f64>());

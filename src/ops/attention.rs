@@ -116,7 +116,9 @@ impl Attention {
         let lanes = caps.lane_count() as usize;
         match pass {
             Pass::Forward if caps.is_lanes() => ("attention_lanes_forward", rows(128, e) * lanes),
-            Pass::Queries | Pass::Keys if caps.is_lanes() => ("attention_lanes_backward", rows(64, e) * lanes),
+            Pass::Queries | Pass::Keys if caps.is_lanes() => {
+                ("attention_lanes_backward", rows(64, e) * lanes)
+            }
             Pass::Delta if caps.is_lanes() => ("attention_backward", lanes),
             Pass::Forward => ("attention_forward", QUERIES),
             Pass::Delta | Pass::Queries | Pass::Keys => ("attention_backward", QUERIES),

@@ -5,7 +5,7 @@
 //!
 //! A workgroup takes one query of one head and walks the cache in chunks of as many keys as it has invocations: first
 //! an invocation per key (scores), then an invocation per element of the head (the weighted sum of the values). Where a
-//! software adapter reads a prompt, the kernel of [`attention`](super::attention) takes many queries at a time.
+//! software adapter reads a prompt, the kernel of [`attention`] takes many queries at a time.
 
 use super::attention;
 use super::reference::{Real, for_rows};
@@ -152,7 +152,13 @@ pub fn cases() -> Vec<Case> {
         case(2, 1, 160, 20, &[&[19, 3]]),
         case(1, 1, 256, 70, &[&[69], &[2]]),
         // A prompt, as it is read.
-        case(4, 2, 32, 90, &[&(40..77).chain([ABSENT; 4]).collect::<Vec<_>>(), &[(0..41).collect(), Vec::new()].concat()]),
+        case(
+            4,
+            2,
+            32,
+            90,
+            &[&(40..77).chain([ABSENT; 4]).collect::<Vec<_>>(), &[(0..41).collect(), Vec::new()].concat()],
+        ),
         case(2, 1, 7, 12, &[&[ABSENT; 12], &[3, 11, 0, ABSENT, 5, 6, 7, 8, 9, 2, 1, 4]]),
     ]
 }

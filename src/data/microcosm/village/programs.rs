@@ -74,10 +74,8 @@ pub(super) fn repository(pen: &mut Pen) -> String {
 /// A program that is explained and asked about.
 pub(super) fn tutorial(pen: &mut Pen) -> String {
     let Program { source, purpose, output } = program(pen);
-    let intro = pen.say(
-        "[This program|The next program|Here is a program that] {purpose}:",
-        &[("purpose", &purpose)],
-    );
+    let intro = pen
+        .say("[This program|The next program|Here is a program that] {purpose}:", &[("purpose", &purpose)]);
     format!("{intro}\n\n{source}\n\nQuestion: {QUESTION}\nAnswer: {output}\n")
 }
 
