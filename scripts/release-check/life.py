@@ -11,10 +11,10 @@ from runs import *
 
 def sitting(run):
     """Starts or resumes the run; its output goes where it can be read if something is wrong."""
-    what = ["--resume", run] if (run / "recipe.toml").exists() else [os.environ.get("RECIPE", "microcosm"), "--out", run]
-    log = open(f"{run}.log", "ab")
-    return subprocess.Popen([SMOLTER, "train", *map(str, what), "--device", DEVICE], stdin=subprocess.DEVNULL,
-                            stdout=log, stderr=log)
+    what = ["--resume", run] if has_begun(run) else [os.environ.get("RECIPE", "microcosm"), "--out", run]
+    with open(f"{run}.log", "ab") as log:
+        return subprocess.Popen([SMOLTER, "train", *map(str, what), "--device", DEVICE], stdin=subprocess.DEVNULL,
+                                stdout=log, stderr=log)
 
 
 def main():

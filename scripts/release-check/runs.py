@@ -40,10 +40,13 @@ def resume(run, **how):
     return smolter("train", "--device", DEVICE, "--resume", run, "--memory", "64MiB", **how)
 
 
+def has_begun(run):
+    return (run / "recipe.toml").exists() or (run / "checkpoints").is_dir()
+
+
 def go_on(run, **how):
     """Resumes what has begun, and starts what has not."""
-    has_begun = (run / "recipe.toml").exists() or (run / "checkpoints").is_dir()
-    return resume(run, **how) if has_begun else train(run, **how)
+    return resume(run, **how) if has_begun(run) else train(run, **how)
 
 
 def results(run):

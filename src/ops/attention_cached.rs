@@ -67,8 +67,8 @@ impl OpDef for AttentionCached {
         let q = io.input(0);
         let e = q.columns() / self.heads;
         let vec4 = e.is_multiple_of(4);
-        // A texture takes the whole cache, which pays when several queries read it.
         let params = self.params(io);
+        // A texture takes the whole cache, which pays when several queries read it.
         let texels = vec4 && caps.texels && params.rows >= 4;
         let mut bindings = [0, 1, 2].map(|i| Slot::In(i).texels()).to_vec();
         bindings.extend([Slot::In(3), Slot::Out(0)].map(Binding::from));

@@ -203,11 +203,10 @@ fn compared(stage: &str, pairs: &HeldOutPairs) -> Table {
     for (name, it) in [("all", &pairs.all)].into_iter().chain(datasets).take(MOST_ROWS) {
         let mut cells = vec![Cell::from(name), Cell::from(it.pairs.to_string())];
         for change in [&it.log_prob, &it.per_token] {
-            let [before, now, rise, error] =
-                [change.before, change.now, change.difference, change.standard_error].map(|x| 100.0 * x);
-            cells.extend([format!("{before:.1}"), format!("{now:.1}")].map(Cell::from));
-            let tone = if rise > 2.0 * error && rise > 0.0 { Tone::Good } else { Tone::Plain };
-            cells.push(Cell::new(format!("{rise:+.1} ± {error:.1}"), tone));
+            let [before, now, rise] = change.cells();
+            let is_sure = change.difference > 0.0 && change.difference > 2.0 * change.standard_error;
+            let tone = if is_sure { Tone::Good } else { Tone::Plain };
+            cells.extend([Cell::from(before), Cell::from(now), Cell::new(rise, tone)]);
         }
         table.row(cells);
     }

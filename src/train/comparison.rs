@@ -117,7 +117,7 @@ impl HeldOutPairs {
 
 impl Change {
     /// Before, now, and the difference with its standard error, in per cent.
-    fn cells(&self) -> [String; 3] {
+    pub fn cells(&self) -> [String; 3] {
         let [before, now, difference, error] =
             [self.before, self.now, self.difference, self.standard_error].map(|share| 100.0 * share);
         [format!("{before:.1}"), format!("{now:.1}"), format!("{difference:+.1}±{error:.1}")]

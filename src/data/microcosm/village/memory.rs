@@ -1,5 +1,5 @@
-//! Texts that say something once, which later text depends on: what is hidden where, and secret words. `books` are long
-//! ones, short ones are part of the `forum`; and lists that are said again.
+//! Texts that say something once, which later text asks for: what somebody found, picked, saw or counted today. `books`
+//! are long ones, short ones are part of the `forum`; and lists that are said again.
 
 use super::lexicon::{BIRDS, FLOWERS, STONES, THINGS};
 use super::pen::Pen;
@@ -16,7 +16,7 @@ struct Secret {
 }
 
 /// What somebody may have done today: the sentence, which is the answer too, the question, and what there is to choose
-/// from. Its words are in no other prose, so that each can be told by its kind.
+/// from. Tales and facts have none of these words, so that each can be told by its kind.
 const TOLD: [([&str; 2], [&str; 8]); 4] = [
     (["Today {p} found a {what}.", "Which stone did {p} find today?"], STONES),
     (["Today {p} picked a {what}.", "Which flower did {p} pick today?"], FLOWERS),

@@ -167,7 +167,10 @@ fn stories_stay_the_same_and_slips_are_seen() {
                 let at = story.rfind(from)?;
                 Some(format!("{}{to}{}", &story[..at], &story[at + from.len()..]))
             };
+            let others = village.people.iter().map(|it| it.name).filter(|name| *name != person);
+            let other = others.into_iter().find(|name| story.contains(name)).expect("a second person");
             for (what, slip) in [
+                ("alone", Some(story.replace(other, person))),
                 ("person", last(person, somebody.expect("somebody else"))),
                 ("newcomer", last(person, &newcomer)),
                 ("place", last(&format!("the {place}"), &format!("the {elsewhere}"))),
@@ -194,7 +197,7 @@ fn stories_stay_the_same_and_slips_are_seen() {
             }
         }
     }
-    assert!(slips.len() == 8 && slips.values().all(|&n| n > 30), "{slips:?}");
+    assert!(slips.len() == 9 && slips.values().all(|&n| n > 30), "{slips:?}");
 }
 
 #[test]
