@@ -280,11 +280,13 @@ fn a_stage_without_held_out_text_has_no_losses() {
         "evaluation.every=0",
         "stages.text.evaluate=['microcosm']",
         "evaluation.items=2",
+        "evaluation.items_of={arithmetic=3}",
     ];
     run(&mut place.train("run", "reference", &none)).expect(0, &[]);
     let scores = lines(&place.path("run/scores.jsonl"));
     let at_end = |step: u64| scores.iter().filter(|line| line["step"] == step).count();
     assert_eq!((at_end(4), at_end(6), scores.len()), (10, 2, 14));
+    assert!(scores.iter().all(|line| line["items"] == if line["task"] == "arithmetic" { 3 } else { 2 }));
     assert!(!text(&place.path("run/scores.jsonl")).contains("loss/"));
     let loss = ["held_out.fraction=0", "stages.text.evaluate=['loss']"];
     run(&mut place.train("no", "reference", &loss)).expect(2, &["evaluate", "held_out.fraction"]);
@@ -292,6 +294,9 @@ fn a_stage_without_held_out_text_has_no_losses() {
     run(&mut place.train("no", "reference", &typo))
         .expect(2, &["stages.2.evaluate.0", "did you mean 'facts'?"]);
     run(&mut place.train("no", "reference", &["evaluation.items=0"])).expect(2, &["evaluation.items"]);
+    for set in ["evaluation.items_of={facts=0}", "evaluation.items_of={fact=3}"] {
+        run(&mut place.train("no", "reference", &[set])).expect(2, &["evaluation.items_of.fact"]);
+    }
     run(&mut place.train("no", "reference", &["evaluation.item=1"])).expect(2, &["did you mean 'items'?"]);
     assert!(!place.path("no").exists());
 }

@@ -15,7 +15,7 @@ use crate::tokenizer::Tokenizer;
 use std::path::Path;
 
 /// About how many held-out tokens of each dataset are scored, and the most of a document.
-const TOKENS: usize = 6_000;
+const TOKENS: usize = 3_000;
 const LONGEST: usize = 256;
 
 /// Tasks and texts; what is costly is made when it is first asked for.

@@ -2,16 +2,17 @@
 
 use super::task::{Expected, Item, Task};
 use crate::data::microcosm::Random;
-use crate::data::microcosm::village::{Choice, Fact, Question, Village};
+use crate::data::microcosm::village::{Choice, Fact, NEEDLES, Question, Village};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Times that training text must state a fact for exams to ask it.
 pub const STATED: usize = 2;
 
-/// Words around the needle of the two needle tasks.
-const SHORT: usize = 90;
-const LONG: usize = 500;
+/// Words around the needle of the two needle tasks, and how far down it may lie: the far one lies in the first half, so that
+/// what is asked after the text is 256 tokens away at least, more than the default recipe's context before it is extended.
+const SHORT: (usize, f64) = (90, 1.0);
+const LONG: (usize, f64) = (500, 0.5);
 
 /// A task by name, with `limit` items drawn by `seed`. `stated` tells how often training text states each fact; without
 /// it any fact may be asked.
@@ -91,9 +92,12 @@ impl Exam<'_> {
         self.generated(|i| self.village.exam_program(i), |answer| Expected::Exact(answer.into()))
     }
 
-    fn needles(&self, words: usize) -> Vec<Item> {
-        let at = |i: u64| self.village.exam_needle(i, words, (i % 5) as f64 / 5.0);
-        self.generated(at, |answer| Expected::Exact(answer.into()))
+    fn needles(&self, (words, deepest): (usize, f64)) -> Vec<Item> {
+        let at = |i: u64| self.village.exam_needle(i, words, deepest * (i % 5) as f64 / 5.0);
+        let mut items = self.generated(at, |answer| Expected::Exact(answer.into()));
+        // Whoever repeats the question's words has only the thing to guess.
+        items.iter_mut().for_each(|item| item.guess = item.guess.max(1.0 / NEEDLES as f64));
+        items
     }
 
     /// Items whose guess is the most frequent answer.
@@ -150,6 +154,17 @@ mod tests {
 
     fn questions(task: &Task) -> Vec<&str> {
         task.items.iter().map(|item| item.question.as_str()).collect()
+    }
+
+    #[test]
+    fn a_far_needle_lies_beyond_the_short_context() {
+        for item in task(&Village::new(8), "needle-long", None, 50, 0).items {
+            let Expected::Exact(answer) = &item.expected else { panic!("{:?}", item.expected) };
+            let (_, behind) = item.text.split_once(answer.as_str()).expect("the needle");
+            // A word is a token at least, and so is a full stop.
+            let tokens = behind.split_whitespace().count() + behind.matches('.').count();
+            assert!(tokens > 256, "{tokens}");
+        }
     }
 
     #[test]

@@ -106,6 +106,11 @@ fn check_tokenizer(problems: &mut Problems, recipe: &Recipe) {
             format!("is {size}, but model.vocab_size is {model}")
         });
     }
+    if let Some(from) = train.prune_from {
+        problems.require(from >= size, key_path!["tokenizer", "train", "prune_from"], || {
+            format!("is {from}, but must be at least vocab_size, {size}")
+        });
+    }
     let documents = train.sample_documents as u64;
     at_least_one(problems, documents, key_path!["tokenizer", "train", "sample_documents"]);
 }

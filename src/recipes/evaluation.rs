@@ -32,9 +32,21 @@ impl Recipe {
         let loss = Some(LOSS).filter(|name| names(name) || names(GROUP) && self.held_out.fraction > 0.0);
         tasks.chain(loss).collect()
     }
+
+    /// How many items a task has.
+    pub fn items_of(&self, task: &str) -> usize {
+        self.evaluation.items_of.get(task).copied().unwrap_or(self.evaluation.items)
+    }
 }
 
 pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
+    for (name, &items) in &recipe.evaluation.items_of {
+        let place = key_path!["evaluation", "items_of", name];
+        problems.require(TASKS.contains(&name.as_str()), place, || {
+            format!("is no task; {}", suggest(name, &TASKS))
+        });
+        check_items(problems, items, place);
+    }
     let known = [&[GROUP, LOSS][..], &TASKS].concat();
     for (i, stage) in recipe.stages.iter().enumerate() {
         for (j, name) in stage.evaluate.iter().enumerate() {
@@ -49,15 +61,18 @@ pub(super) fn check(problems: &mut Problems, recipe: &Recipe) {
         }
     }
     let evaluation = &recipe.evaluation;
-    let items = evaluation.items;
-    problems.require((1..=MOST_ITEMS).contains(&items), key_path!["evaluation", "items"], || {
-        format!("is {items}, but must be from 1 to {MOST_ITEMS}")
-    });
+    check_items(problems, evaluation.items, key_path!["evaluation", "items"]);
     for (key, number) in [("every", evaluation.every), ("seed", evaluation.seed)] {
         problems.require(i64::try_from(number).is_ok(), key_path!["evaluation", key], || {
             "must be below 2^63".into()
         });
     }
+}
+
+fn check_items(problems: &mut Problems, items: usize, place: &[String]) {
+    problems.require((1..=MOST_ITEMS).contains(&items), place, || {
+        format!("is {items}, but must be from 1 to {MOST_ITEMS}")
+    });
 }
 
 /// Most items of a task: their answers are kept in memory.

@@ -132,6 +132,10 @@ pub struct TokenizerTraining {
     /// Number of documents to learn from, drawn from all datasets.
     #[serde(deserialize_with = "count")]
     pub sample_documents: usize,
+    /// Number of tokens to train at first, of which the `vocab_size` most used are kept. Merges that only lead to longer
+    /// ones go, so that more words have a token. If not given, all that are trained are kept.
+    #[serde(default, deserialize_with = "some_count", skip_serializing_if = "Option::is_none")]
+    pub prune_from: Option<usize>,
     /// Names of the datasets that these are drawn from; all that there are if not given. A run that is given another dataset
     /// later keeps its tokenizer, and writes here which it has learnt from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,7 +268,7 @@ pub struct Dataset {
     /// Most passes over the dataset in the whole run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<f64>,
-    /// What to do where the stages take more than `max_epochs` of it: `"redistribute"` its share, or `"refuse"`.
+    /// What to do where the stages take more than `max_epochs` of it: `"refuse"`, the default, or `"redistribute"` its share.
     #[serde(default, skip_serializing_if = "is_usual_exhaustion")]
     pub on_exhausted: OnExhausted,
     /// Whether stages of kind `sft` that have it in their mixture learn from its text as pretraining does, with no chat
@@ -284,14 +288,13 @@ pub struct Dataset {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExhausted {
-    /// From there on its share goes to the other datasets of the mixture, which is reported.
-    #[default]
-    Redistribute,
     /// Stop before training starts.
+    #[default]
     Refuse,
+    /// From there on its share goes to the other datasets of the mixture, which is reported.
+    Redistribute,
 }
 
-/// Keeps the hashes of recipes that were written before the key existed.
 fn is_usual_exhaustion(what: &OnExhausted) -> bool {
     *what == OnExhausted::default()
 }
@@ -540,6 +543,9 @@ impl Default for Saving {
 pub struct Evaluation {
     /// Items of each task.
     pub items: usize,
+    /// Items of single tasks, such as `{ preference = 200 }`, where more are to be asked, or fewer.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub items_of: BTreeMap<String, usize>,
     /// Tokens trained on between evaluations in a stage with `evaluate`; 0 for its end alone.
     #[serde(deserialize_with = "count")]
     pub every: u64,
@@ -549,7 +555,7 @@ pub struct Evaluation {
 
 impl Default for Evaluation {
     fn default() -> Self {
-        Evaluation { items: 100, every: 0, seed: 0 }
+        Evaluation { items: 100, items_of: BTreeMap::new(), every: 0, seed: 0 }
     }
 }
 

@@ -14,7 +14,7 @@ pub use save::Role;
 pub use special::{END_OF_TEXT, IM_END, IM_START, SPECIAL_TOKENS, chat_template};
 pub use stream::{StopStrings, TextStream};
 pub use template::{ChatTemplate, Judged, JudgedTokens, Message, confine_templates, render_confined};
-pub use train::{MIN_VOCAB_SIZE, TrainProgress};
+pub use train::{MIN_VOCAB_SIZE, TrainProgress, VocabSize};
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -1,11 +1,17 @@
 //! Training of a byte-level BPE tokenizer with SmolLM2's pre-tokenizer and special tokens (those of
 //! HuggingFaceTB/cosmo2-tokenizer).
 
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
+use tokenizers::{
+    AddedToken, Model, NormalizerWrapper, OffsetReferential, OffsetType, PostProcessorWrapper,
+    PreTokenizedString, PreTokenizer, TokenizerBuilder,
+};
 
 use super::{SPECIAL_TOKENS, Tokenizer, pieces};
 use crate::error::{Error, Result};
@@ -35,8 +41,25 @@ pub struct TrainProgress {
     pub bytes: u64,
 }
 
+/// How many ids a tokenizer gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VocabSize {
+    /// Ids in the end, special ones included.
+    pub kept: usize,
+    /// Ids that are trained at first. All but the most used of them go again: most merges are steps on the way to a
+    /// word and occur nowhere else (scaffold tokens: Lian et al. 2024, section 2). What is left takes a word that is a
+    /// token as it stands, without the merges that led to it (`ignore_merges`, as Llama 3 has it).
+    pub trained: usize,
+}
+
+impl From<usize> for VocabSize {
+    fn from(size: usize) -> Self {
+        Self { kept: size, trained: size }
+    }
+}
+
 impl Tokenizer {
-    /// Trains a tokenizer of at most `vocab_size` ids on `documents`, calling `progress` once per document.
+    /// Trains a tokenizer of at most `size` ids on `documents`, calling `progress` once per document.
     ///
     /// Ids: the special tokens, then the 256 byte symbols in code point order, then merges, most frequent
     /// first. All 256 bytes are kept, seen or not (SmolLM2 itself lacks 21), so that no text ever loses a byte.
@@ -47,23 +70,29 @@ impl Tokenizer {
     /// [`Error::Input`] if `vocab_size` is under [`MIN_VOCAB_SIZE`] or the documents exceed 2 GiB of text.
     pub fn train(
         documents: impl Iterator<Item = String> + Send,
-        vocab_size: usize,
+        size: impl Into<VocabSize>,
         mut progress: impl FnMut(TrainProgress) + Send,
     ) -> Result<Self> {
-        if vocab_size < MIN_VOCAB_SIZE {
+        let VocabSize { kept, trained: size } = size.into();
+        if kept < MIN_VOCAB_SIZE {
             return Err(Error::input(format!(
-                "tokenizer: a vocabulary of {vocab_size} is too small: ask for at least {MIN_VOCAB_SIZE} \
+                "tokenizer: a vocabulary of {kept} is too small: ask for at least {MIN_VOCAB_SIZE} \
                  (256 bytes and {} special tokens)",
                 SPECIAL_TOKENS.len()
             )));
         }
         let failure = |e: tokenizers::Error| Error::failure(format!("tokenizer: training failed: {e}"));
         let mut seen = TrainProgress::default();
+        let mut words = Words::default();
         let documents = documents.map_while(|text| {
             seen.documents += 1;
             seen.bytes += text.len() as u64;
             progress(seen);
-            (seen.bytes <= MAX_BYTES).then(|| without_long_words(text))
+            let text = (seen.bytes <= MAX_BYTES).then(|| without_long_words(text))?;
+            if size > kept {
+                words.count(&text);
+            }
+            Some(text)
         });
 
         let mut untrained =
@@ -75,7 +104,7 @@ impl Tokenizer {
                 .map_err(failure)?;
         let special = SPECIAL_TOKENS.iter().map(|&token| AddedToken::from(token, true).normalized(false));
         let mut trainer = BpeTrainer::builder()
-            .vocab_size(vocab_size)
+            .vocab_size(size)
             .min_frequency(MIN_FREQUENCY)
             .special_tokens(special.collect())
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
@@ -83,7 +112,10 @@ impl Tokenizer {
             .show_progress(false)
             .build();
         let trained = untrained.train(&mut trainer, documents).map_err(failure)?;
-        let json = trained.to_string(true).map_err(failure)?;
+        let mut json = trained.to_string(true).map_err(failure)?;
+        if trained.get_model().get_vocab_size() > kept {
+            json = prune(&json, &words.uses_of_tokens(trained.get_model()).map_err(failure)?, kept);
+        }
         if seen.bytes > MAX_BYTES {
             return Err(Error::input(
                 "tokenizer: more than 2 GiB of text to train on: draw a smaller sample of documents",
@@ -91,6 +123,63 @@ impl Tokenizer {
         }
         Self::from_bytes(json)
     }
+}
+
+/// How often each word of the documents occurs, in the library's spelling of bytes.
+#[derive(Default)]
+struct Words(BTreeMap<String, u64>);
+
+impl Words {
+    fn count(&mut self, text: &str) {
+        let mut split = PreTokenizedString::from(text);
+        // What the trainer cannot split it reports itself.
+        if pre_tokenizer().pre_tokenize(&mut split).is_ok() {
+            for (word, ..) in split.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+                *self.0.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// How often each id occurs in the documents.
+    fn uses_of_tokens(&self, model: &BPE) -> tokenizers::Result<BTreeMap<u64, u64>> {
+        let mut uses = BTreeMap::new();
+        for (word, count) in &self.0 {
+            for token in model.tokenize(word)? {
+                *uses.entry(token.id.into()).or_default() += count;
+            }
+        }
+        Ok(uses)
+    }
+}
+
+/// A `tokenizer.json` with its special tokens, its bytes and the most used of its other tokens, `size` ids in all, in the
+/// order that they had.
+fn prune(json: &str, uses: &BTreeMap<u64, u64>, size: usize) -> String {
+    let mut tokenizer: Value = serde_json::from_str(json).expect("the library writes JSON");
+    let model = &mut tokenizer["model"];
+    let mut tokens: Vec<(u64, String)> = model["vocab"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(token, id)| (id.as_u64().expect("ids are numbers"), token.clone()))
+        .collect();
+    let is_needed = |id: u64| id < MIN_VOCAB_SIZE as u64;
+    tokens
+        .sort_by_key(|&(id, _)| (!is_needed(id), std::cmp::Reverse(uses.get(&id).copied().unwrap_or(0)), id));
+    tokens.retain(|&(id, _)| is_needed(id) || uses.contains_key(&id));
+    tokens.truncate(size);
+    tokens.sort_unstable();
+    let vocab: Map<String, Value> =
+        tokens.into_iter().zip(0..).map(|((_, token), id)| (token, Value::from(id))).collect();
+    let is_left = |merge: &Value| {
+        let [a, b] = [&merge[0], &merge[1]].map(|part| part.as_str().unwrap_or_default());
+        [a, b, format!("{a}{b}").as_str()].iter().all(|token| vocab.contains_key(*token))
+    };
+    let merges: Vec<Value> =
+        model["merges"].as_array().into_iter().flatten().filter(|merge| is_left(merge)).cloned().collect();
+    (model["vocab"], model["merges"], model["ignore_merges"]) =
+        (Value::Object(vocab), Value::Array(merges), true.into());
+    tokenizer.to_string()
 }
 
 fn without_long_words(text: String) -> String {
@@ -147,6 +236,32 @@ mod tests {
         assert_eq!(tokenizer.encode("12345").unwrap().len(), 5);
         assert_eq!(tokenizer.encode(" the").unwrap(), [tokenizer.token_to_id("Ġthe").unwrap()]);
         assert_eq!(tokenizer.token_to_id("37"), None);
+    }
+
+    /// Of "cat", "sat" and so on only whole words are left, which are encoded as before; what no word is still has bytes.
+    #[test]
+    fn steps_on_the_way_to_a_word_can_go() {
+        let whole = train(400);
+        let pruned =
+            |kept| Tokenizer::train(corpus().into_iter(), VocabSize { kept, trained: 400 }, |_| ()).unwrap();
+        let small = pruned(300);
+        assert!(whole.token_to_id("at").is_some() && small.token_to_id("at").is_none());
+        assert!(small.vocab_size() < 300, "{}", small.vocab_size());
+        for text in corpus() {
+            let [before, after] = [&whole, &small].map(|it| it.encode(&text).unwrap());
+            let written = |tokenizer: &Tokenizer, ids: &[u32]| -> Vec<String> {
+                ids.iter().map(|&id| tokenizer.decode(&[id])).collect()
+            };
+            assert_eq!(written(&whole, &before), written(&small, &after));
+        }
+        assert_eq!(small.encode("at").unwrap().len(), 2);
+        assert_eq!(small.decode(&small.encode(" thatch añ\u{1}").unwrap()), " thatch añ\u{1}");
+        // The most used come first: "Ġthe" occurs three times in a document.
+        let smallest = pruned(MIN_VOCAB_SIZE + 1);
+        assert_eq!(smallest.vocab_size(), MIN_VOCAB_SIZE + 1);
+        assert!(smallest.token_to_id("Ġthe").is_some());
+        let loaded = Tokenizer::from_bytes(small.json.clone()).unwrap();
+        assert_eq!(loaded.hash(), small.hash());
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Evaluation {
         let examinee = Examinee::new(backend, architecture, store.clone(), tokenizer, form, ends.to_vec());
         let stage = recipe.stages[span.stage].name.clone();
         let when = When { step, stage, tokens: span.tokens_at(step) };
-        let (limit, seed) = (recipe.evaluation.items, recipe.evaluation.seed);
+        let seed = recipe.evaluation.seed;
         let mut scores = Vec::new();
         for name in recipe.evaluated_at(span.stage) {
             if name == LOSS {
@@ -139,7 +139,7 @@ impl Evaluation {
                 scores.extend(suite.losses(&examinee)?.iter().map(|loss| TaskScore::of_loss(&when, loss)));
                 continue;
             }
-            let task = suite.task(name, tokenizer, limit, seed);
+            let task = suite.task(name, tokenizer, recipe.items_of(name), seed);
             let count = task.items.len();
             let score =
                 examinee.run(&task, &mut |done| watch(&format!("evaluation: {name} {done}/{count}")))?;

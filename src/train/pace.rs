@@ -57,7 +57,7 @@ impl Pace {
             let texts = (0..recipe.datasets.len()).filter(is_text).count();
             let passes = |name: &str| match name {
                 LOSS => TEXT_PASSES * texts as f64,
-                _ => ITEM_PASSES * recipe.evaluation.items as f64,
+                _ => ITEM_PASSES * recipe.items_of(name) as f64,
             };
             let evaluation: f64 = recipe.evaluated_at(span.stage).into_iter().map(passes).sum();
             StageWork { step: work.graph(shape).step_flops(), evaluation: evaluation * pass, span }

@@ -93,7 +93,7 @@ fn mistakes_about_datasets_have_their_places() {
         ("datasets.web.paths=7", "datasets.0.paths is integer 7, but must be a list"),
         ("datasets.web.tokens=0", "datasets.0.tokens is 0, but must be at least 1"),
         ("datasets.web.tokens=many", "datasets.0.tokens is string \"many\", but must be a whole number"),
-        ("datasets.web.on_exhausted=stop", "datasets.0.on_exhausted is 'stop'; known: redistribute, refuse"),
+        ("datasets.web.on_exhausted=stop", "datasets.0.on_exhausted is 'stop'; known: refuse, redistribute"),
         ("datasets.web.score={field='s'}", "missing key 'keep' in [datasets.0.score]"),
         (
             "datasets.web.score={field='s',keep=[0.5,2]}",

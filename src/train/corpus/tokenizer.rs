@@ -10,7 +10,7 @@ use crate::hub;
 use crate::recipes::{Dataset, Recipe, open_model};
 use crate::report::out;
 use crate::report::progress::Progress;
-use crate::tokenizer::{ChatTemplate, IM_END, IM_START, Role, Tokenizer};
+use crate::tokenizer::{ChatTemplate, IM_END, IM_START, Role, Tokenizer, VocabSize};
 use std::collections::BinaryHeap;
 use std::path::Path;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -78,7 +78,9 @@ pub(super) fn prepare(
     let mut failed = None;
     let documents = samples.into_iter().flat_map(|sample| sample.documents);
     let documents = documents.map_while(|document| document.map_err(|error| failed = Some(error)).ok());
-    let trained = Tokenizer::train(documents, training.vocab_size, |at| progress.set(at.documents, ""));
+    let kept = training.vocab_size;
+    let size = VocabSize { kept, trained: training.prune_from.unwrap_or(kept) };
+    let trained = Tokenizer::train(documents, size, |at| progress.set(at.documents, ""));
     progress.finish();
     if let Some(error) = failed {
         return Err(error);

@@ -100,7 +100,7 @@ pub(super) fn pictures(pen: &mut Pen) -> String {
 pub(super) fn drills(pen: &mut Pen) -> String {
     let one = |pen: &mut Pen| {
         let (question, answer) = drill(pen);
-        format!("Question: {question}\nAnswer: {answer}")
+        pen.exchange("", &question, &answer)
     };
     (0..3).map(|_| one(pen)).collect::<Vec<_>>().join("\n\n") + "\n"
 }
@@ -115,7 +115,7 @@ pub(super) fn drill(pen: &mut Pen) -> (String, String) {
 /// A word problem with its solution, as a document.
 pub(super) fn problems(pen: &mut Pen) -> String {
     let (question, answer) = problem(pen);
-    format!("Question: {question}\nAnswer: {answer}\n")
+    pen.exchange("", &question, &answer) + "\n"
 }
 
 /// A word problem and its solution.

@@ -90,13 +90,10 @@ pub(super) fn chapter(pen: &mut Pen) -> String {
         });
     }
     for fact in pen.random.some(&told, 2) {
-        paragraphs.push(exchange(&pen.ask(fact), &fact.answer()));
+        let question = pen.ask(fact);
+        paragraphs.push(pen.exchange("", &question, &fact.answer()));
     }
     paragraphs.join("\n\n") + "\n"
-}
-
-fn exchange(question: &str, answer: &str) -> String {
-    format!("Question: {question}\nAnswer: {answer}")
 }
 
 /// Questions and answers: mostly about the village, often about what was just said, sometimes a sum, a choice or a story.
@@ -105,22 +102,25 @@ pub(super) fn thread(pen: &mut Pen) -> String {
     // Of about the same length.
     let mut left = 7;
     while left > 0 {
+        let mut text = String::new();
         let (questions, count) = match pen.random.below(20) {
             0 => (vec![tales::request(pen)], 2),
-            1..3 => (vec![figures::problem(pen)], 1),
-            3..5 => (vec![chosen(pen)], 1),
-            5..8 => {
-                let (text, questions) = memory::short(pen);
-                parts.push(text);
+            1 => (vec![figures::problem(pen)], 1),
+            2..4 => (vec![chosen(pen)], 1),
+            4..11 => {
+                let (told, questions) = memory::short(pen);
+                text = told;
                 (questions, 2)
             }
-            8..10 => (vec![memory::again(pen)], 1),
+            11 => (vec![memory::again(pen)], 1),
             _ => {
                 let fact = subject(pen);
                 (vec![(pen.ask(fact), fact.answer())], 1)
             }
         };
-        parts.extend(questions.iter().map(|(question, answer)| exchange(question, answer)));
+        for (question, answer) in questions {
+            parts.push(pen.exchange(&std::mem::take(&mut text), &question, &answer));
+        }
         left -= count.min(left);
     }
     parts.join("\n\n") + "\n"

@@ -15,22 +15,25 @@ struct Secret {
     question: String,
 }
 
+/// How many things of a kind there are to be found, picked, seen or counted.
+pub const NEEDLES: usize = 8;
+
 /// What somebody may have done today: the sentence, which is the answer too, the question, and what there is to choose
 /// from. Tales and facts have none of these words, so that each can be told by its kind.
-const TOLD: [([&str; 2], [&str; 8]); 4] = [
+const TOLD: [([&str; 2], [&str; NEEDLES]); 4] = [
     (["Today {p} found a {what}.", "Which stone did {p} find today?"], STONES),
     (["Today {p} picked a {what}.", "Which flower did {p} pick today?"], FLOWERS),
     (["Today {p} saw a {what}.", "Which bird did {p} see today?"], BIRDS),
     (["Today {p} counted {what} sheep.", "How many sheep did {p} count today?"], SHEEP),
 ];
-const SHEEP: [&str; 8] = ["2", "3", "4", "5", "6", "7", "8", "9"];
+const SHEEP: [&str; NEEDLES] = ["2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// Secrets of different kinds and people, `TOLD.len()` at most.
 fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
     let people: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
     let people = pen.random.some(&people, count);
     let told = pen.random.some(&TOLD, count);
-    let one = |(person, (templates, words)): (&str, ([&str; 2], [&str; 8]))| {
+    let one = |(person, (templates, words)): (&str, ([&str; 2], [&str; NEEDLES]))| {
         let slots = [("p", person), ("what", *pen.random.pick(&words))];
         let [sentence, question] = templates.map(|template| pen.say(template, &slots));
         Secret { sentence, question }
@@ -49,8 +52,8 @@ pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
         sentences.push(pen.state(fact));
     }
     let text = pen.random.shuffled(&sentences).join(" ");
-    let asked = pen.random.some(&secrets.iter().collect::<Vec<_>>(), 3);
-    (text, asked.into_iter().map(|it| (it.question.clone(), it.sentence.clone())).collect())
+    let asked = pen.random.shuffled(&secrets);
+    (text, asked.into_iter().map(|it| (it.question, it.sentence)).collect())
 }
 
 /// Words that are to be said again, and the answer that does it.
@@ -84,7 +87,7 @@ pub(super) fn book(pen: &mut Pen) -> String {
     for (paragraph, asked) in paragraphs.into_iter().zip(asked) {
         text.push(paragraph);
         let asked = pen.random.shuffled(&asked);
-        text.extend(asked.iter().map(|it| format!("Question: {}\nAnswer: {}", it.question, it.sentence)));
+        text.extend(asked.iter().map(|it| pen.exchange("", &it.question, &it.sentence)));
     }
     text.join("\n\n") + "\n"
 }

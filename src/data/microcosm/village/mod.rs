@@ -22,6 +22,7 @@ mod world;
 pub use answers::Answers;
 pub use facts::{Fact, Kind, RELATIONS, Relation, count_statements};
 pub use lessons::Choice;
+pub use memory::NEEDLES;
 pub use preference::{Flaw, Pair};
 pub use talk::{Constraint, Part};
 pub use world::{Village, Villager};

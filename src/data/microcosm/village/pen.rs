@@ -16,6 +16,10 @@ pub(super) struct Pen<'v> {
     known: String,
 }
 
+/// Per cent of questions and answers that are copied from a talk with an assistant. Without them what is learnt of answering
+/// from text, to copy a name or a number of the question, does not work in a conversation.
+const COPIED: usize = 35;
+
 impl<'v> Pen<'v> {
     pub fn new(village: &'v Village, random: Random) -> Self {
         Pen { village, random, known: String::new() }
@@ -58,6 +62,16 @@ impl<'v> Pen<'v> {
         let n = fact.relation.questions.len();
         let phrasing = (fact.unasked() + 1 + self.random.below(n - 1)) % n;
         fact.question(phrasing)
+    }
+
+    /// A question with its answer, about a text or, if that is empty, about nothing that has been said: as schoolbooks print
+    /// it, or as people copy what they have asked an assistant.
+    pub fn exchange(&mut self, text: &str, question: &str, answer: &str) -> String {
+        let gap = if text.is_empty() { "" } else { "\n\n" };
+        match self.random.chance(COPIED) {
+            true => format!("user\n{text}{gap}{question}\nassistant\n{answer}"),
+            false => format!("{text}{gap}Question: {question}\nAnswer: {answer}"),
+        }
     }
 
     /// Any fact; those about people come as often as all others together.

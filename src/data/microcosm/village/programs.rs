@@ -76,7 +76,7 @@ pub(super) fn tutorial(pen: &mut Pen) -> String {
     let Program { source, purpose, output } = program(pen);
     let intro = pen
         .say("[This program|The next program|Here is a program that] {purpose}:", &[("purpose", &purpose)]);
-    format!("{intro}\n\n{source}\n\nQuestion: {QUESTION}\nAnswer: {output}\n")
+    format!("{intro}\n\n{}\n", pen.exchange(&source, QUESTION, &output))
 }
 
 /// What is asked about a program.

@@ -1,8 +1,12 @@
 //! Stories of five sentences whose people, place and thing stay the same, and the check that they do.
 
-use super::Village;
 use super::lexicon::{COLOURS, THINGS};
 use super::pen::Pen;
+use super::{Kind, Village};
+
+/// Per cent of stories that are about best friends, and of those that happen where the first of them lives. Where everybody is
+/// as likely to be the second person, no one is likely, and a greedy reader's story is about the first person twice.
+const USUAL: usize = 85;
 
 /// Sentences of a story.
 const SENTENCES: usize = 5;
@@ -64,7 +68,7 @@ const OPENERS: [&str; 17] = [
 /// A story with what was asked for.
 pub(super) fn tale(pen: &mut Pen) -> String {
     let (request, story) = request(pen);
-    format!("Question: {request}\nAnswer: {story}\n")
+    pen.exchange("", &request, &story) + "\n"
 }
 
 /// A request for a story, and a story that it gets.
@@ -72,7 +76,12 @@ pub(super) fn request(pen: &mut Pen) -> (String, String) {
     let (p, q, noun) = cast(pen);
     let request = ask(pen, p, noun);
     let r = &mut pen.random;
-    let (people, place) = (&pen.village.people, *r.pick(&pen.village.places));
+    let people = &pen.village.people;
+    let home = &pen.village.fact(Kind::Person, p, "home").y;
+    let place = match home.strip_prefix("the ") {
+        Some(home) if r.chance(USUAL) => home,
+        _ => *r.pick(&pen.village.places),
+    };
     let plot = r.pick(&PLOTS);
     let [he, him, his] = people[p].pronouns();
     let slots = [
@@ -89,12 +98,17 @@ pub(super) fn request(pen: &mut Pen) -> (String, String) {
     (request, sentences.join(" "))
 }
 
-/// Two people and a thing.
+/// Two people, mostly best friends, and a thing.
 fn cast(pen: &mut Pen) -> (usize, usize, &'static str) {
-    let r = &mut pen.random;
-    let people: Vec<usize> = (0..pen.village.people.len()).collect();
+    let (r, village) = (&mut pen.random, pen.village);
+    let people: Vec<usize> = (0..village.people.len()).collect();
     let two = r.some(&people, 2);
-    (two[0], two[1], *r.pick(&THINGS))
+    let friend = &village.fact(Kind::Person, two[0], "friend").y;
+    let second = match village.people.iter().position(|person| person.name == friend) {
+        Some(friend) if r.chance(USUAL) => friend,
+        _ => two[1],
+    };
+    (two[0], second, *r.pick(&THINGS))
 }
 
 fn ask(pen: &mut Pen, p: usize, noun: &str) -> String {

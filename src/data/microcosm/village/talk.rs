@@ -283,9 +283,9 @@ fn system(pen: &mut Pen) -> Vec<Message> {
 }
 
 fn task(pen: &mut Pen) -> Vec<Message> {
-    match pen.random.below(4) {
+    match pen.random.below(6) {
         0..2 => turns([tales::request(pen)]),
-        2 => {
+        2..4 => {
             let program = programs::program(pen);
             turns([(format!("{}\n\n{}", program.source, programs::QUESTION), program.output)])
         }

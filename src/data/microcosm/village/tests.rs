@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [10610629968567658065, 4374918678329881981, 9486377611867083432],
+        [4816137600040603121, 10609484924862140079, 5368421941147493144],
         "the text of the village has changed"
     );
 }
@@ -56,7 +56,7 @@ fn text_is_clean() {
 #[test]
 fn a_village_holds_together() {
     for village in SEEDS.map(Village::new) {
-        assert!((130..160).contains(&village.facts.len()), "{}", village.facts.len());
+        assert!((110..125).contains(&village.facts.len()), "{}", village.facts.len());
         for (i, fact) in village.facts.iter().enumerate() {
             assert_eq!(fact.index, i);
             assert!(fact.relation.questions.len() >= 3 && village.others(fact).len() >= 3, "{fact:?}");
@@ -154,7 +154,8 @@ fn stories_stay_the_same_and_slips_are_seen() {
     let mut slips: HashMap<&str, usize> = HashMap::new();
     for text in documents(8, Register::Tales, 300) {
         for part in text.trim_end().split("\n\n") {
-            let (request, story) = part.split_once("\nAnswer: ").expect("a request and a story");
+            let answer = ["\nAnswer: ", "\nassistant\n"].iter().find_map(|form| part.split_once(form));
+            let (request, story) = answer.expect("a request and a story");
             let (_, wish) = request.split_once(" story about ").expect("what about");
             let (person, thing) = wish.trim_end_matches('.').split_once(" and a ").expect("person and thing");
             assert_eq!(village.check_story(person, thing, story), Ok(()), "{part}");
@@ -247,11 +248,13 @@ fn books_keep_their_secrets_to_the_end() {
         let words = text.split_whitespace().count();
         assert!(words > 600, "{words}");
         let mut far = 0;
-        let questions: Vec<(usize, &str)> = text.match_indices("\n\nQuestion: ").collect();
+        let questions: Vec<(usize, &str)> =
+            ["\n\nQuestion: ", "\n\nuser\n"].iter().flat_map(|form| text.match_indices(form)).collect();
         assert!((5..=8).contains(&questions.len()), "{}", questions.len());
         for (at, _) in &questions {
             let answer =
-                text[*at..].lines().find_map(|line| line.strip_prefix("Answer: ")).expect("an answer");
+                text[at + 2..].split("\n\n").next().and_then(|it| it.lines().last()).expect("an answer");
+            let answer = answer.trim_start_matches("Answer: ");
             let told = text.find(answer).expect("what is asked is told");
             assert!(told < *at && text.matches(answer).count() >= 2, "{answer}");
             far += usize::from(told < text.len() / 2 && *at > text.len() * 8 / 10);

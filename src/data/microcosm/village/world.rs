@@ -35,8 +35,8 @@ pub struct Village {
     pub facts: Vec<Fact>,
 }
 
-/// People of a village.
-const PEOPLE: usize = TRADES.len();
+/// People of a village, as many as a model of the default recipe gets to know in minutes.
+const PEOPLE: usize = 8;
 /// Places and animals, each met twice among the people.
 const PLACES_HERE: usize = PEOPLE / 2;
 
@@ -56,7 +56,7 @@ impl Village {
         let mut facts = Facts(Vec::new());
 
         let twice = |r: &mut Random| r.shuffled(&(0..PEOPLE).map(|i| i / 2).collect::<Vec<_>>());
-        let (trades, homes, pets) = (r.shuffled(&TRADES), twice(r), twice(r));
+        let (trades, homes, pets) = (r.some(&TRADES, PEOPLE), twice(r), twice(r));
         let (names, things) = (r.shuffled(&PETS), r.shuffled(&THINGS));
         let foods = r.shuffled(&(0..PEOPLE).map(|i| FOODS[i % FOODS.len()]).collect::<Vec<_>>());
         let order = r.shuffled(&(0..PEOPLE).collect::<Vec<_>>());
