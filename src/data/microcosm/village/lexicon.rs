@@ -38,11 +38,6 @@ pub(super) const SPOTS: [&str; 6] =
 pub(super) const COLOURS: [&str; 8] = ["red", "blue", "green", "white", "black", "yellow", "brown", "grey"];
 pub(super) const THINGS: [&str; 12] =
     ["lamp", "box", "kite", "cap", "drum", "key", "cup", "bell", "ball", "bag", "ring", "rope"];
-pub(super) const STONES: [&str; 8] =
-    ["ruby", "pearl", "jade", "topaz", "coral", "garnet", "quartz", "diamond"];
-pub(super) const FLOWERS: [&str; 8] =
-    ["rose", "lily", "tulip", "daisy", "poppy", "violet", "thistle", "clover"];
-pub(super) const BIRDS: [&str; 8] = ["robin", "raven", "crow", "swan", "stork", "lark", "wren", "gull"];
 pub(super) const FOODS: [&str; 6] = ["soup", "pie", "cake", "stew", "jam", "salad"];
 pub(super) const PARTS: [&str; 7] = ["onions", "apples", "plums", "beans", "nuts", "pears", "peas"];
 pub(super) const DAYS: [&str; 7] =

@@ -1,7 +1,7 @@
 //! Texts that say something once, which later text asks for: what somebody found, picked, saw or counted today. `books`
 //! are long ones, short ones are part of the `forum`; and lists that are said again.
 
-use super::lexicon::{BIRDS, FLOWERS, STONES, THINGS};
+use super::lexicon::THINGS;
 use super::pen::Pen;
 use super::tales;
 
@@ -15,26 +15,26 @@ struct Secret {
     question: String,
 }
 
-/// How many things of a kind there are to be found, picked, seen or counted.
+/// How many numbers a secret may have: from 2 on.
 pub const NEEDLES: usize = 8;
 
-/// What somebody may have done today: the sentence, which is the answer too, the question, and what there is to choose
-/// from. Tales and facts have none of these words, so that each can be told by its kind.
-const TOLD: [([&str; 2], [&str; NEEDLES]); 4] = [
-    (["Today {p} found a {what}.", "Which stone did {p} find today?"], STONES),
-    (["Today {p} picked a {what}.", "Which flower did {p} pick today?"], FLOWERS),
-    (["Today {p} saw a {what}.", "Which bird did {p} see today?"], BIRDS),
-    (["Today {p} counted {what} sheep.", "How many sheep did {p} count today?"], SHEEP),
+/// What somebody may have done today so often: the sentence, which is the answer too, and the question. Tales and facts have
+/// no numbers, so a model that has learned to take one out of a sum finds these.
+const TOLD: [[&str; 2]; 4] = [
+    ["Today {p} found {n} coins.", "How many coins did {p} find today?"],
+    ["Today {p} picked {n} roses.", "How many roses did {p} pick today?"],
+    ["Today {p} saw {n} gulls.", "How many gulls did {p} see today?"],
+    ["Today {p} counted {n} sheep.", "How many sheep did {p} count today?"],
 ];
-const SHEEP: [&str; NEEDLES] = ["2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// Secrets of different kinds and people, `TOLD.len()` at most.
 fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
     let people: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
     let people = pen.random.some(&people, count);
     let told = pen.random.some(&TOLD, count);
-    let one = |(person, (templates, words)): (&str, ([&str; 2], [&str; NEEDLES]))| {
-        let slots = [("p", person), ("what", *pen.random.pick(&words))];
+    let one = |(person, templates): (&str, [&str; 2])| {
+        let number = (2 + pen.random.below(NEEDLES)).to_string();
+        let slots = [("p", person), ("n", number.as_str())];
         let [sentence, question] = templates.map(|template| pen.say(template, &slots));
         Secret { sentence, question }
     };

@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [4816137600040603121, 10609484924862140079, 5368421941147493144],
+        [3736058796360008797, 656121989561891716, 5368421941147493144],
         "the text of the village has changed"
     );
 }
