@@ -330,6 +330,13 @@ fn effects_are_computed_from_scores() {
     {
         assert!(text.contains(missing), "no {missing}: {text}");
     }
+    // One that rises, but only to what guessing gives.
+    let mut guessed = scores(0.5, 0.5, 0.0);
+    for it in guessed.iter_mut().filter(|it| it.2 == "needle-long") {
+        it.4 = if it.0 == "extend" { 0.11 } else { 0.04 };
+    }
+    let text = command(&[life(&place, "guessed", &guessed)], &[]).expect(0, &[]).stdout;
+    assert!(text.contains("not: far needle: begins in extend (not above guessing after)"), "{text}");
     // What is not there is named.
     let half: Vec<_> = scores(0.5, 0.5, 0.0).into_iter().filter(|it| it.2 != "preference").collect();
     let half = life(&place, "half", &half);

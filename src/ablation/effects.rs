@@ -40,7 +40,7 @@ pub enum Change {
     Rises,
     /// It rises faster by the token than in the stage before. "Before" is what the pace of that stage would have given.
     RisesFaster,
-    /// It rises, and was not above guessing before.
+    /// It rises above guessing, and was not above it before.
     Begins,
     /// It does not fall.
     Stays,
@@ -194,6 +194,9 @@ pub struct Finding {
     pub in_errors: f64,
     /// Whether it is an effect by [`ENOUGH`] standard errors.
     pub appears: bool,
+    /// Why it is none.
+    #[serde(skip)]
+    why_not: Option<String>,
 }
 
 /// Looks for an effect in runs; none if their recipe has no such stage.
@@ -202,15 +205,16 @@ pub struct Finding {
 /// [`Error::Input`] naming the run that lacks a score.
 pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
     let (mut befores, mut afters, mut differences) = (Vec::new(), Vec::new(), Vec::new());
-    let mut above_guessing = Vec::new();
+    let mut above_guessing = [Vec::new(), Vec::new()];
     let mut name = "";
     for life in lives {
         let Some((stage, parent, from)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
         name = &life.recipe.stages[stage].name;
         let span = life.recipe.span_of(stage);
-        let [after, after_error, _] = life.score(effect.tasks, stage, span.end_step)?;
+        let [after, after_error, guessing] = life.score(effect.tasks, stage, span.end_step)?;
+        above_guessing[1].push((after - guessing, after_error));
         let [mut before, mut before_error, guessing] = life.score(effect.tasks, parent, from)?;
-        above_guessing.push((before - guessing, before_error));
+        above_guessing[0].push((before - guessing, before_error));
         if effect.change == Change::RisesFaster {
             let parent_span = life.recipe.span_of(parent);
             // A model of noise has no answer right.
@@ -231,15 +235,19 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
         differences.push((after - before, after_error.hypot(before_error)));
     }
     let [before, after, difference] = [&befores, &afters, &differences].map(|values| Estimate::of(values));
-    let appears = match effect.change {
-        Change::Rises | Change::RisesFaster => difference.in_errors() >= ENOUGH,
-        Change::Begins => {
-            difference.in_errors() >= ENOUGH && Estimate::of(&above_guessing).in_errors() < ENOUGH
+    let in_errors = difference.in_errors();
+    let [was_above, is_above] = above_guessing.map(|values| Estimate::of(&values).in_errors() >= ENOUGH);
+    let why_not = match effect.change {
+        Change::Stays if in_errors > -ENOUGH => None,
+        change if change == Change::Stays || in_errors < ENOUGH => {
+            Some(format!("{in_errors:+.1} standard errors"))
         }
-        Change::Stays => difference.in_errors() > -ENOUGH,
+        Change::Begins if was_above => Some("above guessing before".into()),
+        Change::Begins if !is_above => Some("not above guessing after".into()),
+        _ => None,
     };
     let effect = format!("{}: {} in {name}", effect.about, effect.change.name());
-    Ok(Some(Finding { effect, before, after, difference, in_errors: difference.in_errors(), appears }))
+    Ok(Some(Finding { effect, before, after, difference, in_errors, appears: why_not.is_none(), why_not }))
 }
 
 /// The findings as a table of 80 columns.
@@ -262,11 +270,7 @@ pub fn draw(findings: &[Finding]) -> String {
 pub fn summary(findings: &[Finding]) -> String {
     let missing: Vec<String> = findings
         .iter()
-        .filter(|it| !it.appears)
-        .map(|it| match it.in_errors >= ENOUGH {
-            true => format!("{} (above guessing before)", it.effect),
-            false => format!("{} ({:+.1} standard errors)", it.effect, it.in_errors),
-        })
+        .filter_map(|it| it.why_not.as_ref().map(|why| format!("{} ({why})", it.effect)))
         .collect();
     match &missing[..] {
         [] => format!("all {} effects appear by {ENOUGH} standard errors", findings.len()),

@@ -95,8 +95,8 @@ impl Exam<'_> {
     fn needles(&self, (words, deepest): (usize, f64)) -> Vec<Item> {
         let at = |i: u64| self.village.exam_needle(i, words, deepest * (i % 5) as f64 / 5.0);
         let mut items = self.generated(at, |answer| Expected::Exact(answer.into()));
-        // Whoever repeats the question's words has only the thing to guess.
-        items.iter_mut().for_each(|item| item.guess = item.guess.max(1.0 / NEEDLES as f64));
+        // Whoever repeats the question's words has only the number to guess.
+        items.iter_mut().for_each(|item| item.guess = 1.0 / NEEDLES as f64);
         items
     }
 

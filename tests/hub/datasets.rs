@@ -545,9 +545,9 @@ fn what_cannot_be_had_is_one_line_and_leaves_no_folder() {
 #[test]
 fn a_cap_is_refused_before_anything_is_asked_for() {
     let (library, place) = (Library::start(texts()), place());
-    let cap = ["datasets.web.max_epochs=2", "datasets.web.on_exhausted=refuse"];
+    let cap = "datasets.web.max_epochs=2";
     let words = ["datasets.0.max_epochs is 2", "stage all", "2.29 epochs", "of web", "redistribute"];
-    let declared = [&cap[..], &["datasets.web.tokens=800"]].concat();
+    let declared = [cap, "datasets.web.tokens=800"];
     train(&place, "run", &library.endpoint, &declared).expect(2, &words);
     assert!(library.set().requests.is_empty() && !place.path("run").exists());
     // Nobody said how much there is: told when it is known, before the first step.
@@ -555,10 +555,10 @@ fn a_cap_is_refused_before_anything_is_asked_for() {
     let few = all.split_inclusive(|&byte| byte == b'\n').take(5).collect::<Vec<_>>().concat();
     std::fs::write(place.path("a.jsonl"), few).expect("a file");
     let here = format!("datasets.web.paths={}", place.path("a.jsonl").display());
-    let mut known = [&cap[..], &[&here]].concat();
-    train(&place, "run", &library.endpoint, &known).expect(2, &["datasets.web.max_epochs is 2", "epochs"]);
+    train(&place, "run", &library.endpoint, &[cap, &here])
+        .expect(2, &["datasets.web.max_epochs is 2", "epochs"]);
     assert!(!place.path("run").exists());
-    known[1] = "datasets.web.on_exhausted=redistribute";
+    let known = [cap, &here, "datasets.web.on_exhausted=redistribute"];
     let outcome = train(&place, "run", &library.endpoint, &known).expect(0, &[]);
     assert!(outcome.stdout.contains("web: its cap of 2 epochs is reached"), "{outcome:#?}");
 }

@@ -27,7 +27,6 @@ name = "web"
 paths = "hf://datasets/owner/web/data/*.parquet"
 tokens = "1M"
 max_epochs = 4
-on_exhausted = "refuse"
 
 [[datasets]]
 name = "code"

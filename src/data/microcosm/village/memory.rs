@@ -15,7 +15,7 @@ struct Secret {
     question: String,
 }
 
-/// How many numbers a secret may have: from 2 on.
+/// How many answers a question about a secret may have: the numbers from 2 on.
 pub const NEEDLES: usize = 8;
 
 /// What somebody may have done today so often: the sentence, which is the answer too, and the question. Tales and facts have

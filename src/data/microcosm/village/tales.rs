@@ -78,10 +78,8 @@ pub(super) fn request(pen: &mut Pen) -> (String, String) {
     let r = &mut pen.random;
     let people = &pen.village.people;
     let home = &pen.village.fact(Kind::Person, p, "home").y;
-    let place = match home.strip_prefix("the ") {
-        Some(home) if r.chance(USUAL) => home,
-        _ => *r.pick(&pen.village.places),
-    };
+    let home = home.strip_prefix("the ").expect("a home is by a place");
+    let place = if r.chance(USUAL) { home } else { *r.pick(&pen.village.places) };
     let plot = r.pick(&PLOTS);
     let [he, him, his] = people[p].pronouns();
     let slots = [
@@ -104,10 +102,8 @@ fn cast(pen: &mut Pen) -> (usize, usize, &'static str) {
     let people: Vec<usize> = (0..village.people.len()).collect();
     let two = r.some(&people, 2);
     let friend = &village.fact(Kind::Person, two[0], "friend").y;
-    let second = match village.people.iter().position(|person| person.name == friend) {
-        Some(friend) if r.chance(USUAL) => friend,
-        _ => two[1],
-    };
+    let friend = village.people.iter().position(|person| person.name == friend).expect("a friend lives here");
+    let second = if r.chance(USUAL) { friend } else { two[1] };
     (two[0], second, *r.pick(&THINGS))
 }
 
