@@ -238,8 +238,9 @@ def command_line(command, model, given, out, device, options=None):
     return [str(a) for a in arguments]
 
 
-def nmse(got, want):
-    """The worst normalised mean squared error over tensors, and the name of the worst (or what is wrong)."""
+def nmse(got, want, scales={}):
+    """The worst mean squared error over tensors, normalised by `want` or what `scales` has for it, and the name of the worst
+    (or what is wrong)."""
     if set(got) != set(want):
         return float("inf"), f"names differ: {sorted(set(got) ^ set(want))[:3]}"
     worst = (0.0, "")
@@ -247,7 +248,7 @@ def nmse(got, want):
         a, b = got[name].double(), want[name].double()
         if a.shape != b.shape:
             return float("inf"), f"{name} is {list(a.shape)}, not {list(b.shape)}"
-        error, scale = (a - b).square().sum().item(), b.square().sum().item()
+        error, scale = (a - b).square().sum().item(), scales.get(name, b).double().square().sum().item()
         ratio = error / scale if scale else float("inf") if error else 0.0
         if not ratio <= worst[0]:  # also true of NaN
             worst = (ratio if ratio == ratio else float("inf"), name)
@@ -287,7 +288,9 @@ def check_case(run, folder, device, options):
         got["loss"] = got.get("loss", torch.tensor(float("nan"))).reshape(())
         for quantity, is_gradient in (("pairs", False), ("pair grad", True)):
             some = [{k: v for k, v in side.items() if ("." in k) == is_gradient} for side in (got, want)]
-            error, name = nmse(*some)
+            # A reward is the small difference of two log-probabilities, which are what is computed.
+            logs = {f"{side}_rewards": PREFERENCE["beta"] * want[f"{side}_logps"] for side in ("chosen", "rejected")}
+            error, name = nmse(*some, logs if has_reference else {})
             worst[quantity] = max(worst[quantity], (error, f"{variant} {name}"))
     return results | worst
 

@@ -117,27 +117,50 @@ impl Life {
         Ok(Life { folder: folder.into(), recipe, scores: records::read(&folder.join(SCORES_FILE)) })
     }
 
-    /// The mean of tasks at a step of a stage, with its standard error over items, and guessing.
-    fn score(&self, tasks: &[&str], stage: usize, step: u64) -> Result<[f64; 3]> {
+    fn score(&self, task: &str, tasks: &[&str], Moment { stage, step }: Moment) -> Result<&TaskScore> {
         let name = &self.recipe.stages[stage].name;
-        let mut sums = [0.0; 3];
+        scores::last(&self.scores, task, name, step).ok_or_else(|| {
+            let group = tasks.iter().map(|task| format!("\"{task}\"")).collect::<Vec<_>>().join(", ");
+            Error::input(format!(
+                "{}: no score of {task} in stage {name} up to step {step}: it must be trained to there with \
+                 stages.{name}.evaluate = [{group}]",
+                quoted(&self.folder)
+            ))
+        })
+    }
+
+    /// The mean of tasks, of which each is a sum of the scores at some moments times their weights, and its standard error.
+    fn mean(&self, tasks: &[&str], moments: &[(f64, Moment)]) -> Result<(f64, f64)> {
+        let (mut sum, mut squares) = (0.0, 0.0);
         for task in tasks {
-            let score = scores::last(&self.scores, task, name, step).ok_or_else(|| {
-                let group = tasks.iter().map(|task| format!("\"{task}\"")).collect::<Vec<_>>().join(", ");
-                Error::input(format!(
-                    "{}: no score of {task} in stage {name} up to step {step}: it must be trained to there with \
-                     stages.{name}.evaluate = [{group}]",
-                    quoted(&self.folder)
-                ))
-            })?;
-            let (value, error) = scores::with_error(score);
-            sums[0] += value;
-            sums[1] += error.powi(2);
-            sums[2] += score.guessing.unwrap_or(0.0);
+            let terms: Vec<(f64, &TaskScore)> = moments
+                .iter()
+                .map(|&(weight, moment)| Ok((weight, self.score(task, tasks, moment)?)))
+                .collect::<Result<_>>()?;
+            let (value, error) = scores::weighted(&terms);
+            sum += value;
+            squares += error.powi(2);
         }
         let count = tasks.len() as f64;
-        Ok([sums[0] / count, sums[1].sqrt() / count, sums[2] / count])
+        Ok((sum / count, squares.sqrt() / count))
     }
+
+    /// How far the mean of tasks is above guessing at a moment, and its standard error.
+    fn above_guessing(&self, tasks: &[&str], moment: Moment) -> Result<(f64, f64)> {
+        let (mean, error) = self.mean(tasks, &[(1.0, moment)])?;
+        let mut guessing = 0.0;
+        for task in tasks {
+            guessing += self.score(task, tasks, moment)?.guessing.unwrap_or(0.0);
+        }
+        Ok((mean - guessing / tasks.len() as f64, error))
+    }
+}
+
+/// The end of a stage, or a step in it.
+#[derive(Clone, Copy)]
+struct Moment {
+    stage: usize,
+    step: u64,
 }
 
 /// A stage of a recipe by what it does, and what it goes on from: stage and step.
@@ -211,28 +234,25 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
         let Some((stage, parent, from)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
         name = &life.recipe.stages[stage].name;
         let span = life.recipe.span_of(stage);
-        let [after, after_error, guessing] = life.score(effect.tasks, stage, span.end_step)?;
-        above_guessing[1].push((after - guessing, after_error));
-        let [mut before, mut before_error, guessing] = life.score(effect.tasks, parent, from)?;
-        above_guessing[0].push((before - guessing, before_error));
+        let (was, is) = (Moment { stage: parent, step: from }, Moment { stage, step: span.end_step });
+        above_guessing[0].push(life.above_guessing(effect.tasks, was)?);
+        above_guessing[1].push(life.above_guessing(effect.tasks, is)?);
+        let mut before = vec![(1.0, was)];
         if effect.change == Change::RisesFaster {
             let parent_span = life.recipe.span_of(parent);
-            // A model of noise has no answer right.
-            let [start, start_error] = match parent_span.origin {
-                Origin::Noise => [0.0; 2],
-                Origin::Step { stage, step } => {
-                    let [start, error, _] = life.score(effect.tasks, stage, step)?;
-                    [start, error]
-                }
-            };
             let tokens = (span.tokens_at(span.end_step) - span.start_tokens) as f64;
             let longer = tokens / (span.start_tokens - parent_span.start_tokens) as f64;
-            before_error = ((1.0 + longer) * before_error).hypot(longer * start_error);
-            before += longer * (before - start);
+            before = vec![(1.0 + longer, was)];
+            // A model of noise has no answer right.
+            if let Origin::Step { stage, step } = parent_span.origin {
+                before.push((-longer, Moment { stage, step }));
+            }
         }
-        befores.push((before, before_error));
-        afters.push((after, after_error));
-        differences.push((after - before, after_error.hypot(before_error)));
+        let change: Vec<_> =
+            before.iter().map(|&(weight, moment)| (-weight, moment)).chain([(1.0, is)]).collect();
+        befores.push(life.mean(effect.tasks, &before)?);
+        afters.push(life.mean(effect.tasks, &[(1.0, is)])?);
+        differences.push(life.mean(effect.tasks, &change)?);
     }
     let [before, after, difference] = [&befores, &afters, &differences].map(|values| Estimate::of(values));
     let in_errors = difference.in_errors();

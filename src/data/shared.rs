@@ -32,7 +32,7 @@ impl SharedSets {
     }
 
     /// Links the sets `names` of the group `key` into the folder `to`, if they are there, and returns them, checked
-    /// in full. A group that is damaged or was made from something else than `fingerprint` is removed.
+    /// in full, and the group's note. A group that is damaged or was made from something else than `fingerprint` is removed.
     ///
     /// # Errors
     /// [`Error::Damaged`] or [`Error::Io`] for a group that was removed, [`Error::Io`] if it cannot be linked. The
@@ -43,7 +43,7 @@ impl SharedSets {
         names: &[String],
         fingerprint: u64,
         to: &Path,
-    ) -> Result<Option<Vec<TokenSet>>> {
+    ) -> Result<Option<(Vec<TokenSet>, String)>> {
         let group = self.folder.join(key);
         if !group.is_dir() {
             return Ok(None);
@@ -63,15 +63,16 @@ impl SharedSets {
         let sets = sets?;
         // The first set comes last, as when it is written: where it exists, so do the others.
         names.iter().rev().try_for_each(|name| link(&group, to, name))?;
-        Ok(Some(sets))
+        let note = std::fs::read_to_string(group.join(NOTE)).unwrap_or_default();
+        Ok(Some((sets, note)))
     }
 
     /// Links the whole sets `names` of the folder `from` into the group `key`, which appears complete or not at all.
-    /// A group that is there already stays.
+    /// A group that is there already stays. A note tells what there is to know of the group besides; it may be empty.
     ///
     /// # Errors
     /// [`Error::Io`] if there can be no hard links there: on another disk, or on one that has none.
-    pub fn put(&self, key: &str, names: &[String], from: &Path) -> Result<()> {
+    pub fn put(&self, key: &str, names: &[String], note: &str, from: &Path) -> Result<()> {
         let group = self.folder.join(key);
         if group.is_dir() {
             return Ok(());
@@ -81,6 +82,10 @@ impl SharedSets {
         let put = names
             .iter()
             .try_for_each(|name| link(from, &temporary, name))
+            .and_then(|()| match note {
+                "" => Ok(()),
+                note => std::fs::write(temporary.join(NOTE), note).map_err(Error::io(&temporary)),
+            })
             .and_then(|()| std::fs::rename(&temporary, &group).map_err(Error::io(&group)));
         if put.is_err() {
             // The first error is the one to report.
@@ -90,6 +95,9 @@ impl SharedSets {
         if group.is_dir() { Ok(()) } else { put }
     }
 }
+
+/// File of a group's note.
+const NOTE: &str = "note.txt";
 
 /// What the name of a group that is being linked begins with; its key and the process follow.
 const TEMPORARY: &str = ".tmp-";
@@ -151,12 +159,16 @@ mod tests {
         let sets = SharedSets::new(&shared);
         assert!(sets.take("web-9", &names(), FINGERPRINT, &two).unwrap().is_none());
         write(&one, 30);
-        sets.put("web-9", &names(), &one).unwrap();
-        sets.put("web-9", &names(), &one).unwrap();
+        sets.put("web-9", &names(), "", &one).unwrap();
+        sets.put("web-9", &names(), "too late", &one).unwrap();
         assert_eq!(contents(&shared.join("web-9")), contents(&one));
+        sets.put("web-8", &names(), "2 left out", &one).unwrap();
+        assert_eq!(sets.take("web-8", &names(), FINGERPRINT, &two).unwrap().unwrap().1, "2 left out");
+        std::fs::remove_dir_all(shared.join("web-8")).unwrap();
         // What was in the way goes, surplus shards included.
         write(&two, 90);
-        let taken = sets.take("web-9", &names(), FINGERPRINT, &two).unwrap().unwrap();
+        let (taken, note) = sets.take("web-9", &names(), FINGERPRINT, &two).unwrap().unwrap();
+        assert_eq!(note, "");
         assert_eq!(taken.iter().map(TokenSet::documents).collect::<Vec<_>>(), [30, 30]);
         assert_eq!(contents(&two), contents(&one));
         assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 1, "nothing temporary is left");
@@ -186,7 +198,7 @@ mod tests {
         for damaged in ["web.json", "web-00001.tokens", "web.held-out-00000.tokens"] {
             for remove in [true, false] {
                 write(&one, 30);
-                sets.put("web-9", &names(), &one).unwrap();
+                sets.put("web-9", &names(), "", &one).unwrap();
                 let path = group.join(damaged);
                 let mut bytes = std::fs::read(&path).unwrap();
                 std::fs::remove_file(&path).unwrap();
@@ -200,7 +212,7 @@ mod tests {
                 assert!(!group.exists() && !two.exists(), "{damaged}");
             }
         }
-        sets.put("web-9", &names(), &one).unwrap();
+        sets.put("web-9", &names(), "", &one).unwrap();
         assert!(sets.take("web-9", &names(), FINGERPRINT + 1, &two).is_err());
         assert!(!group.exists() && !two.exists());
     }
@@ -213,7 +225,7 @@ mod tests {
         let before = contents(&one);
         // A file stands where the folder should be.
         std::fs::write(place.path().join("shared"), "").unwrap();
-        SharedSets::new(place.path().join("shared")).put("web-9", &names(), &one).unwrap_err();
+        SharedSets::new(place.path().join("shared")).put("web-9", &names(), "", &one).unwrap_err();
         assert_eq!(contents(&one), before);
     }
 }

@@ -135,6 +135,7 @@ mod tests {
             score,
             standard_error: (p * (1.0 - p) / 99.0).sqrt(),
             guessing: (!is_loss).then_some(0.25),
+            right: String::new(),
             baseline: is_loss.then_some(1.25),
         }
     }

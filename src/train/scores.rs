@@ -44,6 +44,10 @@ pub struct TaskScore {
     /// Of a task: share of right answers by guessing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guessing: Option<f64>,
+    /// Of a task: a character per item, `1` where the answer is right and `0` where it is not. All evaluations of a run ask the
+    /// same items.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub right: String,
     /// Of a loss: that of an interpolated Kneser-Ney 5-gram of the training text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<f64>,
@@ -65,6 +69,7 @@ impl TaskScore {
             score: score.accuracy(),
             standard_error: score.standard_error(),
             guessing: Some(score.guessing),
+            right: score.answers.iter().map(|it| if it.right { '1' } else { '0' }).collect(),
             ..Self::empty(when)
         }
     }
@@ -94,6 +99,7 @@ impl TaskScore {
             score,
             standard_error,
             guessing: None,
+            right: String::new(),
             baseline: None,
         }
     }

@@ -5,7 +5,7 @@ use super::{is_remote, register, source};
 use crate::data::contents::Contents;
 use crate::data::conversation::decontaminate::Benchmarks;
 use crate::data::microcosm::Village;
-use crate::data::pairs::{Pairs, pair_count};
+use crate::data::pairs::Pairs;
 use crate::data::shard::{TokenSet, Verify};
 use crate::data::shared::SharedSets;
 use crate::data::source::Report;
@@ -134,20 +134,19 @@ impl Preparation<'_> {
         if let Some(shared) = &self.shared {
             match shared.take(&key, names, print, self.folder) {
                 Ok(None) => {}
-                Ok(Some(sets)) => {
+                Ok(Some((sets, note))) => {
                     // Judged ones lie behind theirs.
                     let step = if self.recipe.needs_judged(index) { 2 } else { 1 };
                     let sets = || sets.iter().step_by(step);
                     let documents: u64 = sets().map(TokenSet::documents).sum();
                     let tokens: u64 = sets().map(TokenSet::len).sum();
-                    let held_out: u64 = sets().skip(1).map(TokenSet::len).sum();
-                    let documents = match self.recipe.is_of_pairs(index) {
-                        true => format!("{} pairs", sets().map(pair_count).sum::<u64>()),
-                        false => format!("{documents} documents"),
+                    let held_out = || sets().skip(1);
+                    let what = match self.recipe.is_of_pairs(index) {
+                        true => of_pairs(tokens, documents, held_out().map(TokenSet::documents).sum()),
+                        false => of_documents(tokens, documents, held_out().map(TokenSet::len).sum()),
                     };
-                    out::say(format_args!(
-                        "{name}: {documents}, {tokens} tokens ({held_out} held out), shared"
-                    ));
+                    out::say(format_args!("{name}: {what}, shared"));
+                    note.lines().for_each(|line| out::say(format_args!("{name}: {line}")));
                     return Ok(true);
                 }
                 Err(error) => {
@@ -159,10 +158,10 @@ impl Preparation<'_> {
                 }
             }
         }
-        self.tokenize(index, print)?;
+        let note = self.tokenize(index, print)?;
         if let Some(shared) = &self.shared {
             // Where there can be no links, this run alone has the sets.
-            let _ = shared.put(&key, names, self.folder);
+            let _ = shared.put(&key, names, &note, self.folder);
         }
         Ok(false)
     }
@@ -210,7 +209,8 @@ impl Preparation<'_> {
         }
     }
 
-    fn tokenize(&self, index: usize, print: u64) -> Result<()> {
+    /// Tokenises a dataset, and says what came of it; returns what of it was left out, a line each.
+    fn tokenize(&self, index: usize, print: u64) -> Result<String> {
         let dataset = &self.recipe.datasets[index];
         let (name, options) = (&dataset.name, self.options(dataset));
         let (counts, report) = if is_remote(dataset) {
@@ -218,19 +218,13 @@ impl Preparation<'_> {
         } else {
             self.tokenize_here(index, TokenizeOptions { fingerprint: print, ..options })?
         };
-        match self.recipe.is_of_pairs(index) {
-            // Each has three documents, behind which no token is learned.
-            true => out::say(format_args!(
-                "{name}: {} pairs, {} tokens ({} pairs held out)",
-                counts.documents / 3,
-                counts.tokens - counts.documents,
-                counts.held_out_documents / 3
-            )),
-            false => out::say(format_args!(
-                "{name}: {} documents, {} tokens ({} held out)",
-                counts.documents, counts.tokens, counts.held_out_tokens
-            )),
-        }
+        let Counts { tokens, documents, .. } = counts;
+        let what = match self.recipe.is_of_pairs(index) {
+            true => of_pairs(tokens, documents, counts.held_out_documents),
+            false => of_documents(tokens, documents, counts.held_out_tokens),
+        };
+        out::say(format_args!("{name}: {what}"));
+        let mut note = String::new();
         for (left_out, why) in [
             (report.unwanted, "documents left out for their score"),
             (counts.short, "documents left out for fewer than min_tokens"),
@@ -239,10 +233,19 @@ impl Preparation<'_> {
         ] {
             if left_out > 0 {
                 out::say(format_args!("{name}: {left_out} {why}"));
+                note += &format!("{left_out} {why}\n");
             }
         }
-        tell_of_broken(name, &report);
-        Ok(())
+        if report.broken > 0 {
+            let broken = format!(
+                "{} broken records skipped, first: {}",
+                report.broken,
+                report.first_broken.join("; ")
+            );
+            out::warn(format_args!("{name}: {broken}"));
+            note += &broken;
+        }
+        Ok(note)
     }
 
     /// Tokenises what is generated, or read from files here.
@@ -277,13 +280,14 @@ impl Preparation<'_> {
     }
 }
 
-fn tell_of_broken(name: &str, Report { broken, first_broken, .. }: &Report) {
-    if *broken > 0 {
-        out::warn(format_args!(
-            "{name}: {broken} broken records skipped, first: {}",
-            first_broken.join("; ")
-        ));
-    }
+fn of_documents(tokens: u64, documents: u64, held_out_tokens: u64) -> String {
+    format!("{documents} documents, {tokens} tokens ({held_out_tokens} held out)")
+}
+
+/// Each pair is three documents, behind which no token is learned.
+fn of_pairs(tokens: u64, documents: u64, held_out_documents: u64) -> String {
+    let [pairs, held_out] = [documents, held_out_documents].map(|documents| documents / 3);
+    format!("{pairs} pairs, {} tokens ({held_out} pairs held out)", tokens - documents)
 }
 
 /// A hash as state keeps it: many JSON readers round large numbers.

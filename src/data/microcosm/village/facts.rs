@@ -24,7 +24,8 @@ pub struct Relation {
     pub name: &'static str,
     /// Sentences that state it.
     pub statement: &'static str,
-    /// Questions that ask for it, three or more.
+    /// Questions that ask for it. Where there are few subjects there are more of these: no text asks all of a subject, and
+    /// what is never asked of half of them would be learnt as a rule.
     pub questions: &'static [&'static str],
     /// The answer as a sentence.
     pub answer: &'static str,
@@ -97,28 +98,48 @@ pub static RELATIONS: [Relation; 18] = [
         kind: Kind::Place,
         name: "colour",
         statement: "{s} is [painted|all] {y}.",
-        questions: &["What colour is {x}?", "Which colour is {x} painted?", "What is the colour of {x}?"],
+        questions: &[
+            "What colour is {x}?",
+            "Which colour is {x} painted?",
+            "What is the colour of {x}?",
+            "What colour has {x}?",
+        ],
         answer: "{x} is painted {y}.",
     },
     Relation {
         kind: Kind::Place,
         name: "spot",
         statement: "{s} [stands|is] {y}.",
-        questions: &["Where does {x} stand?", "Where is {x}?", "Where can you find {x}?"],
+        questions: &[
+            "Where does {x} stand?",
+            "Where is {x}?",
+            "Where can you find {x}?",
+            "Where in the village is {x}?",
+        ],
         answer: "{x} stands {y}.",
     },
     Relation {
         kind: Kind::Place,
         name: "keeper",
-        statement: "{y} [keeps|looks after] {x}.",
-        questions: &["Who keeps {x}?", "Who looks after {x}?", "Who takes care of {x}?"],
-        answer: "{y} keeps {x}.",
+        statement: "[{y} keeps {x}|{y} looks after {x}|{s} is kept by {y}].",
+        questions: &[
+            "Who keeps {x}?",
+            "Who looks after {x}?",
+            "Who takes care of {x}?",
+            "Who is the keeper of {x}?",
+        ],
+        answer: "{x} is kept by {y}.",
     },
     Relation {
         kind: Kind::Place,
         name: "day",
         statement: "{s} is [open|busy] on {y}.",
-        questions: &["When is {x} open?", "On which day is {x} open?", "What day is {x} open?"],
+        questions: &[
+            "When is {x} open?",
+            "On which day is {x} open?",
+            "What day is {x} open?",
+            "When can you go to {x}?",
+        ],
         answer: "{x} is open on {y}.",
     },
     Relation {
@@ -146,21 +167,36 @@ pub static RELATIONS: [Relation; 18] = [
         kind: Kind::Animal,
         name: "diet",
         statement: "{s} [eats|likes to eat] {y}.",
-        questions: &["What does {x} eat?", "What is the food of {x}?", "What does {x} like to eat?"],
+        questions: &[
+            "What does {x} eat?",
+            "What is the food of {x}?",
+            "What does {x} like to eat?",
+            "What do people give {x} to eat?",
+        ],
         answer: "{x} eats {y}.",
     },
     Relation {
         kind: Kind::Animal,
         name: "bed",
         statement: "{s} sleeps [at night |]{y}.",
-        questions: &["Where does {x} sleep?", "Where is {x} at night?", "Where is the bed of {x}?"],
+        questions: &[
+            "Where does {x} sleep?",
+            "Where is {x} at night?",
+            "Where is the bed of {x}?",
+            "Where can you find {x} at night?",
+        ],
         answer: "{x} sleeps {y}.",
     },
     Relation {
         kind: Kind::Food,
         name: "part",
         statement: "{s} is made [of|from] {y}.",
-        questions: &["What is {x} made of?", "What do you need for {x}?", "What is in {x}?"],
+        questions: &[
+            "What is {x} made of?",
+            "What do you need for {x}?",
+            "What is in {x}?",
+            "What do people make {x} from?",
+        ],
         answer: "{x} is made of {y}.",
     },
     Relation {
@@ -171,6 +207,7 @@ pub static RELATIONS: [Relation; 18] = [
             "On which day does the village eat {x}?",
             "When does the village cook {x}?",
             "When do people eat {x}?",
+            "Which day is the day for {x}?",
         ],
         answer: "the village eats {x} on {y}.",
     },

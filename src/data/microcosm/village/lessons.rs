@@ -31,13 +31,13 @@ fn bare(name: &str) -> &str {
     ["the ", "a ", "an "].iter().find_map(|article| name.strip_prefix(article)).unwrap_or(name)
 }
 
-/// A fact whose subject a text is to be about: a person two times in five, else something of any kind.
+/// A fact whose subject a text is to be about. People come less often than they have facts: other texts are about them too.
 pub(super) fn subject<'v>(pen: &mut Pen<'v>) -> &'v Fact {
-    let kind = match pen.random.below(10) {
-        0..4 => Kind::Person,
-        4..6 => Kind::Trade,
-        6..8 => Kind::Food,
-        8 => Kind::Place,
+    let kind = match pen.random.below(20) {
+        0..6 => Kind::Person,
+        6..10 => Kind::Trade,
+        10..15 => Kind::Food,
+        15..18 => Kind::Place,
         _ => Kind::Animal,
     };
     loop {
@@ -63,8 +63,7 @@ fn about(pen: &mut Pen, facts: &[&Fact]) -> String {
 pub(super) fn chapter(pen: &mut Pen) -> String {
     let fact = subject(pen);
     let village = pen.village;
-    let of_relation: Vec<&Fact> = village.facts.iter().filter(|it| it.relation == fact.relation).collect();
-    let told = pen.random.some(&of_relation, 5);
+    let told = pen.random.some(&village.facts_of(fact.relation), 5);
     let number = pen.random.between(1, 9).to_string();
     let what = match fact.relation.kind {
         Kind::Person => "the people",
@@ -106,13 +105,13 @@ pub(super) fn thread(pen: &mut Pen) -> String {
         let (questions, count) = match pen.random.below(20) {
             0 => (vec![tales::request(pen)], 2),
             1 => (vec![figures::problem(pen)], 1),
-            2..4 => (vec![chosen(pen)], 1),
-            4..11 => {
+            2 => (vec![chosen(pen)], 1),
+            3..10 => {
                 let (told, questions) = memory::short(pen);
                 text = told;
                 (questions, 2)
             }
-            11 => (vec![memory::again(pen)], 1),
+            10 => (vec![memory::again(pen)], 1),
             _ => {
                 let fact = subject(pen);
                 (vec![(pen.ask(fact), fact.answer())], 1)

@@ -18,7 +18,7 @@ pub(super) struct Pen<'v> {
 
 /// Per cent of questions and answers that are copied from a talk with an assistant. Without them what is learnt of answering
 /// from text, to copy a name or a number of the question, does not work in a conversation.
-const COPIED: usize = 35;
+const COPIED: usize = 50;
 
 impl<'v> Pen<'v> {
     pub fn new(village: &'v Village, random: Random) -> Self {

@@ -163,9 +163,13 @@ fn knowledge(pen: &mut Pen) -> Vec<Message> {
         } else {
             all.push((pen.ask(fact), told(pen, fact)));
         }
-        // The next question may be about the same subject.
-        let about: Vec<&Fact> = pen.village.facts_about(fact.relation.kind, fact.subject);
-        fact = if pen.random.chance(50) { pen.random.pick::<&Fact>(&about) } else { lessons::subject(pen) };
+        // The next question may be about the same subject, or the same about another.
+        let village = pen.village;
+        fact = match pen.random.below(3) {
+            0 => pen.random.pick::<&Fact>(&village.facts_about(fact.relation.kind, fact.subject)),
+            1 => pen.random.pick::<&Fact>(&village.facts_of(fact.relation)),
+            _ => lessons::subject(pen),
+        };
     }
     turns(all)
 }
@@ -283,9 +287,9 @@ fn system(pen: &mut Pen) -> Vec<Message> {
 }
 
 fn task(pen: &mut Pen) -> Vec<Message> {
-    match pen.random.below(6) {
-        0..2 => turns([tales::request(pen)]),
-        2..4 => {
+    match pen.random.below(12) {
+        0..3 => turns([tales::request(pen)]),
+        3..8 => {
             let program = programs::program(pen);
             turns([(format!("{}\n\n{}", program.source, programs::QUESTION), program.output)])
         }

@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [3736058796360008797, 656121989561891716, 5368421941147493144],
+        [14926509547904719016, 18044005928662734756, 5368421941147493144],
         "the text of the village has changed"
     );
 }
@@ -70,9 +70,9 @@ fn a_village_holds_together() {
             }
         }
         // No two facts are stated by one sentence, and no two are asked by one question.
-        let questions: HashSet<String> =
-            village.facts.iter().flat_map(|fact| (0..3).map(|i| fact.question(i))).collect();
-        assert_eq!(questions.len(), 3 * village.facts.len());
+        let all =
+            || village.facts.iter().flat_map(|it| (0..it.relation.questions.len()).map(|i| it.question(i)));
+        assert_eq!(all().collect::<HashSet<String>>().len(), all().count());
     }
 }
 
@@ -246,20 +246,20 @@ fn forms_hold_and_are_missed() {
 fn books_keep_their_secrets_to_the_end() {
     for text in documents(8, Register::Books, 5) {
         let words = text.split_whitespace().count();
-        assert!(words > 600, "{words}");
+        assert!(words > 250, "{words}");
         let mut far = 0;
         let questions: Vec<(usize, &str)> =
             ["\n\nQuestion: ", "\n\nuser\n"].iter().flat_map(|form| text.match_indices(form)).collect();
-        assert!((5..=8).contains(&questions.len()), "{}", questions.len());
+        assert!((1..=4).contains(&questions.len()), "{}", questions.len());
         for (at, _) in &questions {
             let answer =
                 text[at + 2..].split("\n\n").next().and_then(|it| it.lines().last()).expect("an answer");
             let answer = answer.trim_start_matches("Answer: ");
             let told = text.find(answer).expect("what is asked is told");
             assert!(told < *at && text.matches(answer).count() >= 2, "{answer}");
-            far += usize::from(told < text.len() / 2 && *at > text.len() * 8 / 10);
+            far += usize::from(told < text.len() / 2 && *at > text.len() * 7 / 10);
         }
-        assert!(far >= 2, "{far}");
+        assert!(far >= 1, "{far}");
     }
     let needle = Village::new(8).exam_needle(3, 200, 0.4);
     assert_eq!(needle.text.matches(&needle.answer).count(), 1, "{needle:?}");

@@ -2,7 +2,7 @@
 
 use super::super::phrase::with_article;
 use super::super::random::Random;
-use super::facts::{Fact, Kind, RELATIONS};
+use super::facts::{Fact, Kind, RELATIONS, Relation};
 use super::lexicon::{ANIMALS, COLOURS, DAYS, FOODS, MEN, PARTS, PETS, PLACES, SPOTS, THINGS, TRADES, WOMEN};
 
 /// Somebody who lives in the village.
@@ -111,6 +111,11 @@ impl Village {
         self.facts.iter().filter(|fact| fact.relation.kind == kind && fact.subject == subject).collect()
     }
 
+    /// The facts of one relation.
+    pub fn facts_of(&self, relation: &Relation) -> Vec<&Fact> {
+        self.facts.iter().filter(|fact| fact.relation == relation).collect()
+    }
+
     /// The fact of a relation about one subject.
     ///
     /// # Panics
@@ -122,12 +127,9 @@ impl Village {
 
     /// Values that a fact might have had: those of its relation, each once, without its own.
     pub fn others(&self, fact: &Fact) -> Vec<&str> {
-        let mut values: Vec<&str> = self
-            .facts
-            .iter()
-            .filter(|it| it.relation == fact.relation && it.y != fact.y && it.y != fact.x)
-            .map(|it| it.y.as_str())
-            .collect();
+        let all = self.facts_of(fact.relation).into_iter();
+        let mut values: Vec<&str> =
+            all.filter(|it| it.y != fact.y && it.y != fact.x).map(|it| it.y.as_str()).collect();
         values.sort_unstable();
         values.dedup();
         values
