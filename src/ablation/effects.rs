@@ -235,8 +235,8 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
         name = &life.recipe.stages[stage].name;
         let span = life.recipe.span_of(stage);
         let (was, is) = (Moment { stage: parent, step: from }, Moment { stage, step: span.end_step });
-        above_guessing[0].push(life.above_guessing(effect.tasks, was)?);
         above_guessing[1].push(life.above_guessing(effect.tasks, is)?);
+        above_guessing[0].push(life.above_guessing(effect.tasks, was)?);
         let mut before = vec![(1.0, was)];
         if effect.change == Change::RisesFaster {
             let parent_span = life.recipe.span_of(parent);

@@ -121,14 +121,14 @@ pub static RELATIONS: [Relation; 18] = [
     Relation {
         kind: Kind::Place,
         name: "keeper",
-        statement: "[{y} keeps {x}|{y} looks after {x}|{s} is kept by {y}].",
+        statement: "{y} [keeps|looks after] {x}.",
         questions: &[
             "Who keeps {x}?",
             "Who looks after {x}?",
             "Who takes care of {x}?",
             "Who is the keeper of {x}?",
         ],
-        answer: "{x} is kept by {y}.",
+        answer: "{y} keeps {x}.",
     },
     Relation {
         kind: Kind::Place,

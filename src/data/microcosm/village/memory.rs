@@ -5,8 +5,8 @@ use super::lexicon::THINGS;
 use super::pen::Pen;
 use super::tales;
 
-/// Words in the longest books, about, besides the questions.
-const LONGEST: i64 = 520;
+/// Words in a book, about, besides the questions.
+const BOOK: usize = 480;
 
 /// Something that only this text says, and the question that it answers.
 #[derive(Clone)]
@@ -27,11 +27,11 @@ const TOLD: [[&str; 2]; 4] = [
     ["Today {p} counted {n} sheep.", "How many sheep did {p} count today?"],
 ];
 
-/// Secrets of different kinds and people, `TOLD.len()` at most.
+/// Secrets of different people, and up to `TOLD.len()` of them of different kinds.
 fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
     let people: Vec<&str> = pen.village.people.iter().map(|person| person.name).collect();
     let people = pen.random.some(&people, count);
-    let told = pen.random.some(&TOLD, count);
+    let told = pen.random.shuffled(&TOLD).into_iter().cycle();
     let one = |(person, templates): (&str, [&str; 2])| {
         let number = (2 + pen.random.below(NEEDLES)).to_string();
         let slots = [("p", person), ("n", number.as_str())];
@@ -43,7 +43,7 @@ fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
 
 /// A paragraph with secrets among facts, and questions about them with their answers.
 pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
-    let count = 1 + pen.random.below(3);
+    let count = 2 + pen.random.below(3);
     let secrets = secrets(pen, count);
     let mut sentences: Vec<String> = secrets.iter().map(|secret| secret.sentence.clone()).collect();
     for _ in 0..pen.random.below(4) {
@@ -68,30 +68,39 @@ pub(super) fn again(pen: &mut Pen) -> (String, String) {
     (request, words + ".")
 }
 
-/// A book: facts and tales with a few secrets, which are told in its first half and asked at its end.
+/// A book: chapters of facts and tales with secrets of everybody in them, all asked at the end, and every other one, which is
+/// told in the first half, on the way as well.
 pub(super) fn book(pen: &mut Pen) -> String {
-    let words = pen.random.between(250, LONGEST) as usize;
-    let (text, questions) = tell(pen, words, 0.5);
-    let mut parts = vec![text];
-    parts.extend(questions.iter().map(|(question, answer)| pen.exchange("", question, answer)));
-    parts.join("\n\n") + "\n"
+    let mut paragraphs = haystack(pen, BOOK);
+    let mut asked: Vec<Vec<Secret>> = paragraphs.iter().map(|_| Vec::new()).collect();
+    let end = paragraphs.len() - 1;
+    let everybody = pen.village.people.len();
+    for (i, secret) in secrets(pen, everybody).into_iter().enumerate() {
+        let is_early = i % 2 == 0;
+        let told = pen.random.below(if is_early { paragraphs.len() / 2 } else { end });
+        paragraphs[told] += &format!(" {}", secret.sentence);
+        let later = pen.random.between(told as i64 + 1, end as i64) as usize;
+        if is_early && later < end {
+            asked[later].push(secret.clone());
+        }
+        asked[end].push(secret);
+    }
+    let mut text = Vec::new();
+    for (paragraph, asked) in paragraphs.into_iter().zip(asked) {
+        text.push(paragraph);
+        let asked = pen.random.shuffled(&asked);
+        text.extend(asked.iter().map(|it| pen.exchange("", &it.question, &it.sentence)));
+    }
+    text.join("\n\n") + "\n"
 }
 
 /// A long text with secrets, and questions about them.
 pub(super) fn long(pen: &mut Pen) -> (String, Vec<(String, String)>) {
-    let words = pen.random.between(60, LONGEST / 2) as usize;
-    tell(pen, words, 1.0)
-}
-
-/// A text of `words` words or a little more with a few secrets in its first `part` (0 to 1), and questions about them. Few, so
-/// that to find any of them is often to find the right one: that is learned first.
-fn tell(pen: &mut Pen, words: usize, part: f64) -> (String, Vec<(String, String)>) {
+    let words = pen.random.between(60, BOOK as i64 / 2) as usize;
     let mut paragraphs = haystack(pen, words);
-    let places = (paragraphs.len() as f64 * part).ceil() as usize;
-    let count = 1 + pen.random.below(TOLD.len());
-    let secrets = secrets(pen, count);
+    let secrets = secrets(pen, TOLD.len());
     for secret in &secrets {
-        let told = pen.random.below(places);
+        let told = pen.random.below(paragraphs.len());
         paragraphs[told] += &format!(" {}", secret.sentence);
     }
     let asked = pen.random.shuffled(&secrets);
