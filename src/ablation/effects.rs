@@ -163,8 +163,8 @@ struct Moment {
     step: u64,
 }
 
-/// A stage of a recipe by what it does, and what it goes on from: stage and step.
-fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
+/// A stage of a recipe by what it does, and what it goes on from.
+fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, Moment)> {
     let of_kind = |kind| (0..recipe.stages.len()).filter(move |&i| recipe.stages[i].kind == kind);
     let stage = match role {
         Role::Decay => of_kind(StageKind::Pretrain).next_back(),
@@ -172,7 +172,7 @@ fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
     }?;
     match recipe.span_of(stage).origin {
         Origin::Noise => None,
-        Origin::Step { stage: before, step } => Some((stage, before, step)),
+        Origin::Step { stage: before, step } => Some((stage, Moment { stage: before, step })),
     }
 }
 
@@ -182,10 +182,10 @@ fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, usize, u64)> {
 /// [`Error::Input`] with the stage and what to ask there.
 pub fn check(recipe: &Recipe) -> Result<()> {
     for effect in &EFFECTS {
-        let Some((stage, before, _)) = stage_of(recipe, effect.stage) else { continue };
-        let mut asked_in = vec![stage, before];
+        let Some((stage, before)) = stage_of(recipe, effect.stage) else { continue };
+        let mut asked_in = vec![stage, before.stage];
         if let (Change::RisesFaster, Origin::Step { stage, .. }) =
-            (effect.change, recipe.span_of(before).origin)
+            (effect.change, recipe.span_of(before.stage).origin)
         {
             asked_in.push(stage);
         }
@@ -231,15 +231,15 @@ pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
     let mut above_guessing = [Vec::new(), Vec::new()];
     let mut name = "";
     for life in lives {
-        let Some((stage, parent, from)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
+        let Some((stage, was)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
         name = &life.recipe.stages[stage].name;
         let span = life.recipe.span_of(stage);
-        let (was, is) = (Moment { stage: parent, step: from }, Moment { stage, step: span.end_step });
+        let is = Moment { stage, step: span.end_step };
         above_guessing[1].push(life.above_guessing(effect.tasks, is)?);
         above_guessing[0].push(life.above_guessing(effect.tasks, was)?);
         let mut before = vec![(1.0, was)];
         if effect.change == Change::RisesFaster {
-            let parent_span = life.recipe.span_of(parent);
+            let parent_span = life.recipe.span_of(was.stage);
             let tokens = (span.tokens_at(span.end_step) - span.start_tokens) as f64;
             let longer = tokens / (span.start_tokens - parent_span.start_tokens) as f64;
             before = vec![(1.0 + longer, was)];
