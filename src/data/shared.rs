@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::shard::{TokenSet, Verify, link};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A folder of token sets, each group of sets in a folder named by its key.
 #[derive(Debug, Clone)]
@@ -63,7 +64,7 @@ impl SharedSets {
         let sets = sets?;
         // The first set comes last, as when it is written: where it exists, so do the others.
         names.iter().rev().try_for_each(|name| link(&group, to, name))?;
-        let note = std::fs::read_to_string(group.join(NOTE)).unwrap_or_default();
+        let note = files::read_text(&group.join(NOTE), files::SETTINGS).unwrap_or_default();
         Ok(Some((sets, note)))
     }
 
