@@ -137,9 +137,13 @@ fn a_base_model_becomes_a_chat_model_and_a_resumed_run_is_the_same_to_the_bit() 
             for until in [4, 7] {
                 let stopped = format!("stopped-{until}");
                 let until = until.to_string();
-                let outcome = run(place.train(&stopped, device, overrides).args(["--until", &until])).expect(0, &[]);
+                let outcome =
+                    run(place.train(&stopped, device, overrides).args(["--until", &until])).expect(0, &[]);
                 // What was left out of tokens that runs share is told by each of them.
-                assert!([", shared", words[0], words[1]].iter().all(|it| outcome.stdout.contains(it)), "{outcome:?}");
+                assert!(
+                    [", shared", words[0], words[1]].iter().all(|it| outcome.stdout.contains(it)),
+                    "{outcome:?}"
+                );
                 run(&mut place.resume(&stopped, device)).expect(0, &[]);
                 assert!(
                     place.state("whole", steps) == place.state(&stopped, steps),
