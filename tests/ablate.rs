@@ -256,6 +256,22 @@ fn life(place: &Place, name: &str, scores: &[(&str, u64, &str, bool, f64, f64)])
         format!("{line}\n")
     };
     std::fs::write(folder.join("scores.jsonl"), scores.iter().map(line).collect::<String>()).expect("scores");
+    // Held-out pairs before their stage has ended, and then.
+    let pairs = |now: f64| {
+        let change =
+            serde_json::json!({"before": 0.5, "now": now, "difference": now - 0.5, "standard_error": 0.04});
+        serde_json::json!({"pairs": 100, "log_prob": change, "per_token": change})
+    };
+    let line = |(step, pairs): (u64, serde_json::Value)| {
+        let line = serde_json::json!({
+            "step": step, "tokens": 64 * step, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0, "datasets": {},
+            "held_out_pairs": {"all": pairs, "datasets": {}},
+            "timing": {"seconds": 1.0, "tokens_per_second": 64.0, "gflops": 1.0, "memory": 1},
+        });
+        format!("{line}\n")
+    };
+    let steps = [(23, pairs(0.2)), (24, pairs(0.8))].map(line).concat();
+    std::fs::write(folder.join("metrics.jsonl"), steps).expect("metrics");
     folder.to_string_lossy().into_owned()
 }
 
@@ -310,16 +326,19 @@ fn effects_are_computed_from_scores() {
     close(number(3, "difference", "mean"), 0.0);
     close(number(4, "before", "mean"), 0.1);
     close(number(4, "after", "mean"), 0.6);
-    close(number(5, "difference", "mean"), 0.5);
-    let appears: Vec<bool> = (0..6).map(|i| told[i]["appears"] == true).collect();
-    assert_eq!(appears, [true, false, true, true, true, true]);
+    close(number(5, "difference", "mean"), 0.3);
+    close(number(5, "difference", "over_items"), 0.04 / 3f64.sqrt());
+    close(number(5, "after", "over_items"), 0.04 / 3f64.sqrt());
+    close(number(6, "difference", "mean"), 0.5);
+    let appears: Vec<bool> = (0..7).map(|i| told[i]["appears"] == true).collect();
+    assert_eq!(appears, [true, false, true, true, true, true, true]);
     assert!(
         text.contains(
-            "3 runs; 5 of 6 effects appear by 2 standard errors; not: programs: faster rise in decay"
+            "3 runs; 6 of 7 effects appear by 2 standard errors; not: programs: faster rise in decay"
         ),
         "{text}"
     );
-    assert!(text.lines().take(7).all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.lines().take(8).all(|line| line.chars().count() <= 80), "{text}");
 
     // Short contexts that fall, and a needle that was found before the context was long.
     let mut fallen = scores(0.5, 0.5, 0.05);
@@ -338,6 +357,10 @@ fn effects_are_computed_from_scores() {
     let text = command(&[life(&place, "guessed", &guessed)], &[]).expect(0, &[]).stdout;
     assert!(text.contains("not: far needle: begins in extend (not above guessing after)"), "{text}");
     // What is not there is named.
+    std::fs::remove_file(place.path("guessed/metrics.jsonl")).expect("metrics");
+    let outcome = command(&[place.path("guessed").to_string_lossy().into_owned()], &[])
+        .expect(2, &["held_out.fraction"]);
+    outcome.is_one_line();
     let half: Vec<_> = scores(0.5, 0.5, 0.0).into_iter().filter(|it| it.2 != "preference").collect();
     let half = life(&place, "half", &half);
     let outcome = command(&[half], &[]).expect(2, &["no score of preference in stage prefer", "evaluate"]);

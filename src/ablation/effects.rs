@@ -5,6 +5,8 @@ use super::scores;
 use crate::error::{Error, Result};
 use crate::recipes::{Origin, Recipe, StageKind};
 use crate::report::{quoted, table};
+use crate::train::comparison::Comparison;
+use crate::train::metrics::{self, METRICS_FILE};
 use crate::train::records;
 use crate::train::saved::RECIPE_FILE;
 use crate::train::scores::{SCORES_FILE, TaskScore};
@@ -14,14 +16,24 @@ use std::path::{Path, PathBuf};
 /// A finding that a stage brings about.
 #[derive(Debug)]
 pub struct Effect {
-    /// What is asked; of several tasks, the mean counts.
-    pub tasks: &'static [&'static str],
-    /// What these are called.
+    /// What is asked.
+    pub asked: Asked,
+    /// What that is called.
     pub about: &'static str,
     /// The stage after which it shows; what it goes on from is the stage before it.
     pub stage: Role,
     /// What happens.
     pub change: Change,
+}
+
+/// What tells of an effect.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    /// Tasks of the score table; their mean counts.
+    Tasks(&'static [&'static str]),
+    /// Of the preference pairs that the run held out, the share whose chosen answer is the likelier one, as the stage's own
+    /// measurement has it before and after.
+    HeldOutPairs,
 }
 
 /// A stage by what it does.
@@ -64,29 +76,45 @@ pub const ENOUGH: f64 = 2.0;
 const SHORT: &[&str] = &["facts", "facts-cloze", "arithmetic", "programs", "needle-short"];
 
 /// SmolLM2's findings (arXiv 2502.02737, sections 4.5 to 4.7, 5.1 and 5.3).
-pub const EFFECTS: [Effect; 6] = [
-    Effect { tasks: &["arithmetic"], about: "sums", stage: Role::Decay, change: Change::RisesFaster },
-    Effect { tasks: &["programs"], about: "programs", stage: Role::Decay, change: Change::RisesFaster },
+pub const EFFECTS: [Effect; 7] = [
     Effect {
-        tasks: &["needle-long"],
+        asked: Asked::Tasks(&["arithmetic"]),
+        about: "sums",
+        stage: Role::Decay,
+        change: Change::RisesFaster,
+    },
+    Effect {
+        asked: Asked::Tasks(&["programs"]),
+        about: "programs",
+        stage: Role::Decay,
+        change: Change::RisesFaster,
+    },
+    Effect {
+        asked: Asked::Tasks(&["needle-long"]),
         about: "far needle",
         stage: Role::First(StageKind::ExtendContext),
         change: Change::Begins,
     },
     Effect {
-        tasks: SHORT,
+        asked: Asked::Tasks(SHORT),
         about: "short context",
         stage: Role::First(StageKind::ExtendContext),
         change: Change::Stays,
     },
     Effect {
-        tasks: &["constraints"],
+        asked: Asked::Tasks(&["constraints"]),
         about: "constraints",
         stage: Role::First(StageKind::Sft),
         change: Change::Rises,
     },
     Effect {
-        tasks: &["preference"],
+        asked: Asked::HeldOutPairs,
+        about: "held-out pairs",
+        stage: Role::First(StageKind::Dpo),
+        change: Change::Rises,
+    },
+    Effect {
+        asked: Asked::Tasks(&["preference"]),
         about: "preference",
         stage: Role::First(StageKind::Dpo),
         change: Change::Rises,
@@ -145,15 +173,73 @@ impl Life {
         Ok((sum / count, squares.sqrt() / count))
     }
 
-    /// How far the mean of tasks is above guessing at a moment, and its standard error.
-    fn above_guessing(&self, tasks: &[&str], moment: Moment) -> Result<(f64, f64)> {
-        let (mean, error) = self.mean(tasks, &[(1.0, moment)])?;
-        let mut guessing = 0.0;
+    /// What guessing would give: the mean of tasks.
+    fn guessing(&self, tasks: &[&str], moment: Moment) -> Result<f64> {
+        let mut sum = 0.0;
         for task in tasks {
-            guessing += self.score(task, tasks, moment)?.guessing.unwrap_or(0.0);
+            sum += self.score(task, tasks, moment)?.guessing.unwrap_or(0.0);
         }
-        Ok((mean - guessing / tasks.len() as f64, error))
+        Ok(sum / tasks.len() as f64)
     }
+
+    /// How a stage has changed the mean of tasks from the moment that it began with.
+    fn seen(&self, tasks: &[&str], change: Change, stage: usize, was: Moment) -> Result<Seen> {
+        let span = self.recipe.span_of(stage);
+        let is = Moment { stage, step: span.end_step };
+        let mut before = vec![(1.0, was)];
+        if change == Change::RisesFaster {
+            let parent_span = self.recipe.span_of(was.stage);
+            let tokens = (span.tokens_at(span.end_step) - span.start_tokens) as f64;
+            let longer = tokens / (span.start_tokens - parent_span.start_tokens) as f64;
+            before = vec![(1.0 + longer, was)];
+            // A model of noise has no answer right.
+            if let Origin::Step { stage, step } = parent_span.origin {
+                before.push((-longer, Moment { stage, step }));
+            }
+        }
+        let negated = before.iter().map(|&(weight, moment)| (-weight, moment));
+        let difference: Vec<_> = negated.chain([(1.0, is)]).collect();
+        let above_guessing = |moment| -> Result<(f64, f64)> {
+            let (mean, error) = self.mean(tasks, &[(1.0, moment)])?;
+            Ok((mean - self.guessing(tasks, moment)?, error))
+        };
+        Ok(Seen {
+            before: self.mean(tasks, &before)?,
+            after: self.mean(tasks, &[(1.0, is)])?,
+            difference: self.mean(tasks, &difference)?,
+            above_guessing: [above_guessing(was)?, above_guessing(is)?],
+        })
+    }
+
+    /// The same of the pairs that the run held out, as it was measured last in the stage.
+    fn seen_of_pairs(&self, stage: usize, was: Moment) -> Result<Seen> {
+        let steps = was.step + 1..=self.recipe.span_of(stage).end_step;
+        let measured = metrics::read(&self.folder.join(METRICS_FILE)).into_iter().flatten();
+        let last = measured.filter(|it| steps.contains(&it.step)).filter_map(|it| it.held_out_pairs).last();
+        let Comparison { pairs, log_prob, .. } = last.map(|it| it.all).ok_or_else(|| {
+            let stage = &self.recipe.stages[stage].name;
+            Error::input(format!(
+                "{}: tells nothing of held-out pairs in stage {stage}: it must be trained to there with \
+                 held_out.fraction above 0",
+                quoted(&self.folder)
+            ))
+        })?;
+        let least = 0.5 / pairs as f64;
+        let share = |it: f64| (it, (it * (1.0 - it) / pairs as f64).sqrt().max(least));
+        let [before, after] = [log_prob.before, log_prob.now].map(share);
+        let above_guessing = [before, after].map(|(share, error)| (share - 0.5, error));
+        let difference = (log_prob.difference, log_prob.standard_error.max(least));
+        Ok(Seen { before, after, difference, above_guessing })
+    }
+}
+
+/// What one run shows of an effect: values with their standard errors.
+struct Seen {
+    before: (f64, f64),
+    after: (f64, f64),
+    difference: (f64, f64),
+    /// Before and after.
+    above_guessing: [(f64, f64); 2],
 }
 
 /// The end of a stage, or a step in it.
@@ -183,6 +269,15 @@ fn stage_of(recipe: &Recipe, role: Role) -> Option<(usize, Moment)> {
 pub fn check(recipe: &Recipe) -> Result<()> {
     for effect in &EFFECTS {
         let Some((stage, before)) = stage_of(recipe, effect.stage) else { continue };
+        let Asked::Tasks(tasks) = effect.asked else {
+            if recipe.held_out.fraction == 0.0 {
+                return Err(Error::input(format!(
+                    "recipe {}: holds no pairs out: give --set held_out.fraction=0.03",
+                    recipe.name
+                )));
+            }
+            continue;
+        };
         let mut asked_in = vec![stage, before.stage];
         if let (Change::RisesFaster, Origin::Step { stage, .. }) =
             (effect.change, recipe.span_of(before.stage).origin)
@@ -191,7 +286,7 @@ pub fn check(recipe: &Recipe) -> Result<()> {
         }
         for stage in asked_in {
             let (name, asked) = (&recipe.stages[stage].name, recipe.evaluated_at(stage));
-            if let Some(task) = effect.tasks.iter().find(|task| !asked.contains(task)) {
+            if let Some(task) = tasks.iter().find(|task| !asked.contains(task)) {
                 return Err(Error::input(format!(
                     "recipe {}: stage {name} does not ask {task}: give --set 'stages.{name}.evaluate=[\"microcosm\"]'",
                     recipe.name
@@ -227,36 +322,21 @@ pub struct Finding {
 /// # Errors
 /// [`Error::Input`] naming the run that lacks a score.
 pub fn find(effect: &Effect, lives: &[Life]) -> Result<Option<Finding>> {
-    let (mut befores, mut afters, mut differences) = (Vec::new(), Vec::new(), Vec::new());
-    let mut above_guessing = [Vec::new(), Vec::new()];
-    let mut name = "";
+    let (mut seen, mut name) = (Vec::new(), "");
     for life in lives {
         let Some((stage, was)) = stage_of(&life.recipe, effect.stage) else { return Ok(None) };
         name = &life.recipe.stages[stage].name;
-        let span = life.recipe.span_of(stage);
-        let is = Moment { stage, step: span.end_step };
-        above_guessing[1].push(life.above_guessing(effect.tasks, is)?);
-        above_guessing[0].push(life.above_guessing(effect.tasks, was)?);
-        let mut before = vec![(1.0, was)];
-        if effect.change == Change::RisesFaster {
-            let parent_span = life.recipe.span_of(was.stage);
-            let tokens = (span.tokens_at(span.end_step) - span.start_tokens) as f64;
-            let longer = tokens / (span.start_tokens - parent_span.start_tokens) as f64;
-            before = vec![(1.0 + longer, was)];
-            // A model of noise has no answer right.
-            if let Origin::Step { stage, step } = parent_span.origin {
-                before.push((-longer, Moment { stage, step }));
-            }
-        }
-        let change: Vec<_> =
-            before.iter().map(|&(weight, moment)| (-weight, moment)).chain([(1.0, is)]).collect();
-        befores.push(life.mean(effect.tasks, &before)?);
-        afters.push(life.mean(effect.tasks, &[(1.0, is)])?);
-        differences.push(life.mean(effect.tasks, &change)?);
+        seen.push(match effect.asked {
+            Asked::Tasks(tasks) => life.seen(tasks, effect.change, stage, was)?,
+            Asked::HeldOutPairs => life.seen_of_pairs(stage, was)?,
+        });
     }
-    let [before, after, difference] = [&befores, &afters, &differences].map(|values| Estimate::of(values));
+    let over_runs = |of: fn(&Seen) -> (f64, f64)| Estimate::of(&seen.iter().map(of).collect::<Vec<_>>());
+    let [before, after, difference] =
+        [over_runs(|it| it.before), over_runs(|it| it.after), over_runs(|it| it.difference)];
     let in_errors = difference.in_errors();
-    let [was_above, is_above] = above_guessing.map(|values| Estimate::of(&values).in_errors() >= ENOUGH);
+    let [was_above, is_above] = [over_runs(|it| it.above_guessing[0]), over_runs(|it| it.above_guessing[1])]
+        .map(|estimate| estimate.in_errors() >= ENOUGH);
     let why_not = match effect.change {
         Change::Stays if in_errors > -ENOUGH => None,
         change if change == Change::Stays || in_errors < ENOUGH => {
