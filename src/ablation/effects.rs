@@ -186,6 +186,7 @@ impl Life {
     fn seen(&self, tasks: &[&str], change: Change, stage: usize, was: Moment) -> Result<Seen> {
         let span = self.recipe.span_of(stage);
         let is = Moment { stage, step: span.end_step };
+        let after = self.mean(tasks, &[(1.0, is)])?;
         let mut before = vec![(1.0, was)];
         if change == Change::RisesFaster {
             let parent_span = self.recipe.span_of(was.stage);
@@ -205,7 +206,7 @@ impl Life {
         };
         Ok(Seen {
             before: self.mean(tasks, &before)?,
-            after: self.mean(tasks, &[(1.0, is)])?,
+            after,
             difference: self.mean(tasks, &difference)?,
             above_guessing: [above_guessing(was)?, above_guessing(is)?],
         })
