@@ -96,12 +96,9 @@ pub(super) fn chapter(pen: &mut Pen) -> String {
     paragraphs.join("\n\n") + "\n"
 }
 
-/// Questions and answers: mostly about the village, often about what was just said or said before, sometimes a sum, a choice
-/// or a story.
+/// Questions and answers: mostly about the village, often about what was just said, sometimes a sum, a choice or a story.
 pub(super) fn thread(pen: &mut Pen) -> String {
-    let (mut parts, mut later) = (Vec::new(), Vec::new());
-    // Nobody is told of twice, or questions that come later had two answers.
-    let mut secrets = memory::of_everybody(pen);
+    let mut parts = Vec::new();
     // Of about the same length.
     let mut left = 7;
     while left > 0 {
@@ -110,20 +107,10 @@ pub(super) fn thread(pen: &mut Pen) -> String {
             0 => (vec![tales::request(pen)], 2),
             1 => (vec![figures::problem(pen)], 1),
             2 => (vec![chosen(pen)], 1),
-            3..10 if !secrets.is_empty() => {
-                let told = secrets.split_off(secrets.len().saturating_sub(memory::few(pen)));
-                let (paragraph, questions) = memory::paragraph(pen, &told);
-                match pen.random.chance(50) {
-                    true => {
-                        parts.push(paragraph);
-                        later.extend(questions);
-                        (Vec::new(), 2)
-                    }
-                    false => {
-                        text = paragraph;
-                        (questions, 2)
-                    }
-                }
+            3..10 => {
+                let (told, questions) = memory::short(pen);
+                text = told;
+                (questions, 2)
             }
             10 => (vec![memory::again(pen)], 1),
             _ => {
@@ -135,9 +122,6 @@ pub(super) fn thread(pen: &mut Pen) -> String {
             parts.push(pen.exchange(&std::mem::take(&mut text), &question, &answer));
         }
         left -= count.min(left);
-    }
-    for (question, answer) in pen.random.shuffled(&later) {
-        parts.push(pen.exchange("", &question, &answer));
     }
     parts.join("\n\n") + "\n"
 }

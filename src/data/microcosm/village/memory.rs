@@ -10,7 +10,7 @@ const BOOK: usize = 480;
 
 /// Something that only this text says, and the question that it answers.
 #[derive(Clone)]
-pub(super) struct Secret {
+struct Secret {
     sentence: String,
     question: String,
 }
@@ -41,13 +41,10 @@ fn secrets(pen: &mut Pen, count: usize) -> Vec<Secret> {
     people.into_iter().zip(told).map(one).collect()
 }
 
-/// Secrets of everybody.
-pub(super) fn of_everybody(pen: &mut Pen) -> Vec<Secret> {
-    secrets(pen, pen.village.people.len())
-}
-
 /// A paragraph with secrets among facts, and questions about them with their answers.
-pub(super) fn paragraph(pen: &mut Pen, secrets: &[Secret]) -> (String, Vec<(String, String)>) {
+pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
+    let count = 2 + pen.random.below(3);
+    let secrets = secrets(pen, count);
     let mut sentences: Vec<String> = secrets.iter().map(|secret| secret.sentence.clone()).collect();
     for _ in 0..pen.random.below(4) {
         pen.forget();
@@ -55,20 +52,8 @@ pub(super) fn paragraph(pen: &mut Pen, secrets: &[Secret]) -> (String, Vec<(Stri
         sentences.push(pen.state(fact));
     }
     let text = pen.random.shuffled(&sentences).join(" ");
-    let asked = pen.random.shuffled(secrets);
+    let asked = pen.random.shuffled(&secrets);
     (text, asked.into_iter().map(|it| (it.question, it.sentence)).collect())
-}
-
-/// A paragraph with a few secrets, and questions about them with their answers.
-pub(super) fn short(pen: &mut Pen) -> (String, Vec<(String, String)>) {
-    let count = few(pen);
-    let secrets = secrets(pen, count);
-    paragraph(pen, &secrets)
-}
-
-/// How many secrets a paragraph has.
-pub(super) fn few(pen: &mut Pen) -> usize {
-    1 + pen.random.below(3)
 }
 
 /// Words that are to be said again, and the answer that does it.
@@ -83,14 +68,14 @@ pub(super) fn again(pen: &mut Pen) -> (String, String) {
     (request, words + ".")
 }
 
-/// A book: chapters of facts and tales with secrets in them, all asked at the end, and every other one, which is
+/// A book: chapters of facts and tales with secrets of everybody in them, all asked at the end, and every other one, which is
 /// told in the first half, on the way as well.
 pub(super) fn book(pen: &mut Pen) -> String {
     let mut paragraphs = haystack(pen, BOOK);
     let mut asked: Vec<Vec<Secret>> = paragraphs.iter().map(|_| Vec::new()).collect();
     let end = paragraphs.len() - 1;
-    let count = 1 + pen.random.below(TOLD.len());
-    for (i, secret) in secrets(pen, count).into_iter().enumerate() {
+    let everybody = pen.village.people.len();
+    for (i, secret) in secrets(pen, everybody).into_iter().enumerate() {
         let is_early = i % 2 == 0;
         let told = pen.random.below(if is_early { paragraphs.len() / 2 } else { end });
         paragraphs[told] += &format!(" {}", secret.sentence);

@@ -121,7 +121,8 @@ pub(super) fn wish(pen: &mut Pen) -> (String, &'static str, &'static str) {
 impl Village {
     /// Whether a text is a story of five sentences about `person` and `thing` ("kite") in which everything stays the same:
     /// one more person, one place, this thing and no other, in one colour at most, and pronouns of people who have
-    /// been named. The thing is named in three sentences or more, the place in two, the person in two.
+    /// been named. The thing is named in three sentences or more, the place in two, the person in two; nobody does anything
+    /// to himself.
     ///
     /// # Errors
     /// What is wrong with the story.
@@ -166,6 +167,17 @@ impl Village {
         let colours: Vec<&&str> = COLOURS.iter().filter(|colour| said.contains(*colour)).collect();
         if let [one, other, ..] = colours[..] {
             return Err(format!("first {one}, then {other}, or the other way round"));
+        }
+        // Who does something in a sentence: somebody it names, or "he" or "she" of the sentence before.
+        let mut subject = None;
+        for words in &sentences {
+            let mut others: Vec<&str> = words.iter().copied().filter(|word| people.contains(word)).collect();
+            if !words.iter().any(|word| matches!(*word, "He" | "She" | "he" | "she")) && !others.is_empty() {
+                subject = Some(others.remove(0));
+            }
+            if let Some(same) = subject.filter(|subject| others.contains(subject)) {
+                return Err(format!("{same} and {same}: \"{}\"", words.join(" ")));
+            }
         }
         let mut named = [false; 2];
         for word in said {

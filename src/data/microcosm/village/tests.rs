@@ -29,7 +29,7 @@ fn documents_are_the_same_for_ever() {
     let hashes = [texts, talk, pairs].map(|text| xxh3_64(text.as_bytes()));
     assert_eq!(
         hashes,
-        [9949972085993740463, 2986759323703800127, 5368421941147493144],
+        [1325842911699031852, 2986759323703800127, 5368421941147493144],
         "the text of the village has changed"
     );
 }
@@ -199,6 +199,16 @@ fn stories_stay_the_same_and_slips_are_seen() {
         }
     }
     assert!(slips.len() == 9 && slips.values().all(|&n| n > 30), "{slips:?}");
+    let broken = |to: &str, whom: &str| {
+        format!(
+            "One day Hanna broke a kite by the market. She was sad and showed the kite to {to}. Hugo mended the kite \
+             with care. Soon the kite was as good as new. Hanna thanked {whom}, and they went back to the market."
+        )
+    };
+    let village = Village::new(8);
+    for (to, whom, is_right) in [("Hugo", "Hugo", true), ("Hanna", "Hugo", false), ("Hugo", "Hanna", false)] {
+        assert_eq!(village.check_story("Hanna", "kite", &broken(to, whom)).is_ok(), is_right, "{to} {whom}");
+    }
 }
 
 #[test]
@@ -246,11 +256,11 @@ fn forms_hold_and_are_missed() {
 fn books_keep_their_secrets_to_the_end() {
     for text in documents(8, Register::Books, 5) {
         let words = text.split_whitespace().count();
-        assert!(words > 500, "{words}");
+        assert!(words > 600, "{words}");
         let mut far = 0;
         let questions: Vec<(usize, &str)> =
             ["\n\nQuestion: ", "\n\nuser\n"].iter().flat_map(|form| text.match_indices(form)).collect();
-        assert!((1..=6).contains(&questions.len()), "{}", questions.len());
+        assert!((8..=12).contains(&questions.len()), "{}", questions.len());
         for (at, _) in &questions {
             let answer =
                 text[at + 2..].split("\n\n").next().and_then(|it| it.lines().last()).expect("an answer");
@@ -259,7 +269,7 @@ fn books_keep_their_secrets_to_the_end() {
             assert!(told < *at && text.matches(answer).count() >= 2, "{answer}");
             far += usize::from(told < text.len() / 2 && *at > text.len() * 8 / 10);
         }
-        assert!(far >= 1, "{far}");
+        assert!(far >= 2, "{far}");
     }
     let needle = Village::new(8).exam_needle(3, 200, 0.4);
     assert_eq!(needle.text.matches(&needle.answer).count(), 1, "{needle:?}");
