@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What takes too long for CI: kills, full disks and flipped bits against the release binary. Ends with 1 if
 # anything is bad. Less is tried with fewer, such as: KILLS=60 DISKS=10 FLIPS=100 LIVES=0 scripts/release-check.sh
-# LIVES kills and as many interruptions befall the default recipe, which takes half an hour on two cores without a GPU.
+# LIVES kills and as many interruptions befall the default recipe, which takes more than twice as long as a run of it.
 set -u
 cd "$(dirname "$0")/release-check" || exit 1
 export SMOLTER="${SMOLTER:-$PWD/../../target/release/smolter}" DEVICE="${DEVICE:-reference}"

@@ -4,8 +4,8 @@ the bytes of an undisturbed one, which is run first and timed.
 
     life.py [TRIES] [SEED]
 
-TRIES times each. RECIPE is the default one unless it is set; WHOLE is an undisturbed run of it that is there already. Takes some
-two and a half times as long as a run, half of that with WHOLE.
+TRIES times each. RECIPE is the default one unless it is set; WHOLE is an undisturbed run of it that is there already, without
+which this takes more than twice as long as a run.
 """
 import signal
 import time
